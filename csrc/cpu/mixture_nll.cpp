@@ -1,0 +1,142 @@
+// mixture_nll on the CPU: outputs, blocks over threads, and the reduction.
+//
+// Blocks are cut by position alone and their sums are added in order, in double: the result has the same bits for any
+// number of threads.
+#include "mixture_nll.h"
+
+#include <algorithm>
+#include <tuple>
+
+#include "simd_level.h"
+#include "tensors.h"
+
+namespace mdn {
+namespace {
+
+Family family_of(const std::string& name) {
+  if (name == "gaussian") return Family::gaussian;
+  STD_TORCH_CHECK(name == "laplace", "mdnkernels::mixture_nll: unknown family ", name);
+  return Family::laplace;
+}
+
+ScaleActivation activation_of(const std::string& name) {
+  if (name == "elu") return ScaleActivation::elu;
+  if (name == "softplus") return ScaleActivation::softplus;
+  if (name == "exp") return ScaleActivation::exp;
+  STD_TORCH_CHECK(name == "identity", "mdnkernels::mixture_nll: unknown scale_activation ", name);
+  return ScaleActivation::identity;
+}
+
+// As many positions as keep the scratch of one block within half of a common second-level cache.
+int block_positions(const MixtureCall& call) {
+  const int64_t element = call.double_precision ? 8 : 4;
+  const int64_t values = int64_t(call.components) * (call.dims + 4 * call.scales) + 2 * call.dims;
+  int block = largest_block;
+  while (block > 32 && block * values * element > (512 << 10)) block /= 2;
+  return block;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(
+    Tensor logits, Tensor loc, Tensor scale, Tensor target, OptionalTensor mask, OptionalTensor weight, OptionalTensor index,
+    OptionalTensor dim_scale, std::string family, std::string scale_activation, double min_scale, std::string reduction,
+    bool parameter_gradients, bool target_gradient) {
+  using torch::headeronly::ScalarType;
+  const bool gathered = index.has_value();
+  const bool none = reduction == "none", mean = reduction == "mean";
+  const int64_t batch = target.size(0), points = target.size(2);
+  const ScalarType accumulate = loc.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+
+  MixtureCall call = {};
+  call.batch = batch;
+  call.points = points;
+  call.components = static_cast<int>(logits.size(1));
+  call.dims = static_cast<int>(target.size(1));
+  call.scales = static_cast<int>(scale.size(1) / logits.size(1));
+  call.family = family_of(family);
+  call.activation = activation_of(scale_activation);
+  call.double_precision = accumulate == ScalarType::Double;
+  call.min_scale = min_scale;
+  call.parameter_gradients = parameter_gradients;
+  call.target_gradient = target_gradient;
+  call.gradient_factor = 1;
+  call.logits = view_of(logits, gathered);
+  call.loc = view_of(loc, gathered);
+  call.scale = view_of(scale, gathered);
+  call.target = view_of(target);
+  if (mask) {
+    call.mask = view_of(*mask);
+    call.groups = static_cast<int>(mask->size(1));
+  }
+  if (weight) {  // (B, P)
+    call.weight.data = weight->data_ptr();
+    call.weight.dtype = dtype_of(*weight);
+    call.weight.batch_stride = weight->stride(0);
+    call.weight.point_stride = weight->stride(1);
+  }
+  Tensor index_contiguous;
+  if (gathered) {
+    index_contiguous = torch::stable::contiguous(*index);
+    call.index = static_cast<const int64_t*>(index_contiguous.data_ptr());
+  }
+  std::vector<double> kappa;
+  if (dim_scale) {
+    const Tensor values = torch::stable::contiguous(torch::stable::to(*dim_scale, ScalarType::Double));
+    const double* first = static_cast<const double*>(values.data_ptr());
+    kappa.assign(first, first + call.dims);
+    call.dim_scale = kappa.data();
+  }
+  call.block = block_positions(call);
+
+  Tensor loss = none ? fresh(target, {batch, points}, accumulate) : fresh(target, {}, accumulate);
+  const std::vector<int64_t> nothing = {0};
+  // Beside an index the gradients are those of the gathered points; autograd scatters them.
+  const auto gradient = [&](const Tensor& of, bool wanted) {
+    if (!wanted) return fresh(of, nothing, of.scalar_type());
+    return gathered ? fresh(of, {batch, of.size(1), points}, of.scalar_type()) : fresh_like(of);
+  };
+  Tensor grad_logits = gradient(logits, parameter_gradients);
+  Tensor grad_loc = gradient(loc, parameter_gradients);
+  Tensor grad_scale = gradient(scale, parameter_gradients);
+  Tensor grad_target = target_gradient ? fresh_like(target) : fresh(target, nothing, target.scalar_type());
+  if (parameter_gradients) {
+    call.grad_logits = view_of(grad_logits);
+    call.grad_loc = view_of(grad_loc);
+    call.grad_scale = view_of(grad_scale);
+  }
+  if (target_gradient) call.grad_target = view_of(grad_target);
+  if (none) {
+    call.nll.data = loss.data_ptr();
+    call.nll.dtype = dtype_of(loss);
+    call.nll.batch_stride = points;
+    call.nll.point_stride = 1;
+  }
+
+  const MixtureKernel& kernel = MDN_AT_SIMD_LEVEL(mixture_kernel);
+  const int64_t blocks = (batch * points + call.block - 1) / call.block;
+  const int64_t scratch_bytes = kernel.scratch_bytes(call);
+  std::vector<double> sums(blocks);
+  const auto over_blocks = [&](double (*visit)(const MixtureCall&, int64_t, void*)) {
+    torch::stable::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+      const ThreadScratch scratch(scratch_bytes);
+      for (int64_t block = begin; block < end; ++block) sums[block] = visit(call, block, scratch.get());
+    });
+    double total = 0;
+    for (const double sum : sums) total += sum;
+    return total;
+  };
+  double share = 1;
+  if (mean) {
+    share = over_blocks(kernel.observed_weight);
+    if (share == 0) share = 1;
+    call.gradient_factor = 1 / share;
+  }
+  const double total = over_blocks(kernel.run) / share;
+  if (!none) torch::stable::fill_(loss, total);
+  return {loss, grad_logits, grad_loc, grad_scale, grad_target};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CPU, m) { m.impl("mixture_nll", TORCH_BOX(&mixture_nll)); }
+
+}  // namespace mdn

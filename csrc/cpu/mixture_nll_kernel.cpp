@@ -1,0 +1,404 @@
+// Loss and gradients of one block of positions. Built once for each instruction set.
+//
+// Memory story. With M components, C dimensions and P positions the floor is reading M (1 + C + S) + C values a position
+// (and the mask) and writing M (1 + C + S). Both happen once: a block of up to 256 positions keeps its standardised
+// residuals z, M C values a position, in scratch that stays in the second-level cache, so that the gradients need no
+// second pass over the inputs. Gradients go past the caches. A block with nothing observed reads no parameter at all.
+#include "mixture_nll.h"
+
+namespace mdn {
+namespace MDN_SIMD_LEVEL {
+namespace {
+
+// Hands out rows of scratch, in order.
+template <class T>
+class Scratch {
+ public:
+  Scratch(void* memory, int block) : next_(static_cast<T*>(memory)), block_(block) {}
+  Rows<T> rows(int64_t count) {
+    Rows<T> result{next_, block_};
+    next_ += count * block_;
+    return result;
+  }
+
+ private:
+  T* next_;
+  int block_;
+};
+
+template <class T>
+struct Workspace {
+  explicit Workspace(const MixtureCall& call, void* memory) : Workspace(call, Scratch<T>(memory, call.block)) {}
+  Workspace(const MixtureCall& call, Scratch<T> scratch) {
+    const int64_t m = call.components, c = call.dims, s = call.scales, g = call.groups > 0 ? call.groups : 1;
+    z = scratch.rows(m * c);
+    inverse = scratch.rows(m * s);
+    derivative = scratch.rows(m * s);
+    energy = scratch.rows(m * s);
+    evidence = scratch.rows(m);
+    share = scratch.rows(m);
+    observed = scratch.rows(g);
+    anything = scratch.rows(1);
+    constant = scratch.rows(1);
+    count = scratch.rows(s);
+    weight = scratch.rows(1);
+    nll = scratch.rows(1);
+    logits_in = scratch.rows(m);
+    loc_in = scratch.rows(m * c);
+    scale_in = scratch.rows(m * s);
+    target_in = scratch.rows(c);
+    logits_out = scratch.rows(m);
+    loc_out = scratch.rows(m * c);
+    scale_out = scratch.rows(m * s);
+    target_out = scratch.rows(c);
+  }
+  static int64_t row_count(const MixtureCall& call) {
+    const int64_t m = call.components, c = call.dims, s = call.scales, g = call.groups > 0 ? call.groups : 1;
+    return 3 * m * c + 5 * m * s + 4 * m + 2 * c + g + s + 4;
+  }
+
+  Rows<T> z;                            // [M * C] standardised residuals, 0 where not observed
+  Rows<T> inverse, derivative, energy;  // [M * S] 1 / sigma, d sigma / d raw, the sum of z d(term)/dz over the scale's dimensions
+  Rows<T> evidence;                     // [M] log alpha + log phi
+  Rows<T> share;                        // [M] the component's posterior share times the position's factor
+  Rows<T> observed;                     // [G] 1 or 0
+  Rows<T> anything;                     // [1] whether anything is observed
+  Rows<T> constant;                     // [1] sum over observed dimensions of log(kappa) and the density's constant
+  Rows<T> count;                        // [S] observed dimensions of each scale
+  Rows<T> weight, nll;
+  Rows<T> logits_in, loc_in, scale_in, target_in;  // copies of what cannot be read in place
+  Rows<T> logits_out, loc_out, scale_out, target_out;
+};
+
+// One block of one call. A member function is one pass over the block.
+template <class T, Family family>
+class Block {
+  using V = Vector<T>;
+  static constexpr int step = lanes<T>;
+
+ public:
+  Block(const MixtureCall& call, int64_t block, void* memory) : call_(call), work_(call, memory) {
+    const int64_t total = call.batch * call.points;
+    const int64_t begin = block * call.block;
+    positions_.count = static_cast<int>(total - begin < call.block ? total - begin : call.block);
+    positions_.first_batch = begin / call.points;
+    positions_.first_point = begin % call.points;
+    positions_.one_batch = positions_.first_point + positions_.count <= call.points;
+    int64_t b = positions_.first_batch, p = positions_.first_point;
+    for (int i = 0; i < positions_.count; ++i) {
+      batch_[i] = b;
+      point_[i] = p;
+      if (call.index) chosen_[i] = call.index[b * call.points + p];
+      if (++p == call.points) p = 0, ++b;
+    }
+    positions_.batch = batch_;
+    positions_.point = point_;
+    positions_.chosen = call.index ? chosen_ : nullptr;
+    padded_ = (positions_.count + step - 1) / step * step;
+    masked_ = call.mask.data || call.index;
+  }
+
+  // Reads mask, index and weight. Returns the weight of the positions with something observed.
+  double observe() {
+    const int groups = call_.mask.data ? call_.groups : 1;
+    T* anything = work_.anything[0];
+    for (int i = 0; i < padded_; ++i) anything[i] = masked_ || i >= positions_.count ? T(0) : T(1);
+    if (call_.mask.data) rows_of<T>(call_.mask, positions_, groups, work_.observed);
+    if (call_.index) {
+      for (int g = 0; g < groups; ++g) {
+        T* observed = work_.observed[g];
+        for (int i = 0; i < positions_.count; ++i) {
+          const bool real = chosen_[i] >= 0;
+          observed[i] = real && (!call_.mask.data || observed[i] != 0) ? T(1) : T(0);
+        }
+        for (int i = positions_.count; i < padded_; ++i) observed[i] = 0;
+      }
+    }
+    if (masked_) {
+      for (int g = 0; g < groups; ++g) {
+        const T* observed = work_.observed[g];
+        for (int i = 0; i < padded_; ++i) anything[i] = observed[i] != 0 ? T(1) : anything[i];
+      }
+    }
+    weight_ = nullptr;
+    if (call_.weight.data) weight_ = rows_of<T>(call_.weight, positions_, 1, work_.weight)[0];
+    double sum = 0;
+    for (int i = 0; i < positions_.count; ++i) {
+      if (anything[i] != 0) sum += weight_ ? static_cast<double>(weight_[i]) : 1.0;
+      any_observed_ |= anything[i] != 0;
+    }
+    return sum;
+  }
+
+  double run() {
+    observe();
+    choose_outputs();
+    double sum = 0;
+    if (any_observed_) {
+      read_parameters();
+      sum_constants();
+      for (int m = 0; m < call_.components; ++m) standardise(m);
+      sum = combine();
+      if (call_.parameter_gradients || call_.target_gradient) differentiate();
+    } else {
+      write_zeros();
+    }
+    finish_outputs();
+    return sum;
+  }
+
+ private:
+  void choose_outputs() {
+    if (call_.parameter_gradients) {
+      grad_logits_ = output_rows<T>(call_.grad_logits, positions_, work_.logits_out);
+      grad_loc_ = output_rows<T>(call_.grad_loc, positions_, work_.loc_out);
+      grad_scale_ = output_rows<T>(call_.grad_scale, positions_, work_.scale_out);
+    }
+    if (call_.target_gradient) grad_target_ = output_rows<T>(call_.grad_target, positions_, work_.target_out);
+  }
+
+  void finish_outputs() {
+    if (call_.parameter_gradients) {
+      write_rows<T>(call_.grad_logits, positions_, call_.components, grad_logits_, work_.logits_out);
+      write_rows<T>(call_.grad_loc, positions_, int64_t(call_.components) * call_.dims, grad_loc_, work_.loc_out);
+      write_rows<T>(call_.grad_scale, positions_, int64_t(call_.components) * call_.scales, grad_scale_, work_.scale_out);
+    }
+    if (call_.target_gradient) write_rows<T>(call_.grad_target, positions_, call_.dims, grad_target_, work_.target_out);
+    if (call_.nll.data) write_rows<T>(call_.nll, positions_, 1, work_.nll, work_.nll);
+    finish_stores();
+  }
+
+  void write_zeros() {
+    const auto zero = [&](Rows<T> rows, int64_t count) {
+      for (int64_t r = 0; r < count; ++r) {
+        for (int i = 0; i < padded_; i += step) store(rows[r] + i, V{});
+      }
+    };
+    zero(work_.nll, 1);
+    if (call_.parameter_gradients) {
+      zero(grad_logits_, call_.components);
+      zero(grad_loc_, int64_t(call_.components) * call_.dims);
+      zero(grad_scale_, int64_t(call_.components) * call_.scales);
+    }
+    if (call_.target_gradient) zero(grad_target_, call_.dims);
+  }
+
+  void read_parameters() {
+    const int64_t m = call_.components;
+    logits_ = rows_of<T>(call_.logits, positions_, m, work_.logits_in);
+    loc_ = rows_of<T>(call_.loc, positions_, m * call_.dims, work_.loc_in);
+    scale_ = rows_of<T>(call_.scale, positions_, m * call_.scales, work_.scale_in);
+    target_ = rows_of<T>(call_.target, positions_, call_.dims, work_.target_in);
+    dims_in_group_ = call_.mask.data ? call_.dims / call_.groups : call_.dims;
+  }
+
+  const T* observed(int d) const { return work_.observed[d / dims_in_group_]; }
+
+  Mask<T> anything(int i) const { return load(work_.anything[0] + i) != 0; }
+
+  T log_constant(int d) const {
+    const T kappa = call_.dim_scale ? T(__builtin_log(call_.dim_scale[d])) : T(0);
+    return kappa + log_normaliser<family, T>;
+  }
+
+  T inverse_kappa(int d) const { return call_.dim_scale ? T(1.0 / call_.dim_scale[d]) : T(1); }
+
+  // Everything about the densities that does not depend on the component.
+  void sum_constants() {
+    T* constant = work_.constant[0];
+    for (int i = 0; i < padded_; ++i) constant[i] = 0;
+    for (int s = 0; s < call_.scales; ++s) {
+      for (int i = 0; i < padded_; ++i) work_.count[s][i] = 0;
+    }
+    for (int d = 0; d < call_.dims; ++d) {
+      const T value = log_constant(d);
+      T* count = work_.count[d % call_.scales];
+      for (int i = 0; i < padded_; ++i) {
+        const T seen = masked_ ? observed(d)[i] : T(1);
+        constant[i] += seen * value;
+        count[i] += seen;
+      }
+    }
+  }
+
+  // One component: its scales, its standardised residuals, and log phi.
+  void standardise(int m) {
+    const T min_scale = T(call_.min_scale);
+    const T unseen_scale = call_.activation == ScaleActivation::identity ? T(1) : T(0);
+    T* evidence = work_.evidence[m];
+    for (int i = 0; i < padded_; i += step) store(evidence + i, V(-load(work_.constant[0] + i)));
+    for (int s = 0; s < call_.scales; ++s) {
+      const int64_t ms = int64_t(m) * call_.scales + s;
+      const T* raw_row = scale_[ms];
+      T *inverse = work_.inverse[ms], *energy = work_.energy[ms];
+      for (int i = 0; i < padded_; i += step) {
+        V raw = load(raw_row + i);
+        if (masked_) raw = anything(i) ? raw : broadcast<T>(unseen_scale);
+        const Scale<V> scale = activate<V, T>(call_.activation, raw, min_scale);
+        store(inverse + i, V(1 / scale.sigma));
+        store(work_.derivative[ms] + i, scale.derivative);
+        store(energy + i, V{});
+        store(evidence + i, V(load(evidence + i) - load(work_.count[s] + i) * log(scale.sigma)));
+      }
+      for (int d = s; d < call_.dims; d += call_.scales) {
+        if (masked_) {
+          residuals<true>(m, d, inverse, energy);
+        } else {
+          residuals<false>(m, d, inverse, energy);
+        }
+      }
+      for (int i = 0; i < padded_; i += step) {
+        store(evidence + i, V(load(evidence + i) - energy_factor<family, T> * load(energy + i)));
+      }
+    }
+  }
+
+  template <bool masked>
+  MDN_INLINE void residuals(int m, int d, const T* inverse, T* energy) {
+    const int64_t md = int64_t(m) * call_.dims + d;
+    const T *target = target_[d], *loc = loc_[md], *seen = masked ? observed(d) : nullptr;
+    T* z_row = work_.z[md];
+    const T kappa = inverse_kappa(d);
+    for (int i = 0; i < padded_; i += step) {
+      V z = (load(target + i) - load(loc + i)) * (load(inverse + i) * kappa);
+      if (masked) z = load(seen + i) != 0 ? z : V{};
+      store(z_row + i, z);
+      store(energy + i, V(load(energy + i) + energy_of<family>(z)));
+    }
+  }
+
+  // The loss of each position, and each component's posterior share. Returns the weighted sum of the losses.
+  double combine() {
+    const int count = call_.components;
+    T* nll = work_.nll[0];
+    for (int i = 0; i < padded_; i += step) {
+      const Mask<T> seen = anything(i);
+      V top = masked_logit(0, i, seen);
+      for (int m = 1; m < count; ++m) top = maximum(top, masked_logit(m, i, seen));
+      V sum = V{};
+      for (int m = 0; m < count; ++m) sum += exp(V(masked_logit(m, i, seen) - top));
+      const V normaliser = log(sum);
+      // From here on log alpha = logit - top - normaliser. The sum is at least 1, so its logarithm is finite.
+      V best = broadcast<T>(-T(__builtin_inf()));
+      for (int m = 0; m < count; ++m) {
+        const V log_alpha = masked_logit(m, i, seen) - top - normaliser;
+        const V evidence = log_alpha + load(work_.evidence[m] + i);
+        store(work_.evidence[m] + i, evidence);
+        best = maximum(evidence, best);
+      }
+      best = best == -broadcast<T>(T(__builtin_inf())) ? V{} : best;  // no density at all: the loss is inf, not inf - inf
+      V total = V{};
+      for (int m = 0; m < count; ++m) {
+        const V e = exp(V(load(work_.evidence[m] + i) - best));
+        store(work_.share[m] + i, e);
+        total += e;
+      }
+      V loss = -(best + log(total));
+      V factor = broadcast<T>(T(call_.gradient_factor));
+      if (weight_) {
+        loss *= load(weight_ + i);
+        factor *= load(weight_ + i);
+      }
+      store(nll + i, seen ? loss : V{});
+      factor = seen ? factor : V{};
+      for (int m = 0; m < count; ++m) {
+        const V posterior = seen ? load(work_.share[m] + i) / total : V{};
+        store(work_.share[m] + i, V(posterior * factor));
+        if (call_.parameter_gradients) {
+          const V alpha = exp(V(masked_logit(m, i, seen) - top - normaliser));
+          store(grad_logits_[m] + i, seen ? (alpha - posterior) * factor : V{});
+        }
+      }
+    }
+    double sum = 0;
+    for (int i = 0; i < positions_.count; ++i) sum += static_cast<double>(nll[i]);
+    return sum;
+  }
+
+  MDN_INLINE V masked_logit(int m, int i, Mask<T> seen) const {
+    const V logit = load(logits_[m] + i);
+    return seen ? logit : V{};
+  }
+
+  void differentiate() {
+    if (call_.target_gradient) {
+      for (int d = 0; d < call_.dims; ++d) {
+        for (int i = 0; i < padded_; i += step) store(grad_target_[d] + i, V{});
+      }
+    }
+    for (int m = 0; m < call_.components; ++m) {
+      const T* share = work_.share[m];
+      for (int s = 0; s < call_.scales; ++s) {
+        const int64_t ms = int64_t(m) * call_.scales + s;
+        T* inverse = work_.inverse[ms];
+        for (int i = 0; i < padded_; i += step) {
+          const V pull = load(share + i) * load(inverse + i);
+          if (call_.parameter_gradients) {
+            const V grad = pull * (load(work_.count[s] + i) - load(work_.energy[ms] + i));
+            store(grad_scale_[ms] + i, V(grad * load(work_.derivative[ms] + i)));
+          }
+          store(inverse + i, pull);  // share / sigma: what all dimensions of this scale multiply
+        }
+        for (int d = s; d < call_.dims; d += call_.scales) {
+          const T* z = work_.z[int64_t(m) * call_.dims + d];
+          const T kappa = inverse_kappa(d);
+          if (call_.parameter_gradients) write_slopes(grad_loc_[int64_t(m) * call_.dims + d], z, inverse, -kappa);
+          if (call_.target_gradient) {
+            T* grad = grad_target_[d];
+            for (int i = 0; i < padded_; i += step) {
+              store(grad + i, V(load(grad + i) + slope<family>(load(z + i)) * (load(inverse + i) * kappa)));
+            }
+          }
+        }
+      }
+    }
+  }
+
+  MDN_INLINE void write_slopes(T* to, const T* z, const T* pull, T factor) {
+    if (aligned(to) && grad_loc_.data != work_.loc_out.data) {
+      for (int i = 0; i < padded_; i += step) store_past_cache(to + i, V(slope<family>(load(z + i)) * (load(pull + i) * factor)));
+    } else {
+      for (int i = 0; i < padded_; i += step) store(to + i, V(slope<family>(load(z + i)) * (load(pull + i) * factor)));
+    }
+  }
+
+  const MixtureCall& call_;
+  Workspace<T> work_;
+  Positions positions_;
+  int64_t batch_[largest_block], point_[largest_block], chosen_[largest_block];
+  int padded_, dims_in_group_ = 1;
+  bool masked_, any_observed_ = false;
+  const T* weight_ = nullptr;
+  Rows<const T> logits_, loc_, scale_, target_;
+  Rows<T> grad_logits_, grad_loc_, grad_scale_, grad_target_;
+};
+
+int64_t scratch_bytes(const MixtureCall& call) {
+  return call.double_precision ? Workspace<double>::row_count(call) * call.block * int64_t(sizeof(double))
+                               : Workspace<float>::row_count(call) * call.block * int64_t(sizeof(float));
+}
+
+template <class Visit>
+double visit_block(const MixtureCall& call, int64_t block, void* scratch, Visit visit) {
+  if (call.double_precision) {
+    if (call.family == Family::gaussian) return visit(Block<double, Family::gaussian>(call, block, scratch));
+    return visit(Block<double, Family::laplace>(call, block, scratch));
+  }
+  if (call.family == Family::gaussian) return visit(Block<float, Family::gaussian>(call, block, scratch));
+  return visit(Block<float, Family::laplace>(call, block, scratch));
+}
+
+double observed_weight(const MixtureCall& call, int64_t block, void* scratch) {
+  return visit_block(call, block, scratch, [](auto&& block) { return block.observe(); });
+}
+
+double run(const MixtureCall& call, int64_t block, void* scratch) {
+  return visit_block(call, block, scratch, [](auto&& block) { return block.run(); });
+}
+
+}  // namespace
+
+const MixtureKernel mixture_kernel = {scratch_bytes, observed_weight, run};
+
+}  // namespace MDN_SIMD_LEVEL
+}  // namespace mdn

@@ -1,0 +1,70 @@
+#include "tensors.h"
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include <cstdlib>
+#include <new>
+
+namespace mdn {
+namespace {
+
+constexpr uintptr_t huge_page = 2 << 20;
+
+const Tensor& on_huge_pages(const Tensor& tensor) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  const auto begin = reinterpret_cast<uintptr_t>(tensor.data_ptr());
+  const uintptr_t end = begin + tensor.numel() * tensor.element_size();
+  const uintptr_t first = (begin + huge_page - 1) / huge_page * huge_page;
+  const uintptr_t last = end / huge_page * huge_page;
+  // Only advice: a refusal leaves ordinary pages, which are as right.
+  if (first < last) (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+  return tensor;
+}
+
+}  // namespace
+
+DType dtype_of(const Tensor& tensor) {
+  using torch::headeronly::ScalarType;
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float:
+      return DType::float32;
+    case ScalarType::Double:
+      return DType::float64;
+    case ScalarType::BFloat16:
+      return DType::bfloat16;
+    case ScalarType::Half:
+      return DType::float16;
+    case ScalarType::Bool:
+      return DType::boolean;
+    default:
+      STD_TORCH_CHECK(false, "mdnkernels: a dtype that the native kernels do not have");
+  }
+}
+
+View view_of(const Tensor& tensor, bool gathered) {
+  View view;
+  view.data = tensor.data_ptr();
+  view.dtype = dtype_of(tensor);
+  view.batch_stride = tensor.stride(0);
+  view.channel_stride = tensor.stride(1);
+  view.point_stride = tensor.stride(2);
+  view.gathered = gathered;
+  return view;
+}
+
+Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, torch::headeronly::ScalarType dtype) {
+  return on_huge_pages(torch::stable::new_empty(like, sizes, dtype));
+}
+
+Tensor fresh_like(const Tensor& like) { return on_huge_pages(torch::stable::empty_like(like)); }
+
+ThreadScratch::ThreadScratch(int64_t bytes) : memory_(std::aligned_alloc(64, (bytes + 63) / 64 * 64)) {
+  if (memory_ == nullptr) throw std::bad_alloc();
+}
+
+ThreadScratch::~ThreadScratch() { std::free(memory_); }
+
+}  // namespace mdn

@@ -1,0 +1,44 @@
+// Between torch's stable tensors and the kernels: views, fresh outputs, and scratch memory for the threads.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "elements.h"
+
+namespace mdn {
+
+using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+DType dtype_of(const Tensor& tensor);
+
+// A (B, K, P) tensor as a view. `gathered`: its points are chosen by an index.
+View view_of(const Tensor& tensor, bool gathered = false);
+
+// An uninitialised tensor, on huge pages where it is large and the system gives them on request: a fresh output of many MB
+// otherwise costs more in page faults, 4 KB at a time, than in arithmetic.
+Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, torch::headeronly::ScalarType dtype);
+// The same of the sizes, strides and dtype of `like`.
+Tensor fresh_like(const Tensor& like);
+
+// Memory for one thread, aligned to a cache line.
+class ThreadScratch {
+ public:
+  explicit ThreadScratch(int64_t bytes);
+  ~ThreadScratch();
+  ThreadScratch(const ThreadScratch&) = delete;
+  ThreadScratch& operator=(const ThreadScratch&) = delete;
+  void* get() const { return memory_; }
+
+ private:
+  void* memory_;
+};
+
+}  // namespace mdn

@@ -1,0 +1,105 @@
+// Vectors of the compiler's own extension (GCC, Clang), as wide as the instruction set that this file is compiled for.
+//
+// Files built once for each instruction set include only headers like this one, whose functions are all in the namespace
+// of that set: an inline function shared between two sets would be linked once, and might then hold instructions that the
+// machine lacks. For the same reason nothing here includes a standard header that defines functions.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define MDN_SIMD_LEVEL avx512
+#define MDN_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#include <immintrin.h>
+#define MDN_SIMD_LEVEL avx2
+#define MDN_VECTOR_BYTES 32
+#else
+#define MDN_SIMD_LEVEL baseline
+#define MDN_VECTOR_BYTES 16
+#endif
+
+#define MDN_INLINE inline __attribute__((always_inline))
+
+namespace mdn {
+namespace MDN_SIMD_LEVEL {
+
+template <class T>
+struct SimdTraits;
+template <>
+struct SimdTraits<float> {
+  typedef float Vector __attribute__((vector_size(MDN_VECTOR_BYTES)));
+  typedef int32_t Mask __attribute__((vector_size(MDN_VECTOR_BYTES)));
+};
+template <>
+struct SimdTraits<double> {
+  typedef double Vector __attribute__((vector_size(MDN_VECTOR_BYTES)));
+  typedef int64_t Mask __attribute__((vector_size(MDN_VECTOR_BYTES)));
+};
+
+template <class T>
+using Vector = typename SimdTraits<T>::Vector;
+template <class T>
+using Mask = typename SimdTraits<T>::Mask;  // all bits set or none, lane by lane
+
+template <class T>
+constexpr int lanes = MDN_VECTOR_BYTES / static_cast<int>(sizeof(T));
+
+template <class T>
+MDN_INLINE Vector<T> broadcast(T value) {
+  return value - Vector<T>{};
+}
+
+template <class T>
+MDN_INLINE Vector<T> load(const T* from) {
+  Vector<T> value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return value;
+}
+
+template <class T>
+MDN_INLINE void store(T* to, Vector<T> value) {
+  __builtin_memcpy(to, &value, sizeof value);
+}
+
+// A store past the caches, for outputs that nobody reads soon: it saves reading the line that it overwrites.
+template <class T>
+MDN_INLINE void store_past_cache(T* to, Vector<T> value) {
+#if MDN_VECTOR_BYTES == 64
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(to), reinterpret_cast<__m512i>(value));
+#elif MDN_VECTOR_BYTES == 32
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(value));
+#else
+  store(to, value);
+#endif
+}
+
+// Makes the stores past the caches visible to other threads.
+MDN_INLINE void finish_stores() {
+#if MDN_VECTOR_BYTES >= 32
+  _mm_sfence();
+#endif
+}
+
+template <class T>
+MDN_INLINE bool aligned(const T* address) {
+  return reinterpret_cast<uintptr_t>(address) % MDN_VECTOR_BYTES == 0;
+}
+
+template <class T>
+MDN_INLINE bool any(Mask<T> mask) {
+#if MDN_VECTOR_BYTES == 64
+  return _mm512_test_epi32_mask(reinterpret_cast<__m512i>(mask), reinterpret_cast<__m512i>(mask)) != 0;
+#elif MDN_VECTOR_BYTES == 32
+  return !_mm256_testz_si256(reinterpret_cast<__m256i>(mask), reinterpret_cast<__m256i>(mask));
+#else
+  int64_t words[2];
+  __builtin_memcpy(words, &mask, sizeof words);
+  return (words[0] | words[1]) != 0;
+#endif
+}
+
+}  // namespace MDN_SIMD_LEVEL
+}  // namespace mdn

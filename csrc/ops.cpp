@@ -1,0 +1,21 @@
+// The schemas of the native ops. Their fake kernels and autograd are in mdnkernels/native, in Python.
+#include <torch/csrc/stable/library.h>
+
+#include <string>
+
+#include "cpu/simd_level.h"
+
+STABLE_TORCH_LIBRARY(mdnkernels, m) {
+  m.def("simd_level() -> str");
+  // All tensors (B, K, P), weight (B, P). Gives the loss and, where they are asked for, the gradients of the reduced loss
+  // (of each position's loss where it is not reduced); beside an index those of the gathered points, (B, K, N).
+  m.def(
+      "mixture_nll(Tensor logits, Tensor loc, Tensor scale, Tensor target, Tensor? mask, Tensor? weight, Tensor? index, "
+      "Tensor? dim_scale, str family, str scale_activation, float min_scale, str reduction, bool parameter_gradients, "
+      "bool target_gradient) -> (Tensor loss, Tensor grad_logits, Tensor grad_loc, Tensor grad_scale, Tensor grad_target)");
+  m.def("topk_peaks(Tensor heatmap, int k, int kernel_size, bool logits) -> (Tensor score, Tensor label, Tensor index)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CompositeExplicitAutograd, m) {
+  m.impl("simd_level", TORCH_BOX(&mdn::simd_level_name));
+}

@@ -1,0 +1,94 @@
+"""Which implementations of each op exist here, which one runs, and how to choose.
+
+`native` is C++ on the CPU, `triton` is Triton on a GPU, `eager` is plain PyTorch on any device. The first of them that an
+op has for the tensors' device runs. `use_backend` or the environment variable MDNKERNELS_BACKEND asks for one by name; one
+that is not there is an error that says why, never another backend.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from mdnkernels import eager, native
+
+BACKENDS = ("native", "triton", "eager")
+
+# The one table of implementations. Each function takes the op's checked arguments, positionally and in one form: (B, K, P).
+TABLE: dict[str, dict[str, Callable[..., Any]]] = {
+    "mixture_nll": {"native": native.mixture_nll, "eager": eager.mixture_nll},
+    "mixture_mode": {"eager": eager.mixture_mode},
+    "topk_peaks": {"native": native.topk_peaks, "eager": eager.topk_peaks},
+    "gather_patches": {"eager": eager.gather_patches},
+    "heatmap_focal_loss": {"eager": eager.heatmap_focal_loss},
+    "splat_gaussians": {"eager": eager.splat_gaussians},
+}
+
+_chosen: str | None = None
+
+
+def missing(op: str, backend: str, device_type: str) -> str | None:
+    """Why `backend` cannot run `op` on a device of this type, or None where it can."""
+    if backend == "eager":
+        return None
+    if backend not in TABLE[op]:
+        return f"{op} has no {backend} implementation in this version"
+    if device_type != "cpu":
+        return f"the native library has no {device_type} kernels in this version"
+    return native.problem
+
+
+def select(op: str, device: torch.device) -> Callable[..., Any]:
+    """The implementation of `op` that runs on `device` now.
+
+    Raises:
+        RuntimeError: the backend that was asked for is not there; says why.
+    """
+    if _chosen is not None:
+        reason = missing(op, _chosen, device.type)
+        if reason is not None:
+            raise RuntimeError(f"backend {_chosen!r} was asked for, but {reason}")
+        return TABLE[op][_chosen]
+    return TABLE[op][chosen_by_default(op, device.type)]
+
+
+def chosen_by_default(op: str, device_type: str) -> str:
+    """The name of the backend that runs `op` where none is asked for."""
+    return next(backend for backend in BACKENDS if missing(op, backend, device_type) is None)
+
+
+@contextmanager
+def use_backend(name: str) -> Iterator[None]:
+    """Run every op within the block on one backend: `with mdnkernels.use_backend("eager"): ...`
+
+    The choice holds for the whole process, all threads included, until the block ends. An op that the backend does not
+    have raises RuntimeError when it is called.
+
+    Raises:
+        ValueError: there is no backend of that name.
+        RuntimeError: it can run nothing here; says why.
+    """
+    global _chosen
+    _check_name("backend", name)
+    reasons = [missing(op, name, device) for op in TABLE for device in ("cpu", "cuda")]
+    if all(reason is not None for reason in reasons):
+        raise RuntimeError(f"backend {name!r} was asked for, but {reasons[0]}")
+    before, _chosen = _chosen, name
+    try:
+        yield
+    finally:
+        _chosen = before
+
+
+def _check_name(source: str, name: str) -> None:
+    if name not in BACKENDS:
+        raise ValueError(f"{source} must be one of {', '.join(map(repr, BACKENDS))}, got {name!r}")
+
+
+if _wanted := os.environ.get("MDNKERNELS_BACKEND"):
+    _check_name("MDNKERNELS_BACKEND", _wanted)
+    _chosen = _wanted

@@ -1,0 +1,297 @@
+"""The mixture's negative log-likelihood and its mode: public functions and checks.
+
+Source: Varamesh and Tuytelaars, "Mixture Dense Regression for Object Detection and Human Pose Estimation", CVPR 2020;
+Bishop, "Mixture Density Networks", 1994.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mdnkernels import backends, checks
+
+FAMILIES = ("gaussian", "laplace")
+SCALE_ACTIVATIONS = ("elu", "softplus", "exp", "identity")
+REDUCTIONS = ("mean", "sum", "none")
+SELECTIONS = ("weight", "density", "mean")
+
+
+def mixture_nll(
+    logits: Tensor,
+    loc: Tensor,
+    scale: Tensor,
+    target: Tensor,
+    *,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    index: Tensor | None = None,
+    dim_scale: Tensor | None = None,
+    family: str = "gaussian",
+    scale_activation: str = "elu",
+    min_scale: float = 1.0,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Negative log-likelihood of `target` under a mixture of M components at every position.
+
+    With sigma = act(scale), z_d = (t_d - mu_md) / (sigma_md kappa_d) and the sums over the observed dimensions d::
+
+        gaussian  log phi_m = sum_d [ -z_d^2 / 2 - log(sigma_md kappa_d) - log(2 pi) / 2 ]
+        laplace   log phi_m = sum_d [ -|z_d| - log(2 sigma_md kappa_d) ]
+        nll = -logsumexp_m [ log_softmax(logits)_m + log phi_m ]
+
+    Everything stays in the log domain; neither alpha nor sigma is clamped. A position with nothing observed gives
+    exactly 0 loss and 0 gradient, whatever its inputs hold. `*P` is any number of position dimensions, none included:
+    (B, C, H, W) maps, (B, C, N) points, (B, C) rows; contiguous and channels_last maps are read in place.
+
+    Args:
+        logits: (B, M, *P), mixing logits; alpha = softmax over M.
+        loc: (B, M*C, *P), component means in the target's units, channel m*C + d.
+        scale: (B, M*S, *P), raw scales, S any divisor of C; dimension d uses channel m*S + d % S. S = 1 is isotropic,
+            S = C diagonal.
+        target: (B, C, *P), what was observed.
+        mask: (B, G, *P), bool, True where observed, G any divisor of C; dimension d uses mask d // (C // G). An
+            unobserved dimension is marginalised: it leaves every component's density.
+        weight: (B, *P), factor on a position's loss.
+        index: (B, N), int64, evaluate only at these flat positions of logits, loc and scale; target, mask and weight
+            are then (B, ., N) and the per-position result (B, N). -1 is padding; a repeated position adds its gradients.
+        dim_scale: (C,), fixed kappa_d > 0 that multiplies sigma (COCO's per-keypoint constants).
+        family: "gaussian" or "laplace".
+        scale_activation: "elu" is ELU(x) + 1 + min_scale, the paper's; "softplus" and "exp" add min_scale; "identity"
+            takes `scale` as sigma > 0 and does not use min_scale.
+        min_scale: least sigma, in the target's units, at least 0.
+        reduction: "mean" divides the sum by the number of positions with something observed (by the sum of their
+            weights where `weight` is given), and is 0 where there are none; "sum"; "none" gives (B, *P) or (B, N).
+
+    Returns:
+        The loss, a scalar or per position; float32 for half-precision inputs, else of their dtype. Gradients flow to
+        logits, loc, scale and target. A NaN input gives a NaN loss. Differentiable once.
+
+    Raises:
+        TypeError: an argument of the wrong type or dtype. logits, loc and scale share one of float32, float64,
+            bfloat16 and float16; target, weight and dim_scale have it too, or float32 beside half precision.
+        ValueError: a wrong shape, device or option, or weight or dim_scale that require a gradient.
+        IndexError: an index outside [-1, positions).
+
+    Source: Varamesh and Tuytelaars, CVPR 2020, Eq. 1 to 6.
+    """
+    channels = _check_parameters(logits, loc, scale, scale_activation, min_scale)
+    checks.choice("family", family, FAMILIES)
+    checks.choice("reduction", reduction, REDUCTIONS)
+    checks.companion("target", target, loc)
+    positions = logits.shape[2:]
+    _check_index(index, logits)
+    points = tuple(positions) if index is None else (index.shape[1],)
+    letters = "*P" if index is None else "N"
+    batch = logits.shape[0]
+    checks.shape("target", target, (batch, channels, *points), f"(B, C, {letters}) for loc's C")
+    if channels % (scale.shape[1] // logits.shape[1]):
+        raise ValueError(
+            f"scale has {scale.shape[1]} channels, S = {scale.shape[1] // logits.shape[1]} a component, "
+            f"but S must divide C = {channels}"
+        )
+    if mask is not None:
+        checks.tensor("mask", mask, (torch.bool,), loc)
+        if mask.ndim < 2 or mask.shape[1] == 0 or channels % mask.shape[1]:
+            raise ValueError(f"mask must be (B, G, {letters}) with G a divisor of C = {channels}, got {tuple(mask.shape)}")
+        checks.shape("mask", mask, (batch, mask.shape[1], *points), f"(B, G, {letters})")
+    if weight is not None:
+        checks.companion("weight", weight, loc)
+        checks.shape("weight", weight, (batch, *points), f"(B, {letters})")
+    if dim_scale is not None:
+        checks.companion("dim_scale", dim_scale, loc)
+        checks.shape("dim_scale", dim_scale, (channels,), "(C,)")
+    for name, value in (("weight", weight), ("dim_scale", dim_scale)):
+        if value is not None and value.requires_grad:
+            raise ValueError(f"{name} requires a gradient, but mixture_nll has none for it: pass {name}.detach()")
+
+    result = backends.select("mixture_nll", loc.device)(
+        _points(logits, index),
+        _points(loc, index),
+        _points(scale, index),
+        _points(target, index),
+        None if mask is None else _points(mask, index),
+        None if weight is None else _points(weight.unsqueeze(1), index).squeeze(1),
+        index,
+        dim_scale,
+        family,
+        scale_activation,
+        float(min_scale),
+        reduction,
+    )
+    return result if reduction != "none" else _unflatten(result.unsqueeze(1), batch, positions, index).squeeze(1)
+
+
+class MixtureNLLLoss(nn.Module):
+    """`mixture_nll` as a module, its options fixed at construction; called with the tensors and the masks.
+
+    Args: see `mixture_nll`.
+    """
+
+    def __init__(
+        self, family: str = "gaussian", scale_activation: str = "elu", min_scale: float = 1.0, reduction: str = "mean"
+    ) -> None:
+        super().__init__()
+        checks.choice("family", family, FAMILIES)
+        checks.choice("scale_activation", scale_activation, SCALE_ACTIVATIONS)
+        checks.number("min_scale", min_scale, 0.0)
+        checks.choice("reduction", reduction, REDUCTIONS)
+        self.family, self.scale_activation, self.min_scale, self.reduction = family, scale_activation, min_scale, reduction
+
+    def forward(
+        self,
+        logits: Tensor,
+        loc: Tensor,
+        scale: Tensor,
+        target: Tensor,
+        *,
+        mask: Tensor | None = None,
+        weight: Tensor | None = None,
+        index: Tensor | None = None,
+        dim_scale: Tensor | None = None,
+    ) -> Tensor:
+        """See `mixture_nll`."""
+        return mixture_nll(
+            logits,
+            loc,
+            scale,
+            target,
+            mask=mask,
+            weight=weight,
+            index=index,
+            dim_scale=dim_scale,
+            family=self.family,
+            scale_activation=self.scale_activation,
+            min_scale=self.min_scale,
+            reduction=self.reduction,
+        )
+
+    def extra_repr(self) -> str:
+        options = ("family", "scale_activation", "min_scale", "reduction")
+        return ", ".join(f"{option}={getattr(self, option)!r}" for option in options)
+
+
+class MixtureMode(NamedTuple):
+    """What `mixture_mode` predicts at each position."""
+
+    loc: Tensor
+    scale: Tensor | None
+    component: Tensor
+    weight: Tensor
+
+
+def mixture_mode(
+    logits: Tensor,
+    loc: Tensor,
+    scale: Tensor | None = None,
+    *,
+    index: Tensor | None = None,
+    select: str = "weight",
+    components: Sequence[int] | None = None,
+    scale_activation: str = "elu",
+    min_scale: float = 1.0,
+) -> MixtureMode:
+    """The mixture's prediction at every position: one component, or the mean.
+
+    Args:
+        logits: (B, M, *P), mixing logits.
+        loc: (B, M*C, *P), component means, channel m*C + d.
+        scale: (B, M*S, *P), raw scales, or None where no sigma is wanted.
+        index: (B, N), int64, evaluate only at these flat positions; -1 is padding.
+        select: "weight", the component of largest alpha (the paper's choice); "density", of largest density at its own
+            mean, alpha_m / prod_d sigma_md up to shared factors (needs `scale`); "mean", the mixture's mean.
+        components: the components that may be chosen, all where None: the paper's per-component tables.
+        scale_activation, min_scale: as in `mixture_nll`.
+
+    Returns:
+        loc (B, C, *P), the chosen component's mean, or sum_m alpha_m mu_m for "mean", in the target's units;
+        scale (B, S, *P), its sigma (for "mean" sum_m alpha_m sigma_m), None without `scale`;
+        component (B, *P), int64, the chosen one, for "mean" the one of largest alpha; equal scores give the lowest;
+        weight (B, *P), alpha of that component among all M. With `components`, "mean" renormalises alpha over them.
+        With `index` each is (B, ., N), and padding gives 0, 0, -1, 0. Gradients flow to loc, scale, and to logits
+        through weight and "mean".
+
+    Raises:
+        TypeError, ValueError, IndexError: as in `mixture_nll`; components that are empty, repeated or not in [0, M).
+
+    Source: Varamesh and Tuytelaars, CVPR 2020, section 3.
+    """
+    checks.choice("select", select, SELECTIONS)
+    if select == "density" and scale is None:
+        raise ValueError('select="density" compares densities and needs scale, got None')
+    _check_parameters(logits, loc, scale, scale_activation, min_scale)
+    _check_index(index, logits)
+    batch, count, *positions = logits.shape
+    if components is not None:
+        components = tuple(components)
+        for component in components:
+            checks.integer("components", component, 0)
+        if not components or len(set(components)) < len(components) or max(components) >= count:
+            raise ValueError(f"components must be distinct numbers below M = {count}, at least one, got {components}")
+    mode_loc, mode_scale, component, weight = backends.select("mixture_mode", loc.device)(
+        _points(logits, index),
+        _points(loc, index),
+        None if scale is None else _points(scale, index),
+        index,
+        select,
+        components,
+        scale_activation,
+        float(min_scale),
+    )
+    return MixtureMode(
+        _unflatten(mode_loc, batch, positions, index),
+        None if mode_scale is None else _unflatten(mode_scale, batch, positions, index),
+        _unflatten(component.unsqueeze(1), batch, positions, index).squeeze(1),
+        _unflatten(weight.unsqueeze(1), batch, positions, index).squeeze(1),
+    )
+
+
+def _check_parameters(logits: Tensor, loc: Tensor, scale: Tensor | None, scale_activation: str, min_scale: float) -> int:
+    """Check the mixture's parameters and return C."""
+    checks.choice("scale_activation", scale_activation, SCALE_ACTIVATIONS)
+    checks.number("min_scale", min_scale, 0.0)
+    checks.tensor("logits", logits, checks.FLOATS)
+    if logits.ndim < 2 or logits.shape[1] == 0:
+        raise ValueError(f"logits must be (B, M, *P) with M at least 1, got shape {tuple(logits.shape)}")
+    batch, count, *positions = logits.shape
+    for name, value, letter in (("loc", loc, "C"), ("scale", scale, "S")):
+        if value is None:
+            continue
+        checks.tensor(name, value, (logits.dtype,), logits)
+        if value.ndim < 2 or value.shape[1] == 0 or value.shape[1] % count:
+            raise ValueError(
+                f"{name} must be (B, M*{letter}, *P) with a positive multiple of logits' M = {count} channels, "
+                f"got shape {tuple(value.shape)}"
+            )
+        checks.shape(name, value, (batch, value.shape[1], *positions), f"(B, M*{letter}, *P) for logits' B and *P")
+    return loc.shape[1] // count
+
+
+def _check_index(index: Tensor | None, logits: Tensor) -> None:
+    if index is None:
+        return
+    checks.tensor("index", index, (torch.int64,), logits)
+    if index.ndim != 2 or index.shape[0] != logits.shape[0]:
+        raise ValueError(f"index must be (B, N) with B = {logits.shape[0]}, got shape {tuple(index.shape)}")
+    positions = logits.shape[2:].numel()
+    checks.bounds("index", index, -1, positions, f"logits has {positions} positions; -1 is padding")
+
+
+def _points(value: Tensor, index: Tensor | None) -> Tensor:
+    """`value` (B, K, *P) as (B, K, P), a view wherever the strides allow. Rows (B, K) become the points of one map,
+    (1, K, B), unless an index needs the batch."""
+    if value.ndim == 2:
+        return value.unsqueeze(-1) if index is not None else value.t().unsqueeze(0)
+    return value.flatten(2)
+
+
+def _unflatten(value: Tensor, batch: int, positions: Sequence[int], index: Tensor | None) -> Tensor:
+    """The inverse of `_points` for a result (B, K, P); with an index it is (B, K, N) already."""
+    if index is not None:
+        return value
+    if len(positions) == 0:
+        return value.squeeze(0).t()
+    return value.unflatten(2, tuple(positions))

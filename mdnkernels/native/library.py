@@ -1,0 +1,36 @@
+"""Loads the native library, which holds no Python: it registers its ops with torch when it is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+PATH = Path(__file__).parent / "libmdnkernels_cpu.so"
+
+
+def _load() -> str | None:
+    if not PATH.exists():
+        return (
+            "the native library was not built; with a C++17 compiler there, 'pip install --no-build-isolation .' builds it"
+        )
+    try:
+        torch.ops.load_library(str(PATH))
+    except (OSError, RuntimeError) as error:
+        return f"the native library did not load: {error}"
+    return None
+
+
+# Why the native ops are not there, or None where they are.
+problem: str | None = _load()
+
+
+def simd_level() -> str:
+    """The instruction set in use: "avx512", "avx2" or "baseline", or "neon" on Arm. MDNKERNELS_SIMD forces one.
+
+    Raises:
+        RuntimeError: the library is not there, or MDNKERNELS_SIMD names a level that this machine lacks.
+    """
+    if problem is not None:
+        raise RuntimeError(problem)
+    return torch.ops.mdnkernels.simd_level()

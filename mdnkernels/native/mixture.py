@@ -1,0 +1,117 @@
+"""mixture_nll of the native library: one call gives the loss and, where a gradient will be wanted, its gradients too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mdnkernels.native import library
+
+Result = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def mixture_nll(
+    logits: Tensor,
+    loc: Tensor,
+    scale: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    index: Tensor | None,
+    dim_scale: Tensor | None,
+    family: str,
+    scale_activation: str,
+    min_scale: float,
+    reduction: str,
+) -> Tensor:
+    """See `mdnkernels.mixture_nll`. Here every tensor is (B, channels, P); with `index`, target, mask and weight are (B, ., N)."""
+    recording = torch.is_grad_enabled()
+    return torch.ops.mdnkernels.mixture_nll(
+        logits,
+        loc,
+        scale,
+        target,
+        mask,
+        weight,
+        index,
+        dim_scale,
+        family,
+        scale_activation,
+        min_scale,
+        reduction,
+        recording and (logits.requires_grad or loc.requires_grad or scale.requires_grad),
+        recording and target.requires_grad,
+    )[0]
+
+
+def _fake(
+    logits: Tensor,
+    loc: Tensor,
+    scale: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    index: Tensor | None,
+    dim_scale: Tensor | None,
+    family: str,
+    scale_activation: str,
+    min_scale: float,
+    reduction: str,
+    parameter_gradients: bool,
+    target_gradient: bool,
+) -> Result:
+    batch, _, points = target.shape
+    accumulate = torch.promote_types(loc.dtype, torch.float32)
+    loss = target.new_empty((batch, points) if reduction == "none" else (), dtype=accumulate)
+
+    def gradient(of: Tensor, wanted: bool, gathered: bool) -> Tensor:
+        if not wanted:
+            return of.new_empty(0)
+        return of.new_empty(batch, of.shape[1], points) if gathered else torch.empty_like(of)
+
+    parameters = (gradient(of, parameter_gradients, index is not None) for of in (logits, loc, scale))
+    return loss, *parameters, gradient(target, target_gradient, False)  # type: ignore[return-value]
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Result) -> None:
+    logits, _, _, _, _, _, index = inputs[:7]
+    ctx.positions = logits.shape[2]
+    ctx.gradients_made = inputs[-2:]
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(index, *output[1:])
+
+
+def _scaled(gradient: Tensor, grad_loss: Tensor) -> Tensor:
+    """`gradient`, of the loss, times what the loss itself is multiplied by further on."""
+    if grad_loss.ndim == 0 and type(grad_loss) is Tensor and grad_loss.device.type == "cpu" and grad_loss.item() == 1:
+        return gradient  # the common case, and on the CPU looking costs nothing, where multiplying would touch all memory twice
+    factor = grad_loss if grad_loss.ndim == 0 else grad_loss.unsqueeze(1)
+    return (gradient * factor).to(gradient.dtype)
+
+
+def _backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled() and grad_loss.requires_grad:
+        raise NotImplementedError(
+            "mixture_nll of the native backend is differentiable once; "
+            'for second derivatives run it within mdnkernels.use_backend("eager")'
+        )
+    index, *gradients = ctx.saved_tensors
+    parameters_made, target_made = ctx.gradients_made
+    results: list[Tensor | None] = [None] * 4
+    for i, gradient in enumerate(gradients):
+        if not ctx.needs_input_grad[i] or not (target_made if i == 3 else parameters_made):
+            continue
+        result = _scaled(gradient, grad_loss)
+        if index is not None and i < 3:
+            # Padding holds zeros, which may land anywhere.
+            where = index.clamp(min=0).unsqueeze(1).expand_as(result)
+            result = result.new_zeros(*result.shape[:2], ctx.positions).scatter_add(2, where, result)
+        results[i] = result
+    return *results, *[None] * 10
+
+
+if library.problem is None:
+    torch.library.register_fake("mdnkernels::mixture_nll", _fake)
+    torch.library.register_autograd("mdnkernels::mixture_nll", _backward, setup_context=_setup_context)
