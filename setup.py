@@ -32,19 +32,26 @@ X86_LEVELS = {
 LEVELS = X86_LEVELS if platform.machine() in ("x86_64", "AMD64") else {"baseline": []}
 
 COMPILE_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math"]
-# Vectors wider than the baseline's are passed only between functions that are inlined, so their calling convention is moot.
+# Wide vectors pass only between functions that are inlined, so warnings about their calling convention are moot.
 WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-ignored-attributes", "-Wno-unknown-pragmas"]
 DEFINES = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]  # torch 2.10's stable API
 
 
 def torch_folder() -> Path:
     """Where torch is installed. Under pip's build isolation it cannot be imported, but its headers are still there."""
-    folders = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages(), site.getusersitepackages()]
+    folders = [
+        sysconfig.get_path("purelib"),
+        sysconfig.get_path("platlib"),
+        *site.getsitepackages(),
+        site.getusersitepackages(),
+    ]
     for folder in [*folders, *sys.path]:
         torch = Path(folder) / "torch"
         if (torch / "include" / "torch" / "csrc" / "stable" / "ops.h").exists():
             return torch
-    raise SystemExit("mdnkernels builds against an installed torch >= 2.10, and found none: run 'pip install torch' first")
+    raise SystemExit(
+        "mdnkernels builds against an installed torch >= 2.10, and found none: run 'pip install torch' first"
+    )
 
 
 class BuildNative(build_ext):

@@ -7,13 +7,18 @@
 
 STABLE_TORCH_LIBRARY(mdnkernels, m) {
   m.def("simd_level() -> str");
-  // All tensors (B, K, P), weight (B, P). Gives the loss and, where they are asked for, the gradients of the reduced loss
-  // (of each position's loss where it is not reduced); beside an index those of the gathered points, (B, K, N).
+  // exp, log and log1p as the kernels compute them, for the tests of their accuracy.
+  m.def("apply_function(Tensor x, str name) -> Tensor");
+  // All tensors (B, K, P), weight (B, P). Gives the loss and, where they are asked for, the gradients of the reduced
+  // loss (of each position's loss where it is not reduced); beside an index those of the gathered points, (B, K, N).
   m.def(
-      "mixture_nll(Tensor logits, Tensor loc, Tensor scale, Tensor target, Tensor? mask, Tensor? weight, Tensor? index, "
+      "mixture_nll(Tensor logits, Tensor loc, Tensor scale, Tensor target, Tensor? mask, Tensor? weight, Tensor? "
+      "index, "
       "Tensor? dim_scale, str family, str scale_activation, float min_scale, str reduction, bool parameter_gradients, "
-      "bool target_gradient) -> (Tensor loss, Tensor grad_logits, Tensor grad_loc, Tensor grad_scale, Tensor grad_target)");
-  m.def("topk_peaks(Tensor heatmap, int k, int kernel_size, bool logits) -> (Tensor score, Tensor label, Tensor index)");
+      "bool target_gradient) -> (Tensor loss, Tensor grad_logits, Tensor grad_loc, Tensor grad_scale, Tensor "
+      "grad_target)");
+  m.def(
+      "topk_peaks(Tensor heatmap, int k, int kernel_size, bool logits) -> (Tensor score, Tensor label, Tensor index)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CompositeExplicitAutograd, m) {

@@ -1,8 +1,8 @@
 """Which implementations of each op exist here, which one runs, and how to choose.
 
-`native` is C++ on the CPU, `triton` is Triton on a GPU, `eager` is plain PyTorch on any device. The first of them that an
-op has for the tensors' device runs. `use_backend` or the environment variable MDNKERNELS_BACKEND asks for one by name; one
-that is not there is an error that says why, never another backend.
+`native` is C++ on the CPU, `triton` is Triton on a GPU, `eager` is plain PyTorch on any device. The first of them that
+an op has for the tensors' device runs. `use_backend` or the environment variable MDNKERNELS_BACKEND asks for one by
+name; one that is not there is an error that says why, never another backend.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mdnkernels import eager, native
 
 BACKENDS = ("native", "triton", "eager")
 
-# The one table of implementations. Each function takes the op's checked arguments, positionally and in one form: (B, K, P).
+# The one table of implementations. Each function takes the checked arguments of its op, positionally and in one form.
 TABLE: dict[str, dict[str, Callable[..., Any]]] = {
     "mixture_nll": {"native": native.mixture_nll, "eager": eager.mixture_nll},
     "mixture_mode": {"eager": eager.mixture_mode},
@@ -59,6 +59,11 @@ def select(op: str, device: torch.device) -> Callable[..., Any]:
 def chosen_by_default(op: str, device_type: str) -> str:
     """The name of the backend that runs `op` where none is asked for."""
     return next(backend for backend in BACKENDS if missing(op, backend, device_type) is None)
+
+
+def chosen() -> str | None:
+    """The backend that was asked for, or None."""
+    return _chosen
 
 
 @contextmanager

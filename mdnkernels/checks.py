@@ -1,4 +1,7 @@
-"""Checks of arguments, made once, before any backend runs. Each error names the argument, what was given and what is needed."""
+"""Checks of arguments, made once, before any backend runs.
+
+Each error names the argument, what was given and what is needed.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ def tensor(name: str, value: object, dtypes: Sequence[torch.dtype], like: Tensor
     if value.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got layout {value.layout}")
     if value.dtype not in dtypes:
-        raise TypeError(f"{name} must be {' or '.join(str(d).removeprefix('torch.') for d in dtypes)}, got {value.dtype}")
+        raise TypeError(
+            f"{name} must be {' or '.join(str(d).removeprefix('torch.') for d in dtypes)}, got {value.dtype}"
+        )
     if like is not None and value.device != like.device:
         raise ValueError(f"{name} is on {value.device}, but the other tensors are on {like.device}")
 

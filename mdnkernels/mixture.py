@@ -57,7 +57,7 @@ def mixture_nll(
             unobserved dimension is marginalised: it leaves every component's density.
         weight: (B, *P), factor on a position's loss.
         index: (B, N), int64, evaluate only at these flat positions of logits, loc and scale; target, mask and weight
-            are then (B, ., N) and the per-position result (B, N). -1 is padding; a repeated position adds its gradients.
+            are then (B, ., N), the per-position result (B, N). -1 is padding; a repeated position adds its gradients.
         dim_scale: (C,), fixed kappa_d > 0 that multiplies sigma (COCO's per-keypoint constants).
         family: "gaussian" or "laplace".
         scale_activation: "elu" is ELU(x) + 1 + min_scale, the paper's; "softplus" and "exp" add min_scale; "identity"
@@ -96,7 +96,9 @@ def mixture_nll(
     if mask is not None:
         checks.tensor("mask", mask, (torch.bool,), loc)
         if mask.ndim < 2 or mask.shape[1] == 0 or channels % mask.shape[1]:
-            raise ValueError(f"mask must be (B, G, {letters}) with G a divisor of C = {channels}, got {tuple(mask.shape)}")
+            raise ValueError(
+                f"mask must be (B, G, {letters}) with G a divisor of C = {channels}, got {tuple(mask.shape)}"
+            )
         checks.shape("mask", mask, (batch, mask.shape[1], *points), f"(B, G, {letters})")
     if weight is not None:
         checks.companion("weight", weight, loc)
@@ -139,7 +141,12 @@ class MixtureNLLLoss(nn.Module):
         checks.choice("scale_activation", scale_activation, SCALE_ACTIVATIONS)
         checks.number("min_scale", min_scale, 0.0)
         checks.choice("reduction", reduction, REDUCTIONS)
-        self.family, self.scale_activation, self.min_scale, self.reduction = family, scale_activation, min_scale, reduction
+        self.family, self.scale_activation, self.min_scale, self.reduction = (
+            family,
+            scale_activation,
+            min_scale,
+            reduction,
+        )
 
     def forward(
         self,
@@ -249,7 +256,9 @@ def mixture_mode(
     )
 
 
-def _check_parameters(logits: Tensor, loc: Tensor, scale: Tensor | None, scale_activation: str, min_scale: float) -> int:
+def _check_parameters(
+    logits: Tensor, loc: Tensor, scale: Tensor | None, scale_activation: str, min_scale: float
+) -> int:
     """Check the mixture's parameters and return C."""
     checks.choice("scale_activation", scale_activation, SCALE_ACTIVATIONS)
     checks.number("min_scale", min_scale, 0.0)

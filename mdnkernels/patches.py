@@ -12,7 +12,7 @@ def gather_patches(feature: Tensor, index: Tensor, kernel_size: int = 3) -> Tens
     """The zero-padded kernel_size x kernel_size window around each flat position.
 
     The layout is that of a convolution weight's `flatten(1)`, so that
-    `F.linear(patches, conv.weight.flatten(1), conv.bias)` is that convolution (stride 1, same padding) at those cells alone.
+    `F.linear(patches, conv.weight.flatten(1), conv.bias)` is that convolution (stride 1, same padding) at those cells.
 
     Args:
         feature: (B, C, H, W).

@@ -14,14 +14,14 @@ class Peaks(NamedTuple):
 
     score: Tensor
     label: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # the field's name, though tuple has a method of that name
 
 
 def topk_peaks(heatmap: Tensor, k: int, *, kernel_size: int = 3, logits: bool = False) -> Peaks:
     """The k largest local maxima over all labels.
 
-    A cell is a peak when nothing in its kernel_size x kernel_size window is larger; every cell of a plateau is one, as in
-    a comparison with max-pooling. A NaN is no peak, nor is a cell with a NaN in its window.
+    A cell is a peak when nothing in its kernel_size x kernel_size window is larger; every cell of a plateau is one, as
+    in a comparison with max-pooling. A NaN is no peak, nor is a cell with a NaN in its window.
 
     Args:
         heatmap: (B, Y, H, W), a score for each of Y labels at each cell.

@@ -1,5 +1,5 @@
-// Elements in memory against elements in arithmetic: how a block of positions gets from tensors of any strides and dtype
-// into rows of float or double, one row a channel, and back.
+// Elements in memory against elements in arithmetic: how a block of positions gets from tensors of any strides and
+// dtype into rows of float or double, one row a channel, and back.
 #pragma once
 
 #include "../math/simd.h"
@@ -28,8 +28,8 @@ struct Positions {
   int64_t first_batch, first_point;
   int count;
   bool one_batch;
-  const int64_t* batch;  // [count]
-  const int64_t* point;  // [count], in the tensor itself
+  const int64_t* batch;   // [count]
+  const int64_t* point;   // [count], in the tensor itself
   const int64_t* chosen;  // [count], the index's value, -1 for padding; null without an index
 };
 
@@ -100,8 +100,8 @@ MDN_INLINE int64_t origin(const View& view, const Positions& positions) {
   return positions.first_batch * view.batch_stride + positions.first_point * view.point_stride;
 }
 
-// Points of a non-contiguous block are moved in tiles this long, so that a line fetched for one channel still lies in the
-// first-level cache when the next channel, its neighbour in a channels_last map, is wanted.
+// Points of a non-contiguous block are moved in tiles this long, so that a line fetched for one channel still lies in
+// the first-level cache when the next channel, its neighbour in a channels_last map, is wanted.
 constexpr int tile_points = 16;
 
 template <class T, class Storage>
@@ -177,7 +177,8 @@ void write_rows_as(const View& view, const Positions& positions, int64_t channel
     for (int64_t c = 0; c < channels; ++c) {
       const T* row = from[c] + begin;
       for (int i = 0; i < count; ++i) {
-        const int64_t offset = positions.batch[begin + i] * view.batch_stride + positions.point[begin + i] * view.point_stride;
+        const int64_t offset =
+            positions.batch[begin + i] * view.batch_stride + positions.point[begin + i] * view.point_stride;
         convert(row[i], data[offset + c * view.channel_stride]);
       }
     }

@@ -36,10 +36,12 @@ int block_positions(const MixtureCall& call) {
   return block;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(
-    Tensor logits, Tensor loc, Tensor scale, Tensor target, OptionalTensor mask, OptionalTensor weight, OptionalTensor index,
-    OptionalTensor dim_scale, std::string family, std::string scale_activation, double min_scale, std::string reduction,
-    bool parameter_gradients, bool target_gradient) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Tensor loc, Tensor scale, Tensor target,
+                                                               OptionalTensor mask, OptionalTensor weight,
+                                                               OptionalTensor index, OptionalTensor dim_scale,
+                                                               std::string family, std::string scale_activation,
+                                                               double min_scale, std::string reduction,
+                                                               bool parameter_gradients, bool target_gradient) {
   using torch::headeronly::ScalarType;
   const bool gathered = index.has_value();
   const bool none = reduction == "none", mean = reduction == "mean";

@@ -1,5 +1,5 @@
-// What the two halves of mixture_nll share: mixture_nll.cpp knows torch and threads, mixture_nll_kernel.cpp is built once
-// for each instruction set and knows neither.
+// What the two halves of mixture_nll share: mixture_nll.cpp knows torch and threads, mixture_nll_kernel.cpp is built
+// once for each instruction set and knows neither.
 #pragma once
 
 #include "../math/mixture.h"
@@ -8,8 +8,8 @@
 namespace mdn {
 
 struct MixtureCall {
-  // Views of (B, channels, points). With an index, logits, loc and scale are read at its points; all else, the gradients
-  // included, has a point for each entry of the index.
+  // Views of (B, channels, points). With an index, logits, loc and scale are read at its points; all else, the
+  // gradients included, has a point for each entry of the index.
   View logits, loc, scale, target, mask, weight;  // mask and weight may be absent: data is null
   View nll;                                       // per position; absent where the loss is reduced
   View grad_logits, grad_loc, grad_scale, grad_target;

@@ -1,9 +1,10 @@
 // Loss and gradients of one block of positions. Built once for each instruction set.
 //
-// Memory story. With M components, C dimensions and P positions the floor is reading M (1 + C + S) + C values a position
-// (and the mask) and writing M (1 + C + S). Both happen once: a block of up to 256 positions keeps its standardised
-// residuals z, M C values a position, in scratch that stays in the second-level cache, so that the gradients need no
-// second pass over the inputs. Gradients go past the caches. A block with nothing observed reads no parameter at all.
+// Memory story. With M components, C dimensions and P positions the floor is reading M (1 + C + S) + C values a
+// position (and the mask) and writing M (1 + C + S). Both happen once: a block of up to 256 positions keeps its
+// standardised residuals z, M C values a position, in scratch that stays in the second-level cache, so that the
+// gradients need no second pass over the inputs. Gradients go past the caches. A block with nothing observed reads no
+// parameter at all.
 #include "mixture_nll.h"
 
 namespace mdn {
@@ -57,14 +58,15 @@ struct Workspace {
     return 3 * m * c + 5 * m * s + 4 * m + 2 * c + g + s + 4;
   }
 
-  Rows<T> z;                            // [M * C] standardised residuals, 0 where not observed
-  Rows<T> inverse, derivative, energy;  // [M * S] 1 / sigma, d sigma / d raw, the sum of z d(term)/dz over the scale's dimensions
-  Rows<T> evidence;                     // [M] log alpha + log phi
-  Rows<T> share;                        // [M] the component's posterior share times the position's factor
-  Rows<T> observed;                     // [G] 1 or 0
-  Rows<T> anything;                     // [1] whether anything is observed
-  Rows<T> constant;                     // [1] sum over observed dimensions of log(kappa) and the density's constant
-  Rows<T> count;                        // [S] observed dimensions of each scale
+  Rows<T> z;  // [M * C] standardised residuals, 0 where not observed
+  Rows<T> inverse, derivative,
+      energy;        // [M * S] 1 / sigma, d sigma / d raw, the sum of z d(term)/dz over the scale's dimensions
+  Rows<T> evidence;  // [M] log alpha + log phi
+  Rows<T> share;     // [M] the component's posterior share times the position's factor
+  Rows<T> observed;  // [G] 1 or 0
+  Rows<T> anything;  // [1] whether anything is observed
+  Rows<T> constant;  // [1] sum over observed dimensions of log(kappa) and the density's constant
+  Rows<T> count;     // [S] observed dimensions of each scale
   Rows<T> weight, nll;
   Rows<T> logits_in, loc_in, scale_in, target_in;  // copies of what cannot be read in place
   Rows<T> logits_out, loc_out, scale_out, target_out;
@@ -161,7 +163,8 @@ class Block {
     if (call_.parameter_gradients) {
       write_rows<T>(call_.grad_logits, positions_, call_.components, grad_logits_, work_.logits_out);
       write_rows<T>(call_.grad_loc, positions_, int64_t(call_.components) * call_.dims, grad_loc_, work_.loc_out);
-      write_rows<T>(call_.grad_scale, positions_, int64_t(call_.components) * call_.scales, grad_scale_, work_.scale_out);
+      write_rows<T>(call_.grad_scale, positions_, int64_t(call_.components) * call_.scales, grad_scale_,
+                    work_.scale_out);
     }
     if (call_.target_gradient) write_rows<T>(call_.grad_target, positions_, call_.dims, grad_target_, work_.target_out);
     if (call_.nll.data) write_rows<T>(call_.nll, positions_, 1, work_.nll, work_.nll);
@@ -286,7 +289,8 @@ class Block {
         store(work_.evidence[m] + i, evidence);
         best = maximum(evidence, best);
       }
-      best = best == -broadcast<T>(T(__builtin_inf())) ? V{} : best;  // no density at all: the loss is inf, not inf - inf
+      best =
+          best == -broadcast<T>(T(__builtin_inf())) ? V{} : best;  // no density at all: the loss is inf, not inf - inf
       V total = V{};
       for (int m = 0; m < count; ++m) {
         const V e = exp(V(load(work_.evidence[m] + i) - best));
@@ -356,7 +360,8 @@ class Block {
 
   MDN_INLINE void write_slopes(T* to, const T* z, const T* pull, T factor) {
     if (aligned(to) && grad_loc_.data != work_.loc_out.data) {
-      for (int i = 0; i < padded_; i += step) store_past_cache(to + i, V(slope<family>(load(z + i)) * (load(pull + i) * factor)));
+      for (int i = 0; i < padded_; i += step)
+        store_past_cache(to + i, V(slope<family>(load(z + i)) * (load(pull + i) * factor)));
     } else {
       for (int i = 0; i < padded_; i += step) store(to + i, V(slope<family>(load(z + i)) * (load(pull + i) * factor)));
     }

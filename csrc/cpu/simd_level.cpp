@@ -37,7 +37,8 @@ SimdLevel choose() {
     if (std::string(wanted) == names[level]) return static_cast<SimdLevel>(level);
     known += (known.empty() ? "" : ", ") + std::string(names[level]);
   }
-  throw std::runtime_error("MDNKERNELS_SIMD must be one of the levels that this machine has (" + known + "), got '" + wanted + "'");
+  throw std::runtime_error("MDNKERNELS_SIMD must be one of the levels that this machine has (" + known + "), got '" +
+                           wanted + "'");
 }
 
 }  // namespace

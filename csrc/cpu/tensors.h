@@ -22,8 +22,8 @@ DType dtype_of(const Tensor& tensor);
 // A (B, K, P) tensor as a view. `gathered`: its points are chosen by an index.
 View view_of(const Tensor& tensor, bool gathered = false);
 
-// An uninitialised tensor, on huge pages where it is large and the system gives them on request: a fresh output of many MB
-// otherwise costs more in page faults, 4 KB at a time, than in arithmetic.
+// An uninitialised tensor, on huge pages where it is large and the system gives them on request: a fresh output of many
+// MB otherwise costs more in page faults, 4 KB at a time, than in arithmetic.
 Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, torch::headeronly::ScalarType dtype);
 // The same of the sizes, strides and dtype of `like`.
 Tensor fresh_like(const Tensor& like);

@@ -1,8 +1,9 @@
 // topk_peaks on the CPU.
 //
-// Memory story: each cell is read once, in rows, against the k-th best peak that its thread has found so far. Only a cell
-// above it has its window looked at, and only a peak enters the thread's heap of k. No map is written. The heaps hold the
-// best k by one total order (score, label, index), so that merging them gives the same result for any cut into threads.
+// Memory story: each cell is read once, in rows, against the k-th best peak that its thread has found so far. Only a
+// cell above it has its window looked at, and only a peak enters the thread's heap of k. No map is written. The heaps
+// hold the best k by one total order (score, label, index), so that merging them gives the same result for any cut into
+// threads.
 #include "topk_peaks.h"
 
 #include <algorithm>
@@ -94,7 +95,8 @@ struct Scan {
 
 // The rows of all images, cut over threads; each image's candidates, then its best k.
 template <class T, class Storage>
-void find_peaks(const Scan<T, Storage>& scan, int64_t batch, int64_t k, bool logits, Storage* score, int64_t* label, int64_t* index) {
+void find_peaks(const Scan<T, Storage>& scan, int64_t batch, int64_t k, bool logits, Storage* score, int64_t* label,
+                int64_t* index) {
   const int64_t cells = scan.height * scan.width, rows = scan.labels * scan.height;
   const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(scan.width, 1));
   const size_t kept = static_cast<size_t>(std::min(k, scan.labels * cells));
@@ -134,8 +136,12 @@ std::tuple<Tensor, Tensor, Tensor> topk_peaks(Tensor map, int64_t k, int64_t ker
   const auto find = [&](auto element, auto next_above) {
     using Storage = decltype(element);
     using T = std::conditional_t<std::is_same_v<Storage, double>, double, float>;
-    const Scan<T, Storage> scan = {static_cast<const Storage*>(heatmap.data_ptr()), heatmap.size(1), heatmap.size(2), heatmap.size(3),
-                                   kernel_size / 2, next_above};
+    const Scan<T, Storage> scan = {static_cast<const Storage*>(heatmap.data_ptr()),
+                                   heatmap.size(1),
+                                   heatmap.size(2),
+                                   heatmap.size(3),
+                                   kernel_size / 2,
+                                   next_above};
     find_peaks(scan, batch, k, logits, static_cast<Storage*>(score.data_ptr()), static_cast<int64_t*>(label.data_ptr()),
                static_cast<int64_t*>(index.data_ptr()));
   };

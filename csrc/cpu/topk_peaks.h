@@ -6,7 +6,8 @@
 namespace mdn {
 
 struct PeakKernel {
-  // The first column in [begin, width) whose value is above `threshold`; `width` where there is none. NaN is above nothing.
+  // The first column in [begin, width) whose value is above `threshold`; `width` where there is none. NaN is above
+  // nothing.
   int64_t (*next_above_float)(const float* row, int64_t begin, int64_t width, float threshold);
   int64_t (*next_above_double)(const double* row, int64_t begin, int64_t width, double threshold);
 };

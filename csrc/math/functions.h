@@ -1,6 +1,6 @@
 // exp, log and log1p over a value type: a SIMD vector here, a float or double on a GPU thread.
 //
-// The float vectors' polynomials are minimax fits; their errors are measured by tests/native/test_functions.py. NaN and
+// The float vectors' polynomials are minimax fits; their errors are measured by tests/ops/test_functions.py. NaN and
 // infinities propagate, subnormal arguments and results are exact to rounding. double goes to libm lane by lane.
 #pragma once
 
@@ -12,9 +12,7 @@ namespace MDN_SIMD_LEVEL {
 using FloatVector = Vector<float>;
 using DoubleVector = Vector<double>;
 
-MDN_INLINE FloatVector bits_to_float(Mask<float> bits) {
-  return reinterpret_cast<FloatVector>(bits);
-}
+MDN_INLINE FloatVector bits_to_float(Mask<float> bits) { return reinterpret_cast<FloatVector>(bits); }
 
 template <class V>
 MDN_INLINE V minimum(V a, V b) {
@@ -32,8 +30,8 @@ MDN_INLINE V absolute(V a) {
   return a < 0 ? -a : a;
 }
 
-// e^x: x = n ln 2 + r with |r| <= ln(2) / 2, a polynomial for e^r, and 2^n in two factors so that neither leaves the range
-// of a float where the result is subnormal or infinite.
+// e^x: x = n ln 2 + r with |r| <= ln(2) / 2, a polynomial for e^r, and 2^n in two factors so that neither leaves the
+// range of a float where the result is subnormal or infinite.
 MDN_INLINE FloatVector exp(FloatVector x) {
   x = x > 89.0f ? 89.0f - FloatVector{} : x;  // a comparison with NaN is false, so NaN stays
   x = x < -104.0f ? -104.0f - FloatVector{} : x;

@@ -17,7 +17,8 @@ struct Scale {
   V derivative;  // d sigma / d raw
 };
 
-// sigma = act(raw) + min_scale. ELU(x) + 1 is e^x for x <= 0, which keeps small sigmas that 1 + expm1(x) would round away.
+// sigma = act(raw) + min_scale. ELU(x) + 1 is e^x for x <= 0, which keeps small sigmas that 1 + expm1(x) would round
+// away.
 template <class V, class T>
 MDN_INLINE Scale<V> activate(ScaleActivation activation, V raw, T min_scale) {
   switch (activation) {
@@ -38,8 +39,9 @@ MDN_INLINE Scale<V> activate(ScaleActivation activation, V raw, T min_scale) {
   }
 }
 
-// What one dimension adds to -log phi, without its constant: z^2 / 2 or |z|. The sum over the dimensions of a scale also
-// gives that scale's gradient, for d(-log phi) / d sigma = (n - z d(term) / dz) / sigma, with z d(term) / dz = 2 z^2 / 2 or |z|.
+// What one dimension adds to -log phi, without its constant: z^2 / 2 or |z|. The sum over the dimensions of a scale
+// also gives that scale's gradient, for d(-log phi) / d sigma = (n - z d(term) / dz) / sigma, with z d(term) / dz = 2
+// z^2 / 2 or |z|.
 template <Family family, class V>
 MDN_INLINE V energy_of(V z) {
   return family == Family::gaussian ? z * z : absolute(z);

@@ -1,8 +1,9 @@
 // Vectors of the compiler's own extension (GCC, Clang), as wide as the instruction set that this file is compiled for.
 //
-// Files built once for each instruction set include only headers like this one, whose functions are all in the namespace
-// of that set: an inline function shared between two sets would be linked once, and might then hold instructions that the
-// machine lacks. For the same reason nothing here includes a standard header that defines functions.
+// Files built once for each instruction set include only headers like this one, whose functions are all in the
+// namespace of that set: an inline function shared between two sets would be linked once, and might then hold
+// instructions that the machine lacks. For the same reason nothing here includes a standard header that defines
+// functions.
 #pragma once
 
 #include <stddef.h>

@@ -1,4 +1,4 @@
-"""Mixture log-likelihood and mode in plain PyTorch: the readable specification, and the oracle of every other backend."""
+"""Mixture log-likelihood and mode in plain PyTorch: the specification, and the oracle of every other backend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def activate_scale(raw: Tensor, scale_activation: str, min_scale: float) -> Tensor:
-    """sigma from the raw scale. ELU(x) + 1 is written as exp(x) for x <= 0: adding 1 to expm1(x) would round small sigmas away."""
+    """sigma from the raw scale. ELU(x) + 1 is exp(x) for x <= 0: adding 1 to expm1(x) would round small sigmas away."""
     if scale_activation == "elu":
         sigma = torch.where(raw > 0, raw + 1, torch.exp(raw.clamp(max=0)))
     elif scale_activation == "softplus":
@@ -42,7 +42,7 @@ def mixture_nll(
     min_scale: float,
     reduction: str,
 ) -> Tensor:
-    """See `mdnkernels.mixture_nll`. Here every tensor is (B, channels, P); with `index`, target, mask and weight are (B, ., N)."""
+    """See `mdnkernels.mixture_nll`. All tensors are (B, K, P); with `index`, target, mask, weight are (B, K, N)."""
     dtype = torch.promote_types(loc.dtype, torch.float32)
     batch, dims = target.shape[:2]
     components = logits.shape[1]
@@ -50,7 +50,7 @@ def mixture_nll(
         logits, loc, scale = (gather_points(maps, index) for maps in (logits, loc, scale))
         real = (index >= 0).unsqueeze(1)
         mask = real if mask is None else mask & real
-    points = target.shape[2]
+    points, scales = target.shape[2], scale.shape[1] // components
     logits, loc, scale, target = (tensor.to(dtype) for tensor in (logits, loc, scale, target))
 
     if mask is None:
@@ -63,8 +63,8 @@ def mixture_nll(
         logits = torch.where(anything.unsqueeze(1), logits, 0.0)
         scale = torch.where(anything.unsqueeze(1), scale, 0.0 if scale_activation != "identity" else 1.0)
 
-    sigma = activate_scale(scale, scale_activation, min_scale).view(batch, components, 1, -1, points)  # (B, M, 1, S, P)
-    groups = (dims // sigma.shape[3], sigma.shape[3])  # dimension d = j * S + s uses scale s
+    sigma = activate_scale(scale, scale_activation, min_scale).view(batch, components, 1, scales, points)
+    groups = (dims // scales, scales)  # dimension d = j * S + s uses scale s
     residual = torch.where(seen.unsqueeze(1), target.unsqueeze(1) - loc.view(batch, components, dims, points), 0.0)
     z = residual.view(batch, components, *groups, points) / sigma  # (B, M, C // S, S, P)
     seen = seen.view(batch, 1, *groups, points)
@@ -93,6 +93,11 @@ def mixture_nll(
     return total / torch.where(share == 0, 1.0, share)
 
 
+def _of_component(values: Tensor, component: Tensor) -> Tensor:
+    """The (B, K, P) of `values` (B, M, K, P) that belongs to `component` (B, P)."""
+    return values.gather(1, component[:, None, None].expand(-1, -1, *values.shape[2:])).squeeze(1)
+
+
 def mixture_mode(
     logits: Tensor,
     loc: Tensor,
@@ -108,11 +113,15 @@ def mixture_mode(
         padding = index < 0
         logits, loc = gather_points(logits, index), gather_points(loc, index)
         scale = None if scale is None else gather_points(scale, index)
-    batch, count, points = logits.shape
+    count = logits.shape[1]
     dtype = torch.promote_types(loc.dtype, torch.float32)
     alpha = torch.softmax(logits.to(dtype), 1)  # over all M: a restricted choice keeps its true weight
-    means = loc.to(dtype).view(batch, count, -1, points)
-    sigma = None if scale is None else activate_scale(scale.to(dtype), scale_activation, min_scale).view(batch, count, -1, points)
+    means = loc.to(dtype).unflatten(1, (count, loc.shape[1] // count))  # (B, M, C, P)
+    sigma = None
+    if scale is not None:
+        sigma = activate_scale(scale.to(dtype), scale_activation, min_scale).unflatten(
+            1, (count, scale.shape[1] // count)
+        )
 
     score = alpha
     if select == "density":
@@ -125,8 +134,7 @@ def mixture_mode(
         allowed[list(components)] = True
         score = torch.where(allowed.view(1, -1, 1), score, -math.inf)
     component = score.argmax(1)  # (B, P)
-    chosen = component.unsqueeze(1)
-    weight = alpha.gather(1, chosen).squeeze(1)
+    weight = alpha.gather(1, component.unsqueeze(1)).squeeze(1)
 
     if select == "mean":
         share = alpha if components is None else torch.where(allowed.view(1, -1, 1), alpha, 0.0)
@@ -134,8 +142,8 @@ def mixture_mode(
         mode_loc = (share * means).sum(1)
         mode_scale = None if sigma is None else (share * sigma).sum(1)
     else:
-        mode_loc = means.gather(1, chosen.unsqueeze(2).expand(-1, -1, means.shape[2], -1)).squeeze(1)
-        mode_scale = None if sigma is None else sigma.gather(1, chosen.unsqueeze(2).expand(-1, -1, sigma.shape[2], -1)).squeeze(1)
+        mode_loc = _of_component(means, component)
+        mode_scale = None if sigma is None else _of_component(sigma, component)
     if index is not None:
         mode_loc = mode_loc.masked_fill(padding.unsqueeze(1), 0.0)
         mode_scale = None if mode_scale is None else mode_scale.masked_fill(padding.unsqueeze(1), 0.0)

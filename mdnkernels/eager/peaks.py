@@ -9,7 +9,7 @@ from torch.nn import functional
 
 def topk_peaks(heatmap: Tensor, k: int, kernel_size: int, logits: bool) -> tuple[Tensor, Tensor, Tensor]:
     """See `mdnkernels.topk_peaks`. `heatmap` is (B, Y, H, W)."""
-    batch, labels, height, width = heatmap.shape
+    batch, _, height, width = heatmap.shape
     cells = height * width
     if heatmap.numel() == 0:
         score = heatmap.new_zeros(batch, k)
@@ -18,7 +18,7 @@ def topk_peaks(heatmap: Tensor, k: int, kernel_size: int, logits: bool) -> tuple
     # A NaN spreads through max_pool2d and equals nothing: it is no peak, nor is any cell with one in its window.
     peak = functional.max_pool2d(heatmap, kernel_size, stride=1, padding=kernel_size // 2) == heatmap
     peak, value = peak.flatten(1), heatmap.flatten(1)  # flat order is label, then index: the order of equal scores
-    # Cells that are no peak sort behind every peak, those of value -inf included: a stable sort by value, then one by kind.
+    # A stable sort by value, then one by kind: what is no peak comes behind every peak, even one of value -inf.
     order = torch.sort(torch.where(peak, value, -torch.inf), dim=1, descending=True, stable=True).indices
     kind = torch.sort(peak.gather(1, order).to(torch.uint8), dim=1, descending=True, stable=True).indices
     best = order.gather(1, kind[:, :k])

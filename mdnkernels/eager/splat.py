@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def splat_gaussians(center: Tensor, radius: Tensor, label: Tensor, num_labels: int, size: tuple[int, int]) -> Tensor:
-    """See `mdnkernels.splat_gaussians`. The Gaussian is separable, so each object is an outer product of a row and a column."""
+    """See `mdnkernels.splat_gaussians`. Each object is the outer product of a row and a column."""
     height, width = size
     batch, count = label.shape
     heatmap = torch.zeros(batch, num_labels, height, width, device=center.device)

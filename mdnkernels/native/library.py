@@ -11,9 +11,7 @@ PATH = Path(__file__).parent / "libmdnkernels_cpu.so"
 
 def _load() -> str | None:
     if not PATH.exists():
-        return (
-            "the native library was not built; with a C++17 compiler there, 'pip install --no-build-isolation .' builds it"
-        )
+        return "the native library was not built; 'pip install --no-build-isolation .' builds it with a C++17 compiler"
     try:
         torch.ops.load_library(str(PATH))
     except (OSError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""mixture_nll of the native library: one call gives the loss and, where a gradient will be wanted, its gradients too."""
+"""mixture_nll of the native library: one call gives the loss and, where they will be wanted, its gradients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def mixture_nll(
     min_scale: float,
     reduction: str,
 ) -> Tensor:
-    """See `mdnkernels.mixture_nll`. Here every tensor is (B, channels, P); with `index`, target, mask and weight are (B, ., N)."""
+    """See `mdnkernels.mixture_nll`. All tensors are (B, K, P); with `index`, target, mask, weight are (B, K, N)."""
     recording = torch.is_grad_enabled()
     return torch.ops.mdnkernels.mixture_nll(
         logits,
@@ -86,13 +86,13 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Result) -> None:
 def _scaled(gradient: Tensor, grad_loss: Tensor) -> Tensor:
     """`gradient`, of the loss, times what the loss itself is multiplied by further on."""
     if grad_loss.ndim == 0 and type(grad_loss) is Tensor and grad_loss.device.type == "cpu" and grad_loss.item() == 1:
-        return gradient  # the common case, and on the CPU looking costs nothing, where multiplying would touch all memory twice
+        return gradient  # looking costs nothing on the CPU, and saves touching all of its memory once more
     factor = grad_loss if grad_loss.ndim == 0 else grad_loss.unsqueeze(1)
     return (gradient * factor).to(gradient.dtype)
 
 
 def _backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    if torch.is_grad_enabled() and grad_loss.requires_grad:
+    if torch.is_grad_enabled():  # create_graph=True
         raise NotImplementedError(
             "mixture_nll of the native backend is differentiable once; "
             'for second derivatives run it within mdnkernels.use_backend("eager")'

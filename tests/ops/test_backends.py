@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import mdnkernels
+from mdnkernels import backends
+from mdnkernels.__main__ import report
+
+
+def calls():
+    """One call of each op, on maps, with an index where it takes one."""
+    logits, loc, scale = torch.randn(2, 3, 4, 5), torch.randn(2, 6, 4, 5), torch.randn(2, 6, 4, 5)
+    index = torch.tensor([[0, 3], [19, -1]])
+    return {
+        "mixture_nll": lambda: mdnkernels.mixture_nll(logits, loc, scale, loc[:, :2]),
+        "mixture_nll indexed": lambda: mdnkernels.mixture_nll(logits, loc, scale, loc[:, :2, 0, :2], index=index),
+        "mixture_mode": lambda: mdnkernels.mixture_mode(logits, loc, scale, index=index),
+        "topk_peaks": lambda: mdnkernels.topk_peaks(logits, 5, logits=True),
+        "gather_patches": lambda: mdnkernels.gather_patches(logits, index),
+        "heatmap_focal_loss": lambda: mdnkernels.heatmap_focal_loss(logits, torch.sigmoid(loc[:, :3])),
+        "splat_gaussians": lambda: mdnkernels.splat_gaussians(
+            torch.stack([index.clamp(0, 4), index.clamp(0, 3)], -1), index.clamp(min=0), index.clamp(max=2), 3, (4, 5)
+        ),
+    }
+
+
+PAIRS = [(call, backend) for call in calls() for backend in backends.TABLE[call.split()[0]]]
+
+
+def tensors(result):
+    return [result] if isinstance(result, torch.Tensor) else list(result)
+
+
+@pytest.mark.parametrize(("call", "backend"), PAIRS)
+def test_every_op_compiles_as_one_graph_on_its_backends(call, backend):
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    with mdnkernels.use_backend(backend):
+        function = calls()[call]
+        expected = tensors(function())
+        actual = tensors(torch.compile(function, fullgraph=True)())
+    for a, e in zip(actual, expected, strict=True):
+        torch.testing.assert_close(a, e)
+
+
+@pytest.mark.parametrize(("call", "backend"), PAIRS)
+def test_every_op_has_the_shapes_and_dtypes_of_its_result_on_fake_tensors(call, backend):
+    with mdnkernels.use_backend(backend):
+        expected = tensors(calls()[call]())
+        with FakeTensorMode():
+            actual = tensors(calls()[call]())
+    for a, e in zip(actual, expected, strict=True):
+        assert (a.shape, a.dtype) == (e.shape, e.dtype)
+
+
+class Ops(torch.nn.Module):
+    def forward(self, heatmap, loc, scale):
+        peaks = mdnkernels.topk_peaks(heatmap, 4)
+        mode = mdnkernels.mixture_mode(heatmap, loc, scale, index=peaks.index)
+        loss = mdnkernels.mixture_nll(heatmap, loc, scale, mode.loc, index=peaks.index)
+        patches = mdnkernels.gather_patches(heatmap, peaks.index)
+        return loss + mdnkernels.heatmap_focal_loss(heatmap, torch.sigmoid(heatmap)), patches
+
+
+@pytest.mark.parametrize("backend", [None, "eager"])
+def test_ops_export(backend):
+    inputs = (torch.randn(2, 3, 8, 8), torch.randn(2, 6, 8, 8), torch.randn(2, 6, 8, 8))
+    if backend is None:
+        exported, expected = torch.export.export(Ops(), inputs).module()(*inputs), Ops()(*inputs)
+    else:
+        with mdnkernels.use_backend(backend):
+            exported, expected = torch.export.export(Ops(), inputs).module()(*inputs), Ops()(*inputs)
+    for a, e in zip(exported, expected, strict=True):
+        torch.testing.assert_close(a, e)
+
+
+def test_an_index_out_of_range_in_a_compiled_graph_is_still_an_error():
+    feature = torch.randn(1, 2, 3, 3)
+    compiled = torch.compile(mdnkernels.gather_patches, fullgraph=True)
+    compiled(feature, torch.tensor([[8, 0]]))
+    with pytest.raises(RuntimeError, match="index must lie in"):
+        compiled(feature, torch.tensor([[9, 0]]))
+
+
+def test_use_backend_runs_that_backend_within_the_block_alone(monkeypatch):
+    ran = []
+    for name in ("native", "eager"):
+        monkeypatch.setitem(
+            backends.TABLE["topk_peaks"], name, lambda heatmap, k, *_, name=name: ran.append(name) or (heatmap,) * 3
+        )
+    heatmap = torch.rand(1, 1, 2, 2)
+    mdnkernels.topk_peaks(heatmap, 1)
+    with mdnkernels.use_backend("eager"):
+        mdnkernels.topk_peaks(heatmap, 1)
+        with mdnkernels.use_backend("native"):
+            mdnkernels.topk_peaks(heatmap, 1)
+        mdnkernels.topk_peaks(heatmap, 1)
+    with pytest.raises(KeyError), mdnkernels.use_backend("eager"):
+        raise KeyError
+    mdnkernels.topk_peaks(heatmap, 1)
+    assert ran == ["native", "eager", "native", "eager", "native"]
+
+
+def test_asking_for_a_backend_that_is_not_there_says_why():
+    with (
+        pytest.raises(ValueError, match="must be one of 'native', 'triton', 'eager', got 'cuda'"),
+        mdnkernels.use_backend("cuda"),
+    ):
+        pass
+    with pytest.raises(RuntimeError, match="no triton implementation"), mdnkernels.use_backend("triton"):
+        pass
+    with mdnkernels.use_backend("native"), pytest.raises(RuntimeError, match="mixture_mode has no native"):
+        mdnkernels.mixture_mode(torch.zeros(1, 2), torch.zeros(1, 2))
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True
+    )
+
+
+def test_the_environment_chooses_and_a_wrong_name_is_refused():
+    code = "import mdnkernels; from mdnkernels import backends; print(backends.chosen())"
+    assert python(code, MDNKERNELS_BACKEND="eager").stdout.strip() == "eager"
+    wrong = python(code, MDNKERNELS_BACKEND="fast")
+    assert wrong.returncode != 0
+    assert "MDNKERNELS_BACKEND must be one of" in wrong.stderr
+
+
+def test_without_the_native_library_the_ops_run_on_eager_and_say_so():
+    code = """
+import pathlib
+exists = pathlib.Path.exists
+pathlib.Path.exists = lambda self: False if self.name.startswith("libmdnkernels") else exists(self)
+import torch, mdnkernels
+from mdnkernels import backends
+from mdnkernels.__main__ import report
+print(mdnkernels.mixture_nll(torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1, 1)).item())
+print(report())
+try:
+    with mdnkernels.use_backend("native"):
+        pass
+except RuntimeError as error:
+    print("refused:", error)
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert "native library: the native library was not built" in done.stdout
+    assert "refused: backend 'native' was asked for, but the native library was not built" in done.stdout
+
+
+def test_report_names_every_op_and_backend():
+    text = report()
+    for word in (*backends.TABLE, *backends.BACKENDS, torch.__version__, "SIMD level"):
+        assert word in text
