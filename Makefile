@@ -47,7 +47,7 @@ format: setup
 	$(VENV)/bin/clang-format -i $(NATIVE)
 
 benchmark: setup
-	$(RUN) -m pytest benchmarks --benchmark-only
+	$(RUN) -m pytest benchmarks --benchmark-only --benchmark-columns=median,min,rounds -s
 
 clean:
 	rm -rf $(VENV) build *.egg-info mdnkernels/native/*.so

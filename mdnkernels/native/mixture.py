@@ -80,6 +80,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Result) -> None:
     ctx.positions = logits.shape[2]
     ctx.gradients_made = inputs[-2:]
     ctx.mark_non_differentiable(*output[1:])
+    ctx.set_materialize_grads(False)  # the gradients are outputs too, and zeros of their size would be made for them
     ctx.save_for_backward(index, *output[1:])
 
 
