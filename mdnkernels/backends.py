@@ -8,6 +8,7 @@ name; one that is not there is an error that says why, never another backend.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -97,3 +98,5 @@ def _check_name(source: str, name: str) -> None:
 if _wanted := os.environ.get("MDNKERNELS_BACKEND"):
     _check_name("MDNKERNELS_BACKEND", _wanted)
     _chosen = _wanted
+elif native.problem is not None:
+    warnings.warn(f"mdnkernels runs on the eager backend: {native.problem}", RuntimeWarning, stacklevel=2)

@@ -151,6 +151,7 @@ except RuntimeError as error:
 """
     done = python(code)
     assert done.returncode == 0, done.stderr
+    assert "RuntimeWarning: mdnkernels runs on the eager backend" in done.stderr
     assert "native library: the native library was not built" in done.stdout
     assert "refused: backend 'native' was asked for, but the native library was not built" in done.stdout
 
