@@ -1,0 +1,147 @@
+"""Stacked hourglasses (Newell et al. 2016) in the form of CornerNet and CenterNet, of any depth, width and number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.network import Backbone
+
+
+@dataclass(frozen=True)
+class HourglassConfig:
+    """A member of the family.
+
+    stacks: hourglasses one after another, each with its own output. dims, blocks: width and number of residual blocks
+    of each resolution, from H / 4 down to the innermost, each half the last. stem_width: channels at H / 2.
+    feature_dim: channels of the outputs.
+    """
+
+    stacks: int
+    dims: tuple[int, ...]
+    blocks: tuple[int, ...]
+    stem_width: int
+    feature_dim: int
+
+    def __post_init__(self) -> None:
+        if len(self.dims) != len(self.blocks) or len(self.dims) < 2:
+            raise ValueError(
+                f"dims and blocks need one entry for each of >= 2 resolutions, not {self.dims}, {self.blocks}"
+            )
+        if min(self.stacks, self.stem_width, self.feature_dim, *self.dims, *self.blocks) < 1:
+            raise ValueError(f"every number of an hourglass must be at least 1: {self}")
+
+    @property
+    def depth(self) -> int:
+        """How many times an hourglass halves its resolution."""
+        return len(self.dims) - 1
+
+
+HOURGLASS104 = HourglassConfig(
+    stacks=2, dims=(256, 256, 384, 384, 384, 512), blocks=(2, 2, 2, 2, 2, 4), stem_width=128, feature_dim=256
+)
+HOURGLASS_SMALL = HourglassConfig(stacks=1, dims=(32, 64, 128, 192), blocks=(1, 1, 1, 1), stem_width=32, feature_dim=64)
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions around a skip connection, which is a 1x1 projection where the shape changes."""
+
+    def __init__(self, in_dim: int, out_dim: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_dim, out_dim, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(out_dim)
+        self.conv2 = nn.Conv2d(out_dim, out_dim, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_dim)
+        self.skip: nn.Module = nn.Identity()
+        if stride != 1 or in_dim != out_dim:
+            self.skip = _projection(in_dim, out_dim, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_dim, h, w) to (B, out_dim, h / stride, w / stride)."""
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(y)) + self.skip(x), inplace=True)
+
+
+class HourglassLevel(nn.Module):
+    """One resolution of an hourglass: a branch that stays, and a branch through everything coarser, added."""
+
+    def __init__(self, dims: tuple[int, ...], blocks: tuple[int, ...]) -> None:
+        super().__init__()
+        here, below = dims[:2]
+        count = blocks[0]
+        self.stay = _residuals([here] * (count + 1))
+        self.down = _residuals([here] + [below] * count, stride=2)
+        self.inner: nn.Module
+        if len(dims) > 2:
+            self.inner = HourglassLevel(dims[1:], blocks[1:])
+        else:
+            self.inner = _residuals([below] * (blocks[1] + 1))
+        # The mirror image of `down`: the width changes in the last block, not in the first.
+        self.up = _residuals([below] * count + [here])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, dims[0], h, w) to the same shape."""
+        coarse = self.up(self.inner(self.down(x)))
+        return self.stay(x) + F.interpolate(coarse, scale_factor=2.0, mode="nearest")
+
+
+class Merge(nn.Module):
+    """Joins one stack's input and feature into the next stack's input."""
+
+    def __init__(self, dim: int, feature_dim: int) -> None:
+        super().__init__()
+        self.from_input = _projection(dim, dim)
+        self.from_feature = _projection(feature_dim, dim)
+        self.residual = Residual(dim, dim)
+
+    def forward(self, x: Tensor, feature: Tensor) -> Tensor:
+        """x (B, dim, h, w) and feature (B, feature_dim, h, w) to (B, dim, h, w)."""
+        return self.residual(F.relu(self.from_input(x) + self.from_feature(feature), inplace=True))
+
+
+class Hourglass(Backbone):
+    """Images (B, 3, H, W) to a list of features (B, feature_dim, H / 4, W / 4), one per stack."""
+
+    stride = 4
+
+    def __init__(self, config: HourglassConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.feature_dim = config.feature_dim
+        self.stacks = config.stacks
+        self.divisor = self.stride * 2**config.depth
+        dim = config.dims[0]
+        self.stem = nn.Sequential(_convolution(3, config.stem_width, 7, 2), Residual(config.stem_width, dim, stride=2))
+        self.hourglasses = nn.ModuleList(HourglassLevel(config.dims, config.blocks) for _ in range(config.stacks))
+        self.outputs = nn.ModuleList(_convolution(dim, config.feature_dim, 3) for _ in range(config.stacks))
+        self.merges = nn.ModuleList(Merge(dim, config.feature_dim) for _ in range(config.stacks - 1))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """H and W must be multiples of `divisor`."""
+        x = self.stem(images)
+        features: list[Tensor] = []
+        for stack, (hourglass, output) in enumerate(zip(self.hourglasses, self.outputs, strict=True)):
+            features.append(output(hourglass(x)))
+            if stack < len(self.merges):
+                x = self.merges[stack](x, features[-1])
+        return features
+
+
+def _convolution(in_dim: int, out_dim: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_dim, out_dim, kernel_size, stride, padding=kernel_size // 2, bias=False),
+        nn.BatchNorm2d(out_dim),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _projection(in_dim: int, out_dim: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(in_dim, out_dim, 1, stride, bias=False), nn.BatchNorm2d(out_dim))
+
+
+def _residuals(dims: list[int], stride: int = 1) -> nn.Sequential:
+    """Blocks from dims[0] to dims[1], from dims[1] to dims[2], ..., the first with the stride."""
+    return nn.Sequential(*(Residual(a, b, stride if i == 0 else 1) for i, (a, b) in enumerate(pairwise(dims))))

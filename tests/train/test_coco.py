@@ -1,0 +1,105 @@
+"""Reading annotation files: what is taken, what is left out, what stops, and what the message says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.train.drawn_data import DataPaths, edit_json
+from train.coco import Category, read_annotations
+from train.errors import DatasetError
+
+
+def test_scattered_category_ids_become_class_indices_in_id_order(drawn: DataPaths) -> None:
+    annotations = read_annotations(drawn.annotations)
+    assert annotations.categories == (Category(3, "plate"), Category(7, "bar"), Category(9, "ring"))
+    root = json.loads(drawn.annotations.read_text())
+    for row, image in enumerate(root["images"]):
+        own = [entry for entry in root["annotations"] if entry["image_id"] == image["id"]]
+        entry = annotations[row]
+        assert (entry.id, entry.file_name) == (image["id"], image["file_name"])
+        assert (entry.width, entry.height) == (image["width"], image["height"])
+        assert [annotations.categories[label].id for label in entry.labels] == [a["category_id"] for a in own]
+        boxes = [[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in own)]
+        np.testing.assert_array_equal(entry.boxes, boxes)
+
+
+def test_image_without_boxes_is_kept(drawn_copy: DataPaths) -> None:
+    edit_json(drawn_copy.annotations, lambda root: root.update(annotations=[]))
+    annotations = read_annotations(drawn_copy.annotations)
+    assert len(annotations) == 8
+    assert annotations[3].boxes.shape == (0, 4)
+
+
+@pytest.mark.parametrize("box", [[1, 2, 0, 5], [1, 2, 5, -3], [1, 2, float("nan"), 5], [1, 2, float("inf"), 5]])
+def test_box_without_a_size_is_skipped_and_counted(drawn_copy: DataPaths, box: list[float]) -> None:
+    count = len(read_annotations(drawn_copy.annotations).boxes)
+    edit_json(drawn_copy.annotations, lambda root: root["annotations"][2].update(bbox=box))
+    annotations = read_annotations(drawn_copy.annotations)
+    assert len(annotations.boxes) == count - 1
+    assert len(annotations.skipped) == 1
+    assert "annotations[2].bbox" in annotations.skipped[0]
+
+
+def test_first_images_come_with_their_own_boxes(drawn: DataPaths) -> None:
+    whole = read_annotations(drawn.annotations)
+    part = whole.first(3)
+    assert len(part) == 3
+    assert len(part.boxes) == sum(len(whole[i].boxes) for i in range(3))
+    for i in range(3):
+        np.testing.assert_array_equal(part[i].boxes, whole[i].boxes)
+    assert whole.first(None) is whole
+    assert whole.first(100) is whole
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda root: root.pop("images"), '"images" is missing'),
+        (lambda root: root.pop("annotations"), '"annotations" is missing'),
+        (lambda root: root.pop("categories"), '"categories" is missing'),
+        (lambda root: root.update(images=[]), "images: the list is empty"),
+        (lambda root: root.update(categories=[]), "categories: the list is empty"),
+        (lambda root: root.update(images={}), "images: is a dict"),
+        (lambda root: root["images"].append(7), r"images\[8\]: is a int"),
+        (lambda root: root["annotations"][1].update(category_id=4), r"annotations\[1\].category_id: 4 is not in"),
+        (lambda root: root["annotations"][1].update(image_id=99), r"annotations\[1\].image_id: 99 is not in"),
+        (lambda root: root["annotations"][1].pop("bbox"), r"annotations\[1\].bbox: is missing"),
+        (lambda root: root["annotations"][1].update(bbox=[1, 2, 3]), r"annotations\[1\].bbox"),
+        (lambda root: root["annotations"][1].update(bbox=["a", 2, 3, 4]), r"annotations\[1\].bbox"),
+        (lambda root: root["annotations"][1].update(area="large"), r"annotations\[1\].area"),
+        (lambda root: root["annotations"][1].update(id=1), r"annotations\[1\].id: 1 stands twice"),
+        (lambda root: root["images"][1].update(id=1), r"images\[1\].id: 1 stands twice"),
+        (lambda root: root["images"][1].update(id="b"), r"images\[1\].id: 'b' is not an integer"),
+        (lambda root: root["images"][1].pop("file_name"), r"images\[1\].file_name: is missing"),
+        (lambda root: root["images"][1].update(width=0), r"images\[1\].width: 0 is not positive"),
+        (lambda root: root["categories"][1].update(id=9), r"categories\[1\].id: 9 stands twice"),
+        (lambda root: root["categories"][1].pop("name"), r"categories\[1\].name: is missing"),
+    ],
+)
+def test_broken_list_stops_with_file_and_field(
+    drawn_copy: DataPaths, change: Callable[[dict[str, Any]], Any], field: str
+) -> None:
+    edit_json(drawn_copy.annotations, change)
+    with pytest.raises(DatasetError, match=field) as caught:
+        read_annotations(drawn_copy.annotations)
+    assert str(drawn_copy.annotations) in str(caught.value)
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"{", "not valid JSON"), (b"[]", "holds a list"), (b"\xff", "JSON")])
+def test_file_that_is_no_coco_file_is_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "list.json"
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=message) as caught:
+        read_annotations(path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"absent\.json: there is no such"):
+        read_annotations(tmp_path / "absent.json")

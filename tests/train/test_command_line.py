@@ -1,0 +1,82 @@
+"""The command line: help, options, exit statuses, and one line for each mistake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.train.drawn_data import DataPaths
+from train.__main__ import main, parse
+from train.config import EvaluateConfig, FitConfig, PredictConfig
+
+
+def fit_arguments(data: DataPaths, run: Path, *more: str) -> list[str]:
+    paths = ["--run", str(run), "--train-images", str(data.images), "--train-annotations", str(data.annotations)]
+    quick = ["--input-size", "64", "--batch", "4", "--workers", "0", "--epochs", "1", "--device", "cpu"]
+    return ["fit", *paths, *quick, *more]
+
+
+@pytest.mark.parametrize("command", [[], ["fit"], ["evaluate"], ["predict"], ["demo"]])
+def test_every_command_explains_itself(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse([*command, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for expected in {"fit": ("--train-annotations", "--components", "--resume"), "predict": ("IMAGE",)}.get(
+        command[0] if command else "", ("--help",)
+    ):
+        assert expected in text
+
+
+def test_options_become_fields(drawn: DataPaths, tmp_path: Path) -> None:
+    more = ["--components", "0", "--no-augment", "--drop-epochs", "3", "5", "--lr", "1e-3", "--arch", "hourglass104"]
+    config = parse(fit_arguments(drawn, tmp_path / "run", *more))
+    assert isinstance(config, FitConfig)
+    assert (config.model.components, config.model.arch) == (0, "hourglass104")
+    assert config.augment.augment is False
+    assert (config.optimizer.drop_epochs, config.optimizer.lr) == ((3, 5), 1e-3)
+    assert config.data.train_images == drawn.images
+    assert parse(["evaluate", "--run", "r", "--component", "1"]) == EvaluateConfig(run=Path("r"), component=1)
+    predict = parse(["predict", "a.jpg", "b.jpg", "--run", "r", "--no-pictures"])
+    assert predict == PredictConfig(images=(Path("a.jpg"), Path("b.jpg")), run=Path("r"), pictures=False)
+
+
+def test_fit_resume_evaluate_predict_in_a_row(
+    drawn: DataPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    val = ["--val-images", str(drawn.images), "--val-annotations", str(drawn.annotations)]
+    assert main(fit_arguments(drawn, run, *val)) == 0
+    assert main(["fit", "--resume", str(run), "--epochs", "2", "--lr", "1e-4"]) == 0
+    stored = json.loads((run / "config.json").read_text())
+    assert (stored["optimizer"]["epochs"], stored["optimizer"]["lr"]) == (2, 1e-4)
+    assert stored["data"]["input_size"] == 64
+    assert stored["resume"] is None
+    assert main(["evaluate", "--run", str(run), "--workers", "0"]) == 0
+    assert "Average Precision" in capsys.readouterr().out
+    image = str(drawn.images / "001.jpg")
+    out = str(tmp_path / "out")
+    assert main(["predict", image, "--run", str(run), "--output", out]) == 0
+    assert main(["predict", image, "absent.jpg", "--run", str(run), "--output", out]) == 1
+    assert "1 images, " in capsys.readouterr().out
+
+
+def test_mistakes_are_one_line_and_exit_2(drawn: DataPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "file").touch()
+    for arguments, message in [
+        (fit_arguments(drawn, tmp_path / "taken"), "is there already; go on with it by --resume"),
+        (["fit", "--resume", str(tmp_path / "absent")], "is this a run directory?"),
+        (fit_arguments(drawn, tmp_path / "run", "--lr", "-1"), "--lr: must be positive and finite, not -1.0"),
+        (fit_arguments(drawn, tmp_path / "run", "--train-annotations", "absent.json"), "absent.json: there is no such"),
+        (["evaluate", "--checkpoint", str(drawn.annotations)], "is not a readable checkpoint"),
+        (["predict", "a.jpg"], "--run or --checkpoint"),
+        (["predict", "--run", str(tmp_path)], "--images: must be at least one file"),
+    ]:
+        assert main(arguments) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1, lines
+        assert lines[0].startswith("error: ")
+        assert message in lines[0]

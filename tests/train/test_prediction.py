@@ -1,0 +1,119 @@
+"""Prediction on image files: JSON in the image's own pixels, a picture for each, and broken files reported."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.train.drawn_data import DataPaths, tiny_fit
+from train.config import EvaluateConfig, PredictConfig
+from train.engine import fit
+from train.errors import CheckpointError, ConfigError
+from train.evaluation import evaluate
+from train.prediction import predict
+
+
+@pytest.fixture(scope="module")
+def run(drawn: DataPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fit(tiny_fit(drawn, tmp_path_factory.mktemp("prediction") / "run", epochs=1))
+
+
+def config(images: list[Path], run: Path | None, output: Path, **options: object) -> PredictConfig:
+    return PredictConfig(images=tuple(images), run=run, output=output, device="cpu", **options)  # type: ignore[arg-type]
+
+
+def test_every_image_gets_its_detections_and_a_picture(run: Path, drawn: DataPaths, tmp_path: Path) -> None:
+    images = sorted(drawn.images.iterdir())[:2]
+    result = predict(config(images, run, tmp_path, threshold=0.0))
+    assert json.loads((tmp_path / "predictions.json").read_text()) == result
+    assert result["failed"] == []
+    for path, entry in zip(images, result["images"], strict=True):
+        assert entry["file"] == str(path)
+        with Image.open(path) as image:
+            assert (entry["width"], entry["height"]) == image.size
+        with Image.open(tmp_path / entry["picture"]) as picture:
+            assert picture.width >= entry["width"]
+        scores = [one["score"] for one in entry["detections"]]
+        assert scores == sorted(scores, reverse=True)
+        for one in entry["detections"]:
+            assert (one["category_id"], one["category"]) in {(3, "plate"), (7, "bar"), (9, "ring")}
+            x, y, width, height = one["bbox"]
+            assert x >= 0
+            assert y >= 0
+            assert x + width <= entry["width"] + 1e-3
+            assert y + height <= entry["height"] + 1e-3
+
+
+def test_prediction_and_evaluation_find_the_same(run: Path, drawn: DataPaths, tmp_path: Path) -> None:
+    predicted = predict(config([drawn.images / "001.jpg"], run, tmp_path, threshold=0.0, pictures=False))
+    evaluate(
+        EvaluateConfig(
+            run=run,
+            images=drawn.images,
+            annotations=drawn.annotations,
+            limit=1,
+            batch=1,
+            workers=0,
+            output=tmp_path / "evaluation",
+            device="cpu",
+        )
+    )
+    evaluated = json.loads((tmp_path / "evaluation" / "detections.json").read_text())
+    found = predicted["images"][0]["detections"]
+    assert len(found) == len(evaluated)
+    for mine, theirs in zip(found, evaluated, strict=True):
+        for name in ("category_id", "component"):
+            assert mine[name] == theirs[name]
+        for name in ("bbox", "score", "sigma"):
+            assert mine[name] == pytest.approx(theirs[name], abs=1e-3)
+
+
+def test_threshold_leaves_out_weak_boxes(run: Path, drawn: DataPaths, tmp_path: Path) -> None:
+    image = drawn.images / "001.jpg"
+    scores = [one["score"] for one in predict(config([image], run, tmp_path, threshold=0.0))["images"][0]["detections"]]
+    middle = scores[len(scores) // 2]
+    kept = predict(config([image], run, tmp_path, threshold=middle))["images"][0]["detections"]
+    assert len(kept) == sum(score >= middle for score in scores)
+
+
+def test_broken_images_are_reported_and_the_others_done(
+    run: Path, drawn_copy: DataPaths, tmp_path: Path, warned: list[str]
+) -> None:
+    cut, empty, absent, fine = (drawn_copy.images / f"00{n}.jpg" for n in (1, 2, 3, 4))
+    cut.write_bytes(cut.read_bytes()[:400])
+    empty.write_bytes(b"")
+    absent.unlink()
+    result = predict(config([cut, empty, absent, fine], run, tmp_path))
+    assert [entry["file"] for entry in result["images"]] == [str(fine)]
+    assert [entry["file"] for entry in result["failed"]] == [str(cut), str(empty), str(absent)]
+    assert len(warned) == 3
+
+
+def test_images_of_one_name_get_pictures_of_their_own(run: Path, drawn: DataPaths, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "001.jpg"
+    other.parent.mkdir()
+    shutil.copy(drawn.images / "002.jpg", other)
+    result = predict(config([drawn.images / "001.jpg", other], run, tmp_path / "out"))
+    assert [entry["picture"] for entry in result["images"]] == ["001.png", "001-2.png"]
+
+
+def test_checkpoint_alone_is_enough(run: Path, drawn: DataPaths, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "moved.pt"
+    shutil.copy(run / "checkpoints" / "last.pt", checkpoint)
+    images = [drawn.images / "001.jpg"]
+    alone = predict(config(images, None, tmp_path / "a", checkpoint=checkpoint, threshold=0.0))
+    assert alone["images"] == predict(config(images, run, tmp_path / "b", threshold=0.0))["images"]
+
+
+def test_what_cannot_be_used_is_named(run: Path, drawn: DataPaths, tmp_path: Path) -> None:
+    image = drawn.images / "001.jpg"
+    with pytest.raises(ConfigError, match="--run or --checkpoint"):
+        predict(config([image], None, tmp_path))
+    with pytest.raises(ConfigError, match="--component: 5"):
+        predict(config([image], run, tmp_path, component=5))
+    with pytest.raises(CheckpointError, match=r"001\.jpg: is not a readable checkpoint"):
+        predict(config([image], None, tmp_path, checkpoint=image))

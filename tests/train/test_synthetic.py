@@ -1,0 +1,184 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from train import synthetic
+from train.synthetic import CATEGORIES, Scene, SceneConfig, SyntheticPaths, render_scene, write_synthetic_detection
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> SyntheticPaths:
+    return write_synthetic_detection(tmp_path_factory.mktemp("synthetic"), train=60, val=8, seed=3)
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    return [render_scene(np.random.default_rng([11, i])) for i in range(80)]
+
+
+def _bytes(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
+    for name, seed in (("first", 5), ("second", 5), ("third", 6)):
+        write_synthetic_detection(tmp_path / name, train=4, val=2, image_size=96, seed=seed)
+    first, second, third = (_bytes(tmp_path / name) for name in ("first", "second", "third"))
+    assert first == second
+    assert first.keys() == third.keys()
+    assert all(first[name] != third[name] for name in first)
+
+
+def test_a_smaller_set_is_the_start_of_a_larger_one(tmp_path: Path) -> None:
+    write_synthetic_detection(tmp_path / "small", train=2, val=1, image_size=64)
+    write_synthetic_detection(tmp_path / "large", train=4, val=2, image_size=64)
+    small, large = _bytes(tmp_path / "small"), _bytes(tmp_path / "large")
+    pictures = [name for name in small if name.endswith(".jpg")]
+    assert len(pictures) == 3
+    assert all(small[name] == large[name] for name in pictures)
+
+
+def test_train_and_val_share_no_picture_and_no_id(written: SyntheticPaths) -> None:
+    train, val = (json.loads(path.read_text()) for path in (written.train_annotations, written.val_annotations))
+    assert not {image["id"] for image in train["images"]} & {image["id"] for image in val["images"]}
+    pictures = [path.read_bytes() for folder in (written.train_images, written.val_images) for path in folder.iterdir()]
+    assert len(set(pictures)) == len(pictures) == 68
+
+
+def test_pycocotools_loads_it(written: SyntheticPaths) -> None:
+    coco = COCO(str(written.train_annotations))
+    assert sorted(coco.getCatIds()) == sorted(CATEGORIES) == [3, 7, 8, 20]
+    assert len(coco.getImgIds()) == 60
+    assert {annotation["category_id"] for annotation in coco.anns.values()} == set(CATEGORIES)
+    assert min(coco.anns) == 1
+    for image_id in coco.getImgIds():
+        image = coco.imgs[image_id]
+        with Image.open(written.train_images / image["file_name"]) as picture:
+            assert picture.size == (image["width"], image["height"]) == (160, 160)
+            assert picture.mode == "RGB"
+        for annotation in coco.loadAnns(coco.getAnnIds(image_id)):
+            x, y, width, height = annotation["bbox"]
+            assert annotation["iscrowd"] == 0
+            assert min(x, y) >= 0
+            assert max(x + width, y + height) <= 160
+            assert 0 < annotation["area"] <= width * height
+
+
+def test_sizes_spread_evenly_over_a_factor_of_twelve(written: SyntheticPaths) -> None:
+    annotations = json.loads(written.train_annotations.read_text())["annotations"]
+    longer = np.array([max(annotation["bbox"][2:]) for annotation in annotations])
+    assert longer.max() / longer.min() >= 12
+    # Equal ratios of size hold comparable numbers of objects: no third of the log range is rare.
+    thirds = np.histogram(longer, np.geomspace(10, 131, 4))[0]
+    assert thirds.min() > 0.2 * len(longer)
+
+
+def test_width_and_height_are_not_one_number(scenes: list[Scene]) -> None:
+    sides = np.concatenate([scene.boxes[:, 2:] - scene.boxes[:, :2] for scene in scenes])
+    ratio = np.log(sides[:, 0] / sides[:, 1])
+    assert ratio.std() > 0.25
+    assert abs(np.corrcoef(ratio, np.log(sides.prod(1)))[0, 1]) < 0.25
+
+
+def test_boxes_are_tight_around_what_is_visible(scenes: list[Scene]) -> None:
+    for scene in scenes:
+        for box, coverage, area in zip(scene.boxes, scene.coverage, scene.areas, strict=True):
+            rows, columns = np.flatnonzero(coverage.any(1)), np.flatnonzero(coverage.any(0))
+            seen = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+            # The box is exact to a quarter of a pixel; whole pixels that it touches reach at most one further.
+            gap = (box - seen) * [1, 1, -1, -1]
+            assert gap.min() >= 0
+            assert gap.max() < 1
+            assert area == pytest.approx(coverage.sum(), rel=1e-5)
+
+
+def test_no_object_is_hidden_and_many_are_partly(scenes: list[Scene]) -> None:
+    visible = np.concatenate([scene.visible for scene in scenes])
+    assert visible.min() >= SceneConfig().min_visible >= 0.35
+    assert 0.15 < np.mean(visible < 0.95) < 0.8
+    for scene in scenes:
+        assert scene.coverage.sum(0).max(initial=0) <= 1 + 1e-6
+        assert 0 <= len(scene.boxes) <= 8
+
+
+def test_some_objects_are_cut_by_the_border_and_their_boxes_end_there(scenes: list[Scene]) -> None:
+    boxes = np.concatenate([scene.boxes for scene in scenes])
+    assert boxes.min() == 0
+    assert boxes.max() == 160
+    assert np.mean((boxes == 0) | (boxes == 160)) > 0.02
+
+
+def test_objects_are_painted_where_they_are_annotated_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """White objects on black: the picture is then the sum of what each object covers."""
+    black = np.zeros((3, 128, 128), dtype=np.float32)
+    monkeypatch.setattr(synthetic, "_background", lambda rng, size: black)
+    monkeypatch.setattr(synthetic, "_surface", lambda rng, rim, under: np.ones((3, *rim.shape), dtype=np.float32))
+    for seed in range(20):
+        scene = render_scene(np.random.default_rng(seed), 128)
+        np.testing.assert_allclose(scene.image[:, :, 1] / 255, scene.coverage.sum(0), atol=0.5 / 255 + 1e-6)
+
+
+def test_image_size_scales_the_objects_along() -> None:
+    small, large = (render_scene(np.random.default_rng(4), size) for size in (80, 320))
+    for scene, size in ((small, 80), (large, 320)):
+        assert scene.image.shape == (size, size, 3)
+        assert scene.image.dtype == np.uint8
+    config = SceneConfig(min_objects=1, max_objects=1, smallest=0.5, largest=0.5, inside=1.0)
+    for size in (64, 256):
+        (box,) = render_scene(np.random.default_rng(0), size, config).boxes
+        assert max(box[2:] - box[:2]) == pytest.approx(size / 2, abs=0.5)
+
+
+def test_a_split_that_is_being_written_has_no_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished = write_synthetic_detection(tmp_path, train=2, val=1, image_size=64)
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(OSError, match="no space left"):
+        write_synthetic_detection(tmp_path, train=2, val=1, image_size=64)
+    assert not finished.train_annotations.exists()
+
+
+def test_an_empty_picture_and_an_empty_split_are_allowed(tmp_path: Path) -> None:
+    scene = SceneConfig(min_objects=0, max_objects=0)
+    paths = write_synthetic_detection(tmp_path, train=1, val=0, image_size=64, scene=scene)
+    assert COCO(str(paths.train_annotations)).getAnnIds() == []
+    assert COCO(str(paths.val_annotations)).getImgIds() == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"train": -1}, "train is -1"),
+        ({"val": 1_000_000}, "val is 1000000"),
+        ({"seed": -2}, "seed is -2"),
+        ({"image_size": 16}, "image_size is 16"),
+    ],
+)
+def test_bad_arguments_are_named(tmp_path: Path, arguments: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        write_synthetic_detection(tmp_path, **{"train": 1, "val": 1, **arguments})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"min_objects": 9},
+        {"smallest": 0.9},
+        {"largest": 1.5},
+        {"max_aspect": 0.5},
+        {"min_visible": 0.0},
+        {"inside": 1.1},
+        {"jpeg_quality": 0},
+    ],
+)
+def test_bad_scene_is_refused(field: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(field))):
+        SceneConfig(**field)

@@ -1,0 +1,1 @@
+"""Training, evaluation and prediction: `python -m train --help`."""

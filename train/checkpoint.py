@@ -1,0 +1,147 @@
+"""Checkpoints: one file with everything that resuming, evaluating and predicting need, written atomically."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from train.coco import Category
+from train.config import FitConfig, from_plain, to_plain
+from train.errors import CheckpointError, ConfigError
+from train.files import write_atomically
+
+FORMAT = "mdnkernels training checkpoint"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: everything before batch `batch` of epoch `epoch`, both counted from 0, is done."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    """Optimizer steps done in all."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of a checkpoint file."""
+
+    path: Path
+    config: FitConfig
+    categories: tuple[Category, ...]
+    progress: Progress
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any] | None
+    """State of the loss scaler under fp16."""
+
+
+def save_checkpoint(
+    path: Path,
+    *,
+    config: FitConfig,
+    categories: tuple[Category, ...],
+    progress: Progress,
+    model: Mapping[str, Tensor],
+    optimizer: Mapping[str, Any],
+    scaler: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a checkpoint under `path`, in place of the one that stands there, which stays whole until then."""
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": to_plain(config),
+        "categories": [{"id": category.id, "name": category.name} for category in categories],
+        "progress": {"epoch": progress.epoch, "batch": progress.batch, "step": progress.step},
+        "model": dict(model),
+        "optimizer": dict(optimizer),
+        "scaler": None if scaler is None else dict(scaler),
+    }
+    write_atomically(path, lambda file: torch.save(content, file))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint to the CPU; nothing in the file is executed (weights_only).
+
+    Raises CheckpointError that names the file, and the field where it is one: no such file, not a checkpoint, cut off,
+    of another kind, or a field missing or wrong.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such checkpoint") from None
+    except Exception as error:  # a broken file makes torch.load raise almost anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path}: is not a readable checkpoint (cut off or damaged?): {reason}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(f'{path}: format: this is another kind of file, not a "{FORMAT}"')
+    if content.get("version") != VERSION:
+        raise CheckpointError(f"{path}: version: is {content.get('version')!r}, this code reads {VERSION}")
+    try:
+        config = from_plain(FitConfig, _field(path, content, "config", dict), f"{path}: config")
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+    return Checkpoint(
+        path=path,
+        config=config,
+        categories=_categories(path, _field(path, content, "categories", list)),
+        progress=_progress(path, _field(path, content, "progress", dict)),
+        model=_field(path, content, "model", dict),
+        optimizer=_field(path, content, "optimizer", dict),
+        scaler=content.get("scaler"),
+    )
+
+
+def _field(path: Path, content: dict[str, Any], name: str, kind: type) -> Any:
+    if not isinstance(content.get(name), kind):
+        given = "is missing" if name not in content else f"is a {type(content[name]).__name__}"
+        raise CheckpointError(f"{path}: {name}: {given}; a {kind.__name__} is needed")
+    return content[name]
+
+
+def _categories(path: Path, entries: list[Any]) -> tuple[Category, ...]:
+    try:
+        return tuple(Category(int(entry["id"]), str(entry["name"])) for entry in entries)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: categories: each needs an integer id and a name") from error
+
+
+def _progress(path: Path, entry: dict[str, Any]) -> Progress:
+    values: dict[str, Any] = {name: entry.get(name) for name in ("epoch", "batch", "step")}
+    for name, value in values.items():
+        if not isinstance(value, int) or value < 0:
+            raise CheckpointError(f"{path}: progress.{name}: {value!r} is not a count")
+    return Progress(**values)
+
+
+def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
+    """Fills the model. Raises CheckpointError that names missing and superfluous tensors and other shapes."""
+    needed, given = model.state_dict(), checkpoint.model
+    problems = [f"{name}: is missing" for name in needed if name not in given]
+    problems += [f"{name}: the model has no such tensor" for name in given if name not in needed]
+    for name in needed.keys() & given.keys():
+        if not isinstance(given[name], Tensor):
+            problems.append(f"{name}: is a {type(given[name]).__name__}, not a tensor")
+        elif given[name].shape != needed[name].shape:
+            problems.append(
+                f"{name}: has shape {tuple(given[name].shape)}, the model needs {tuple(needed[name].shape)}"
+            )
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise CheckpointError(f"{checkpoint.path}: model: {'; '.join(sorted(problems)[:3])}{more}")
+    model.load_state_dict(given)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
+    """Fills the optimizer. Raises CheckpointError where the state is of other parameters."""
+    try:
+        optimizer.load_state_dict(checkpoint.optimizer)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{checkpoint.path}: optimizer: does not belong to this model: {error}") from error

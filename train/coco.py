@@ -1,0 +1,266 @@
+"""COCO-format detection annotations of any categories: read once, checked, and kept as flat arrays.
+
+Flat arrays instead of dictionaries: a forked worker that only reads them never touches a Python reference count, so
+the operating system goes on sharing the pages of the annotations between all workers.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from train.errors import DatasetError
+
+
+class Category(NamedTuple):
+    """One entry of a category list: its id in the annotation file and its name."""
+
+    id: int
+    name: str
+
+
+class ImageEntry(NamedTuple):
+    """One image of the list, with the boxes of its annotations."""
+
+    id: int
+    file_name: str
+    width: int
+    """Width in pixels that the list claims, 0 where it claims none."""
+    height: int
+    boxes: np.ndarray
+    """(A, 4) float64: x1, y1, x2, y2 in pixels of the stored image, continuous (a pixel is a unit square)."""
+    labels: np.ndarray
+    """(A,) int64: class indices 0 .. Y-1."""
+    crowd: np.ndarray
+    """(A,) bool: the box covers a crowd; it is no target, and detections inside it are not counted wrong."""
+
+
+@dataclass(frozen=True)
+class CocoAnnotations:
+    """I images, A boxes and Y categories. The boxes of image i are the rows starts[i] .. starts[i + 1]."""
+
+    path: Path
+    categories: tuple[Category, ...]
+    """Sorted by id; a class index is a position in this tuple."""
+    image_ids: np.ndarray
+    """(I,) int64."""
+    file_names: np.ndarray
+    """(I,) UTF-8 bytes."""
+    sizes: np.ndarray
+    """(I, 2) int64: width and height, 0 where the list gives none."""
+    starts: np.ndarray
+    """(I + 1,) int64."""
+    boxes: np.ndarray
+    """(A, 4) float64: x1, y1, x2, y2."""
+    areas: np.ndarray
+    """(A,) float64: the area in pixels^2 that COCO's small, medium and large go by."""
+    labels: np.ndarray
+    """(A,) int64."""
+    crowd: np.ndarray
+    """(A,) bool."""
+    skipped: tuple[str, ...]
+    """Annotations that were left out, one reason each."""
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, i: int) -> ImageEntry:
+        rows = slice(int(self.starts[i]), int(self.starts[i + 1]))
+        return ImageEntry(
+            id=int(self.image_ids[i]),
+            file_name=bytes(self.file_names[i]).decode(),
+            width=int(self.sizes[i, 0]),
+            height=int(self.sizes[i, 1]),
+            boxes=self.boxes[rows],
+            labels=self.labels[rows],
+            crowd=self.crowd[rows],
+        )
+
+    def first(self, count: int | None) -> CocoAnnotations:
+        """The first `count` images of the list alone; None keeps them all."""
+        if count is None or count >= len(self):
+            return self
+        rows = slice(0, int(self.starts[count]))
+        return CocoAnnotations(
+            path=self.path,
+            categories=self.categories,
+            image_ids=self.image_ids[:count],
+            file_names=self.file_names[:count],
+            sizes=self.sizes[:count],
+            starts=self.starts[: count + 1],
+            boxes=self.boxes[rows],
+            areas=self.areas[rows],
+            labels=self.labels[rows],
+            crowd=self.crowd[rows],
+            skipped=self.skipped,
+        )
+
+
+def read_annotations(path: Path) -> CocoAnnotations:
+    """Reads and checks a COCO instances file.
+
+    An annotation whose box has no positive finite width and height is left out and reported in `skipped`. Anything
+    else that is wrong makes the list as a whole doubtful.
+
+    Raises:
+        DatasetError: the file is missing, is not JSON, lacks a field, or contradicts itself (an id twice, a category
+            or an image that is not listed). The message names the file and the field.
+    """
+    root = _read_json(path)
+    categories = _read_categories(path, root)
+    images = _read_images(path, root)
+    class_of = {category.id: index for index, category in enumerate(categories)}
+    row_of = {image["id"]: index for index, image in enumerate(images)}
+
+    kept: list[tuple[int, list[float], float, int, bool]] = []
+    skipped: list[str] = []
+    seen: set[int] = set()
+    for position, annotation in enumerate(_entries(path, root, "annotations")):
+        where = f"annotations[{position}]"
+        if "id" in annotation:
+            identity = _integer(path, where, annotation, "id")
+            if identity in seen:
+                raise DatasetError(f"{path}: {where}.id: {identity} stands twice; annotation ids must be unique")
+            seen.add(identity)
+        category_id = _integer(path, where, annotation, "category_id")
+        if category_id not in class_of:
+            raise DatasetError(
+                f"{path}: {where}.category_id: {category_id} is not in the category list (ids {_some(class_of)})"
+            )
+        image_id = _integer(path, where, annotation, "image_id")
+        if image_id not in row_of:
+            raise DatasetError(f"{path}: {where}.image_id: {image_id} is not in the image list")
+        box = _box(path, where, annotation)
+        if not (all(math.isfinite(number) for number in box) and box[2] > 0 and box[3] > 0):
+            skipped.append(f"{where}.bbox: {box} has no positive, finite width and height")
+            continue
+        area = annotation.get("area", box[2] * box[3])
+        if not _is_number(area):
+            raise DatasetError(f"{path}: {where}.area: {area!r} is not a number")
+        kept.append((row_of[image_id], box, float(area), class_of[category_id], bool(annotation.get("iscrowd", 0))))
+
+    kept.sort(key=lambda entry: entry[0])  # stable: the boxes of an image stay in file order
+    rows = np.array([entry[0] for entry in kept], dtype=np.int64)
+    boxes = np.array([entry[1] for entry in kept], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return CocoAnnotations(
+        path=path,
+        categories=categories,
+        image_ids=np.array([image["id"] for image in images], dtype=np.int64),
+        file_names=np.array([image["file_name"].encode() for image in images], dtype=np.bytes_),
+        sizes=np.array([(image["width"], image["height"]) for image in images], dtype=np.int64).reshape(-1, 2),
+        starts=np.searchsorted(rows, np.arange(len(images) + 1)),
+        boxes=boxes,
+        areas=np.array([entry[2] for entry in kept], dtype=np.float64),
+        labels=np.array([entry[3] for entry in kept], dtype=np.int64),
+        crowd=np.array([entry[4] for entry in kept], dtype=np.bool_),
+        skipped=tuple(skipped),
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        root = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: there is no such annotation file") from None
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise DatasetError(f"{path}: is not valid JSON: {error}") from error
+    if not isinstance(root, dict):
+        raise DatasetError(
+            f"{path}: holds a {type(root).__name__}; a COCO file is an object with images, annotations, categories"
+        )
+    return root
+
+
+def _read_categories(path: Path, root: dict[str, Any]) -> tuple[Category, ...]:
+    categories: dict[int, Category] = {}
+    for position, entry in enumerate(_entries(path, root, "categories")):
+        where = f"categories[{position}]"
+        identity = _integer(path, where, entry, "id")
+        if identity in categories:
+            raise DatasetError(f"{path}: {where}.id: {identity} stands twice; category ids must be unique")
+        categories[identity] = Category(identity, _text(path, where, entry, "name"))
+    if not categories:
+        raise DatasetError(f"{path}: categories: the list is empty; at least one category is needed")
+    return tuple(categories[identity] for identity in sorted(categories))
+
+
+def _read_images(path: Path, root: dict[str, Any]) -> list[dict[str, Any]]:
+    images: list[dict[str, Any]] = []
+    seen: set[int] = set()
+    for position, entry in enumerate(_entries(path, root, "images")):
+        where = f"images[{position}]"
+        identity = _integer(path, where, entry, "id")
+        if identity in seen:
+            raise DatasetError(f"{path}: {where}.id: {identity} stands twice; image ids must be unique")
+        seen.add(identity)
+        image: dict[str, Any] = {
+            "id": identity,
+            "file_name": _text(path, where, entry, "file_name"),
+            "width": 0,
+            "height": 0,
+        }
+        for side in ("width", "height"):
+            if side in entry:
+                image[side] = _integer(path, where, entry, side)
+                if image[side] <= 0:
+                    raise DatasetError(f"{path}: {where}.{side}: {image[side]} is not positive")
+        images.append(image)
+    if not images:
+        raise DatasetError(f"{path}: images: the list is empty; at least one image is needed")
+    return images
+
+
+def _entries(path: Path, root: dict[str, Any], field: str) -> list[dict[str, Any]]:
+    if field not in root:
+        raise DatasetError(f'{path}: "{field}" is missing; a COCO file has "images", "annotations" and "categories"')
+    entries = root[field]
+    if not isinstance(entries, list):
+        raise DatasetError(f"{path}: {field}: is a {type(entries).__name__}, not a list")
+    for position, entry in enumerate(entries):
+        if not isinstance(entry, dict):
+            raise DatasetError(f"{path}: {field}[{position}]: is a {type(entry).__name__}, not an object")
+    return entries
+
+
+def _integer(path: Path, where: str, entry: dict[str, Any], field: str) -> int:
+    value = entry.get(field)
+    if isinstance(value, bool) or not isinstance(value, int):
+        given = "is missing" if field not in entry else f"{value!r} is not an integer"
+        raise DatasetError(f"{path}: {where}.{field}: {given}")
+    return value
+
+
+def _text(path: Path, where: str, entry: dict[str, Any], field: str) -> str:
+    value = entry.get(field)
+    if not isinstance(value, str) or not value:
+        given = "is missing" if field not in entry else f"{value!r} is not a text"
+        raise DatasetError(f"{path}: {where}.{field}: {given}")
+    return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _box(path: Path, where: str, annotation: dict[str, Any]) -> list[float]:
+    box = annotation.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(number) for number in box):
+        given = (
+            "is missing" if "bbox" not in annotation else f"{box!r} is not a list of four numbers x, y, width, height"
+        )
+        raise DatasetError(f"{path}: {where}.bbox: {given}")
+    return [float(number) for number in box]
+
+
+def _some(ids: Iterable[int]) -> str:
+    listed = sorted(ids)
+    return ", ".join(map(str, listed[:5])) + (", ..." if len(listed) > 5 else "")

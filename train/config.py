@@ -1,0 +1,302 @@
+"""What can be chosen, as frozen typed dataclasses: the command line is made from them and config.json holds them.
+
+A field's docstring is its help text. Lengths are in pixels, times in the unit that the name says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import cattrs
+from tyro.conf import Positional, arg
+
+from train.errors import ConfigError
+
+Device = Literal["auto", "cpu"]
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """COCO-format images and annotations, of any categories."""
+
+    train_images: Path
+    """Folder of the training images."""
+    train_annotations: Path
+    """COCO instances file of the training images."""
+    val_images: Path | None = None
+    """Folder of the images to evaluate on."""
+    val_annotations: Path | None = None
+    """COCO instances file of the images to evaluate on."""
+    train_limit: int | None = None
+    """Use only the first so many training images."""
+    val_limit: int | None = None
+    """Use only the first so many images of the evaluation set."""
+    input_size: int = 512
+    """Side of the square that the network sees, in pixels; a multiple of what the architecture asks for."""
+    workers: int = 4
+    """Processes that decode and warp images; 0 does it in the main process."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """CenterNet's augmentation of training images; its defaults, all on."""
+
+    augment: bool = True
+    """Off: training images are only fitted into the input, as in evaluation."""
+    crop_scales: tuple[float, ...] = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
+    """Side of the random window over the image's longer side, one of these: below 1 enlarges the objects."""
+    crop_border: int = 128
+    """Keep the window's centre this many pixels inside the image, halved until it fits a small one."""
+    flip: float = 0.5
+    """Probability of a left-right flip."""
+    colour: float = 0.4
+    """Range of the random brightness, contrast and saturation factors, around 1."""
+    lighting: float = 0.1
+    """Standard deviation of the random shift along the principal axes of colour."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    arch: str = "hourglass_small"
+    """Backbone: hourglass104 (as published, for GPUs) or hourglass_small (trains on a CPU)."""
+    components: int = 3
+    """Mixture components of the box size; 0 is the single-mode CenterNet base with an L1 loss."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam with a step schedule, and the losses' weights. The defaults are the published hourglass 1x schedule."""
+
+    epochs: int = 50
+    """Passes over the training images."""
+    batch: int = 12
+    """Images per step, over all processes together."""
+    lr: float = 2.5e-4
+    """Learning rate before any drop."""
+    drop_epochs: tuple[int, ...] = (40,)
+    """Multiply the learning rate by --drop-factor after each of these epochs."""
+    drop_factor: float = 0.1
+    """What the learning rate is multiplied by at a drop."""
+    heatmap_weight: float = 1.0
+    """Weight of the focal loss of the centre heatmaps."""
+    offset_weight: float = 1.0
+    """Weight of the centres' L1 offset loss. The paper's text has 0.1, its code and CenterNet have 1."""
+    size_weight: float = 0.1
+    """Weight of the size loss: the mixture's negative log-likelihood, or L1 for the base."""
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Train a detector on COCO-format data; leaves a run directory with configuration, log and checkpoints."""
+
+    run: Path
+    """Run directory to make. It must not exist yet; to go on with one that does, use --resume."""
+    data: DataConfig
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    seed: int = 0
+    """Fixes the initial weights, the order of the images and their augmentation."""
+    device: Device = "auto"
+    """auto takes a GPU where there is one."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Arithmetic of the network under autocast; the losses are in float32 either way."""
+    log_every: int = 20
+    """Steps between two records of the log."""
+    checkpoint_minutes: float = 10.0
+    """Save a checkpoint when so much time has passed since the last one; every epoch's end saves one too."""
+    evaluate_every: int = 0
+    """Epochs between two evaluations on the val set; 0 evaluates at the end only."""
+    stop_after: int | None = None
+    """Stop in good order after so many steps of this session, as an interruption would; --resume goes on."""
+    resume: Path | None = None
+    """Continue this run directory with the configuration that it holds. Options given beside --resume replace it."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Score a trained detector with COCO's twelve numbers; writes detections.json and metrics.json."""
+
+    run: Path | None = None
+    """Run directory whose last checkpoint and val set are taken."""
+    checkpoint: Path | None = None
+    """Checkpoint to evaluate instead of the run's last one."""
+    images: Path | None = None
+    """Folder of images to evaluate on instead of the run's val images."""
+    annotations: Path | None = None
+    """COCO instances file of these images."""
+    output: Path | None = None
+    """Folder to write to. Without it: RUN/evaluation, or ./evaluation for a bare --checkpoint."""
+    limit: int | None = None
+    """Use only the first so many images."""
+    batch: int = 8
+    """Images per step."""
+    detections: int = 100
+    """Boxes per image that are kept; COCO counts at most 100."""
+    component: int | None = None
+    """Take every box's size from this mixture component, not from the strongest one."""
+    workers: int = 4
+    """Processes that decode and warp images; 0 does it in the main process."""
+    device: Device = "auto"
+    """auto takes a GPU where there is one."""
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Detect objects in images; writes predictions.json and a picture per image, boxes coloured by component."""
+
+    images: Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE ...", help_behavior_hint="(required)")]
+    """Image files."""
+    run: Path | None = None
+    """Run directory whose last checkpoint is taken."""
+    checkpoint: Path | None = None
+    """Checkpoint to use instead of a run's last one."""
+    output: Path = Path("predictions")
+    """Folder to write to."""
+    threshold: float = 0.3
+    """Leave out boxes with a lower score."""
+    detections: int = 100
+    """Boxes per image at most."""
+    component: int | None = None
+    """Take every box's size from this mixture component, not from the strongest one."""
+    pictures: bool = True
+    """Draw a picture per image."""
+    device: Device = "auto"
+    """auto takes a GPU where there is one."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Train a mixture detector and the single-mode base on a small synthetic data set and compare them in a report."""
+
+    output: Path = Path("runs/demo")
+    """Folder to make: the data, both runs, and report/ with report.md."""
+    components: int = 3
+    """Mixture components of the box size, at least 1."""
+    train_pictures: int = 1500
+    """Synthetic training pictures."""
+    val_pictures: int = 300
+    """Synthetic pictures to evaluate on."""
+    image_size: int = 128
+    """Side of the pictures, in pixels; a multiple of 32."""
+    epochs: int = 6
+    """Passes over the training pictures, the same for both networks."""
+    batch: int = 16
+    """Images per step."""
+    lr: float = 2e-3
+    """Learning rate of both networks before its one drop."""
+    seed: int = 0
+    """Fixes data, initial weights, order and augmentation, the same for both networks."""
+    workers: int = 1
+    """Processes that decode and warp images; 0 does it in the main process."""
+    device: Device = "auto"
+    """auto takes a GPU where there is one."""
+
+
+# What each field must satisfy, by name, wherever it stands: the check and how to say it.
+_RULES = {
+    **dict.fromkeys(
+        ("input_size", "train_limit", "val_limit", "limit", "epochs", "batch", "log_every", "stop_after", "detections"),
+        (lambda value: value >= 1, "at least 1"),
+    ),
+    **dict.fromkeys(("train_pictures", "val_pictures", "image_size"), (lambda value: value >= 1, "at least 1")),
+    **dict.fromkeys(
+        ("workers", "components", "component", "crop_border", "seed", "checkpoint_minutes", "evaluate_every"),
+        (lambda value: value >= 0, "at least 0"),
+    ),
+    **dict.fromkeys(("lr", "drop_factor"), (lambda value: 0 < value < float("inf"), "positive and finite")),
+    **dict.fromkeys(
+        ("heatmap_weight", "offset_weight", "size_weight", "lighting"),
+        (lambda value: 0 <= value < float("inf"), "at least 0 and finite"),
+    ),
+    **dict.fromkeys(("flip", "threshold", "colour"), (lambda value: 0 <= value <= 1, "between 0 and 1")),
+    "crop_scales": (lambda value: value and all(0 < v < float("inf") for v in value), "one or more positive numbers"),
+    "drop_epochs": (lambda value: all(v >= 1 for v in value), "epochs, counted from 1"),
+    "images": (lambda value: value != (), "at least one file"),
+}
+
+
+def check_config(config: Any) -> None:
+    """Raises ConfigError where a number is out of its range, naming the option, what was given and what is needed."""
+    for entry in dataclasses.fields(config):
+        value = getattr(config, entry.name)
+        if dataclasses.is_dataclass(value):
+            check_config(value)
+        elif value is not None and entry.name in _RULES:
+            allowed, need = _RULES[entry.name]
+            if not allowed(value):
+                raise ConfigError(f"--{entry.name.replace('_', '-')}: must be {need}, not {value}")
+
+
+def to_plain(config: Any) -> dict[str, Any]:
+    """A configuration as nested dicts of JSON's types."""
+    return _CONVERTER.unstructure(config)
+
+
+def from_plain(kind: type[C], plain: Any, source: str) -> C:
+    """A configuration of type `kind` from nested dicts.
+
+    Raises ConfigError that names `source` and the field for an unknown or missing field, a wrong type or range.
+    """
+    try:
+        config = _CONVERTER.structure(plain, kind)
+        check_config(config)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    except Exception as error:  # cattrs raises groups, and many types inside them; transform_error names the fields
+        problems = cattrs.transform_error(error, path="config", format_exception=_describe)
+        raise ConfigError(f"{source}: {'; '.join(problems)}") from error
+    return config
+
+
+def _describe(error: BaseException, kind: type | None) -> str:
+    if isinstance(error, (KeyError, cattrs.ForbiddenExtraKeysError)):
+        return cattrs.v.format_exception(error, kind)
+    return str(error)
+
+
+def to_json(config: Any) -> str:
+    """The text of config.json."""
+    return json.dumps(to_plain(config), indent=2) + "\n"
+
+
+def read_config(kind: type[C], path: Path) -> C:
+    """A configuration from its file. Raises ConfigError that names file and field."""
+    try:
+        plain = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file; is this a run directory?") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
+    return from_plain(kind, plain, str(path))
+
+
+def _make_converter() -> cattrs.Converter:
+    """cattrs would take 3.7 for an int and "no" for True: here a value has its type already or is refused."""
+
+    def strict(kind: type, *accepted: type) -> Any:
+        def structure(value: Any, _: Any) -> Any:
+            if isinstance(value, accepted) and (kind is bool or not isinstance(value, bool)):
+                return kind(value)
+            raise TypeError(f"expected {kind.__name__}, got {value!r}")
+
+        return structure
+
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    converter.register_structure_hook(int, strict(int, int))
+    converter.register_structure_hook(float, strict(float, int, float))
+    converter.register_structure_hook(bool, strict(bool, bool))
+    converter.register_structure_hook(str, strict(str, str))
+    converter.register_structure_hook(Path, strict(Path, str))
+    converter.register_unstructure_hook(Path, str)
+    return converter
+
+
+_CONVERTER = _make_converter()

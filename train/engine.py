@@ -1,0 +1,89 @@
+"""Training: one run from its configuration to its last checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from train.checkpoint import load_checkpoint, load_weights
+from train.config import FitConfig, check_config, to_json
+from train.data import DetectionDataset, open_dataset
+from train.detector import build_detector
+from train.errors import CheckpointError, ConfigError, UserError
+from train.evaluation import check_categories
+from train.files import write_text
+from train.interrupt import Interrupt
+from train.run_directory import RunDirectory
+from train.trainer import Trainer, stored_config
+
+
+def fit(config: FitConfig) -> Path:
+    """Trains, or with `config.resume` goes on training, and returns the run directory.
+
+    The run's status.json says afterwards whether it is finished, was interrupted (SIGINT, SIGTERM or `stop_after`: the
+    step is finished and saved) or has failed. Raises ConfigError, DatasetError, CheckpointError, TrainingError.
+    """
+    check_config(config)
+    # Accelerate keeps its settings for the whole process; a second run in it may have others.
+    AcceleratorState._reset_state()
+    accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision=config.mixed_precision)
+    run, checkpoint = None, None
+    if config.resume is None:
+        RunDirectory.check_free(config.run)
+    else:
+        run = RunDirectory.open(config.resume, clean=accelerator.is_main_process)
+        checkpoint = load_checkpoint(run.last)
+
+    train_set, val_set = open_datasets(config)
+    categories = train_set.annotations.categories
+    torch.manual_seed(config.seed)
+    model = build_detector(config, len(categories))
+    if checkpoint is not None:
+        if checkpoint.categories != categories:
+            raise CheckpointError(
+                f"{checkpoint.path}: categories: differ from those of {config.data.train_annotations}"
+            )
+        load_weights(model, checkpoint)
+    trainer = Trainer(config, accelerator, model, train_set, val_set, checkpoint)
+    if run is None:
+        run = trainer.create_run()
+    elif accelerator.is_main_process:
+        write_text(run.config, to_json(stored_config(config)))
+        run.set_state("running")
+
+    with Interrupt() as interrupt:
+        try:
+            reason = trainer.train(run, interrupt)
+        except KeyboardInterrupt:
+            run.set_state("interrupted", "a second interruption, since the last checkpoint")
+            raise
+        except BaseException as error:
+            message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            run.set_state("failed", message)
+            raise
+    if accelerator.is_main_process:
+        run.set_state("finished" if reason is None else "interrupted", reason)
+    return run.path
+
+
+def open_datasets(config: FitConfig) -> tuple[DetectionDataset, DetectionDataset | None]:
+    """The training set and, where one is configured, the val set. Raises ConfigError, DatasetError."""
+    data = config.data
+    train_set = open_dataset(
+        data.train_annotations,
+        data.train_images,
+        data.input_size,
+        limit=data.train_limit,
+        augment=config.augment,
+        seed=config.seed,
+    )
+    if (data.val_images is None) != (data.val_annotations is None):
+        raise ConfigError("--val-images and --val-annotations: both are needed, or neither")
+    if data.val_images is None or data.val_annotations is None:
+        return train_set, None
+    val_set = open_dataset(data.val_annotations, data.val_images, data.input_size, limit=data.val_limit)
+    check_categories(val_set.annotations, train_set.annotations.categories)
+    return train_set, val_set

@@ -1,0 +1,21 @@
+"""Errors that a user can mend: the command line prints them as one line, without a traceback."""
+
+
+class UserError(Exception):
+    """Something given from outside is wrong; the message says what was given, what is needed and where."""
+
+
+class ConfigError(UserError):
+    """A configuration, from the command line or from a run directory, cannot be used."""
+
+
+class DatasetError(UserError):
+    """A data set cannot be used: the message names its file and the field in it."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint cannot be used: the message names its file and the field in it."""
+
+
+class TrainingError(UserError):
+    """Training cannot go on: the loss is no longer finite, or too many images cannot be read."""

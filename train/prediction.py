@@ -1,0 +1,117 @@
+"""Detections in single images: a JSON file for all, and a picture for each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from models import Detections, Detector
+from train.checkpoint import load_checkpoint
+from train.coco import Category
+from train.colour import normalise
+from train.config import PredictConfig, check_config
+from train.detector import check_component, find_checkpoint, pick_device, restore_detector
+from train.evaluation import to_coco
+from train.files import write_json
+from train.images import ImageError, open_image, warp
+from train.pictures import draw_detections
+from train.transforms import fit_window
+
+logger = logging.getLogger("train")
+
+
+def predict(config: PredictConfig) -> dict[str, Any]:
+    """Detects objects in the configured images; returns what predictions.json then holds.
+
+    {"images": [{"file", "width", "height", "picture", "detections": [{"category_id", "bbox", "score", "component",
+    "sigma", "category"}]}], "failed": [{"file", "reason"}]}: boxes are x, y, width, height in the image's pixels, sigma
+    the standard deviations of width and height. An image that cannot be read is reported under "failed", and the others
+    are done. Raises ConfigError, CheckpointError.
+    """
+    check_config(config)
+    checkpoint = load_checkpoint(find_checkpoint(config.run, config.checkpoint))
+    model = restore_detector(checkpoint).to(pick_device(config.device))
+    check_component(model, config.component)
+    config.output.mkdir(parents=True, exist_ok=True)
+
+    done: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    taken: set[str] = set()
+    for path in config.images:
+        try:
+            entry = predict_image(model, path, checkpoint.categories, checkpoint.config.data.input_size, config)
+        except ImageError as error:
+            logger.warning("skipped image %s: %s", path, error)
+            failed.append({"file": str(path), "reason": str(error)})
+            continue
+        if config.pictures:
+            entry["picture"] = f"{_free_name(path.stem, taken)}.png"
+            picture = draw_entry(path, entry["detections"], checkpoint.categories, model.components)
+            picture.save(config.output / entry["picture"])
+        done.append(entry)
+    result = {"images": done, "failed": failed}
+    write_json(config.output / "predictions.json", result)
+    return result
+
+
+def predict_image(
+    model: Detector, path: Path, categories: Sequence[Category], input_size: int, config: PredictConfig
+) -> dict[str, Any]:
+    """The entry of one image in predictions.json, detections best first. Raises ImageError."""
+    size = (input_size, input_size)
+    with open_image(path) as image:
+        width, height = image.size
+        matrix = fit_window((width, height), size)
+        pixels = torch.from_numpy(warp(image, matrix, size).transpose(2, 0, 1).copy())
+    batch = normalise(pixels[None].to(next(model.parameters()).device))
+    components = None if config.component is None else [config.component]
+    found = model.predict(batch, k=config.detections, components=components)
+    detections = to_coco(Detections(*(tensor[0].cpu() for tensor in found)), matrix, (width, height), categories)
+    names = {category.id: category.name for category in categories}
+    return {
+        "file": str(path),
+        "width": width,
+        "height": height,
+        "picture": None,
+        "detections": [
+            {**entry, "category": names[entry["category_id"]]}
+            for entry in detections
+            if entry["score"] >= config.threshold
+        ],
+    }
+
+
+def draw_entry(
+    path: Path, detections: Sequence[dict[str, Any]], categories: Sequence[Category], components: int
+) -> Image.Image:
+    """A picture of the image file with its detections, as `to_coco` gives them, over it. Raises ImageError."""
+    boxes = np.array([entry["bbox"] for entry in detections], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    class_of = {category.id: index for index, category in enumerate(categories)}
+    with open_image(path) as image:
+        return draw_detections(
+            image,
+            boxes,
+            [class_of[entry["category_id"]] for entry in detections],
+            [entry["score"] for entry in detections],
+            [entry["component"] for entry in detections],
+            [category.name for category in categories],
+            min_score=0,
+            num_components=components,
+        )
+
+
+def _free_name(stem: str, taken: set[str]) -> str:
+    """The stem, numbered where another image of the same name came before."""
+    name, number = stem, 1
+    while name in taken:
+        number += 1
+        name = f"{stem}-{number}"
+    taken.add(name)
+    return name
