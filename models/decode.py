@@ -115,7 +115,7 @@ def decode_peaks(
 
     cell = torch.stack((index % map_width, index.div(map_width, rounding_mode="floor")), dim=1)
     centre = cell + _at_least_float32(offset)
-    half = extent / 2
+    half = extent.clamp(min=0) / 2
     box = torch.cat((centre - half, centre + half), dim=1) * stride
     return Detections(
         box=torch.where(found[:, None], box, 0).transpose(1, 2),

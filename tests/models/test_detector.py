@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mdnkernels import mixture_nll
-from models import Detector, build_model
+from models import Detector, Hourglass, HourglassConfig, build_model
 
 # Two images, 64 x 96 pixels: 16 x 24 cells. A repeated centre, all four corners, and padding.
 INDEX = torch.tensor([[0, 23, 360, 383, 100, 100], [77, 200, 1, 24, -1, -1]])
@@ -99,14 +99,17 @@ def test_predict_runs_regression_heads_on_peaks_alone(images: Tensor) -> None:
     assert ran == ["heatmap"]
 
 
-def test_predict_uses_no_head_of_an_earlier_stack(images: Tensor) -> None:
-    from models import Hourglass, HourglassConfig
-
-    model = Detector(Hourglass(HourglassConfig(2, (8, 12), (1, 1), 4, 6)), 6, num_classes=2, components=2).eval()
+def test_predict_uses_the_last_stack_and_no_head_of_an_earlier_one(images: Tensor) -> None:
+    torch.manual_seed(0)
+    backbone = Hourglass(HourglassConfig(2, (8, 12), (1, 1), 4, 6))
+    model = Detector(backbone, head_width=6, num_classes=2, components=2).double().eval()
+    images = images.double()
     for parameter in model.heads[0].parameters():
         torch.nn.init.constant_(parameter, float("nan"))
-    assert all(values.isfinite().all() for values in model.predict(images, k=5))
-    assert model(images)[0]["heatmap"].isnan().all()
+    first, last = model(images)
+    assert first["heatmap"].isnan().all()
+    for ours, theirs in zip(model.predict(images, k=5), model.decode(last, k=5), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize(
