@@ -108,6 +108,8 @@ class FitConfig:
     """auto takes a GPU where there is one."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """Arithmetic of the network under autocast; the losses are in float32 either way."""
+    channels_last: bool = True
+    """Keep images and weights in channels_last order, which convolutions run faster in, on CPUs and GPUs alike."""
     log_every: int = 20
     """Steps between two records of the log."""
     checkpoint_minutes: float = 10.0
@@ -186,16 +188,16 @@ class DemoConfig:
     """Synthetic pictures to evaluate on."""
     image_size: int = 128
     """Side of the pictures, in pixels; a multiple of 32."""
-    epochs: int = 6
+    epochs: int = 7
     """Passes over the training pictures, the same for both networks."""
-    batch: int = 16
+    batch: int = 8
     """Images per step."""
-    lr: float = 2e-3
+    lr: float = 1e-3
     """Learning rate of both networks before its one drop."""
     seed: int = 0
     """Fixes data, initial weights, order and augmentation, the same for both networks."""
-    workers: int = 1
-    """Processes that decode and warp images; 0 does it in the main process."""
+    workers: int = 0
+    """Processes that decode and warp images; 0 does it in the main process, the fastest for pictures this small."""
     device: Device = "auto"
     """auto takes a GPU where there is one."""
 

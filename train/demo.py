@@ -123,7 +123,7 @@ def _write_report(
         component,
         config.components,
         summary=split,
-        title=f"Object scale by component ({len(strong)} val detections with score >= {MIN_SCORE})",
+        title=f"{len(strong)} val detections with score >= {MIN_SCORE}",
     ).savefig(report / "scale_by_component.png", dpi=120)
     _sample_predictions(data, contenders, config.components).save(report / "predictions.png")
     write_text(report / "report.md", _report_text(config, contenders, split))
@@ -172,7 +172,7 @@ def _report_text(config: DemoConfig, contenders: Sequence[Contender], split: dic
     gap = 100 * (mixture.metrics["AP"] - base.metrics["AP"])
     rows = [
         f"| {one.title} | "
-        + " | ".join(f"{100 * one.metrics[name]:.1f}" for name in METRICS)
+        + " | ".join("none" if one.metrics[name] < 0 else f"{100 * one.metrics[name]:.1f}" for name in METRICS)
         + f" | {one.seconds:.0f} |"
         for one in contenders
     ]
@@ -196,7 +196,8 @@ def _report_text(config: DemoConfig, contenders: Sequence[Contender], split: dic
         "",
         f"The mixture's AP is {abs(gap):.1f} points {'above' if gap >= 0 else 'below'} the base's in this one run; "
         "another seed may turn a difference of a point or two.",
-        "Seconds are training and evaluation together. COCO's small, medium and large end at 32, 96 pixels of side.",
+        "Seconds are training and evaluation together. COCO calls a box small below 32 x 32 pixels, large above 96 x 96; "
+        '"none": no such box is there.',
         "",
         "## What the components stand for",
         "",

@@ -55,8 +55,10 @@ class Trainer:
         self.device = accelerator.device
         self.categories = train_set.annotations.categories
         self.val_set = val_set
+        self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+        model = model.to(memory_format=self.memory_format)
         self.model, self.optimizer = accelerator.prepare(
-            model, torch.optim.Adam(model.parameters(), lr=config.optimizer.lr)
+            model, torch.optim.Adam(model.parameters(), lr=config.optimizer.lr, fused=True)
         )
         self.criterion = criterion_of(config.model.components, config.optimizer)
         self.stride = model.stride
@@ -156,7 +158,7 @@ class Trainer:
         boxes, labels = (batch_tensor(batch, name, self.device) for name in ("boxes", "labels"))
         size = (images.shape[2] // self.stride, images.shape[3] // self.stride)
         targets = detection_targets(boxes, labels, len(self.categories), size, self.stride)
-        outputs = self.model(images, targets.index)
+        outputs = self.model(images.contiguous(memory_format=self.memory_format), targets.index)
         losses = self.criterion(outputs, targets)
         total = self.criterion.total(losses)
         finite = total.isfinite()
