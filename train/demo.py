@@ -196,8 +196,8 @@ def _report_text(config: DemoConfig, contenders: Sequence[Contender], split: dic
         "",
         f"The mixture's AP is {abs(gap):.1f} points {'above' if gap >= 0 else 'below'} the base's in this one run; "
         "another seed may turn a difference of a point or two.",
-        "Seconds are training and evaluation together. COCO calls a box small below 32 x 32 pixels, large above 96 x 96; "
-        '"none": no such box is there.',
+        "Seconds are training and evaluation together. COCO calls a box small below 32 x 32 pixels and large above "
+        '96 x 96; "none": no such box is there.',
         "",
         "## What the components stand for",
         "",
