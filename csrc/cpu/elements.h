@@ -8,6 +8,10 @@ namespace mdn {
 
 enum class DType { float32, float64, bfloat16, float16, boolean };
 
+constexpr int element_bytes(DType dtype) {
+  return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : dtype == DType::boolean ? 1 : 2;
+}
+
 struct BFloat16 {
   uint16_t bits;
 };
@@ -125,7 +129,11 @@ void read_rows(const View& view, const Positions& positions, int64_t channels, R
       }
       for (int64_t c = 0; c < channels; ++c) {
         T* row = to[c] + begin;
-        for (int i = 0; i < count; ++i) convert(from[i][c * view.channel_stride], row[i]);
+        for (int i = 0; i < count; ++i) {
+          // In planar maps each element is a line of its own: the one eight channels on is asked for meanwhile.
+          if (view.channel_stride != 1) __builtin_prefetch(from[i] + (c + 8) * view.channel_stride);
+          convert(from[i][c * view.channel_stride], row[i]);
+        }
       }
     }
   }

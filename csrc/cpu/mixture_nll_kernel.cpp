@@ -37,6 +37,7 @@ struct Workspace {
     derivative = scratch.rows(m * s);
     energy = scratch.rows(m * s);
     evidence = scratch.rows(m);
+    alpha = scratch.rows(m);
     share = scratch.rows(m);
     observed = scratch.rows(g);
     anything = scratch.rows(1);
@@ -44,6 +45,7 @@ struct Workspace {
     count = scratch.rows(s);
     weight = scratch.rows(1);
     nll = scratch.rows(1);
+    spread_out = scratch.rows(1);
     logits_in = scratch.rows(m);
     loc_in = scratch.rows(m * c);
     scale_in = scratch.rows(m * s);
@@ -55,19 +57,21 @@ struct Workspace {
   }
   static int64_t row_count(const MixtureCall& call) {
     const int64_t m = call.components, c = call.dims, s = call.scales, g = call.groups > 0 ? call.groups : 1;
-    return 3 * m * c + 5 * m * s + 4 * m + 2 * c + g + s + 4;
+    return 3 * m * c + 5 * m * s + 5 * m + 2 * c + g + s + 5;
   }
 
   Rows<T> z;  // [M * C] standardised residuals, 0 where not observed
   Rows<T> inverse, derivative,
       energy;        // [M * S] 1 / sigma, d sigma / d raw, the sum of z d(term)/dz over the scale's dimensions
   Rows<T> evidence;  // [M] log alpha + log phi
+  Rows<T> alpha;     // [M] the mixing weight times what the weights sum to
   Rows<T> share;     // [M] the component's posterior share times the position's factor
   Rows<T> observed;  // [G] 1 or 0
   Rows<T> anything;  // [1] whether anything is observed
   Rows<T> constant;  // [1] sum over observed dimensions of log(kappa) and the density's constant
   Rows<T> count;     // [S] observed dimensions of each scale
   Rows<T> weight, nll;
+  Rows<T> spread_out;  // [1] a row of the whole block, where only its observed positions are computed
   Rows<T> logits_in, loc_in, scale_in, target_in;  // copies of what cannot be read in place
   Rows<T> logits_out, loc_out, scale_out, target_out;
 };
@@ -127,13 +131,15 @@ class Block {
     double sum = 0;
     for (int i = 0; i < positions_.count; ++i) {
       if (anything[i] != 0) sum += weight_ ? static_cast<double>(weight_[i]) : 1.0;
-      any_observed_ |= anything[i] != 0;
+      observed_count_ += anything[i] != 0;
     }
+    any_observed_ = observed_count_ > 0;
     return sum;
   }
 
   double run() {
     observe();
+    if (masked_ && !call_.index && any_observed_ && 3 * observed_count_ < positions_.count) keep_observed();
     choose_outputs();
     double sum = 0;
     if (any_observed_) {
@@ -150,6 +156,60 @@ class Block {
   }
 
  private:
+  void keep_observed() {
+    compact_ = true;
+    whole_ = positions_;
+    int count = 0;
+    T* anything = work_.anything[0];
+    for (int i = 0; i < whole_.count; ++i) {
+      if (anything[i] == 0) continue;
+      kept_[count] = i;
+      kept_batch_[count] = batch_[i];
+      kept_point_[count] = point_[i];
+      ++count;
+    }
+    padded_ = (count + step - 1) / step * step;
+    const auto keep = [&](const T* from, T* to) {
+      for (int k = 0; k < count; ++k) to[k] = from[kept_[k]];  // in place too, for kept_[k] >= k
+      for (int k = count; k < padded_; ++k) to[k] = 0;
+    };
+    for (int g = 0; g < call_.groups; ++g) keep(work_.observed[g], work_.observed[g]);
+    keep(anything, anything);
+    if (weight_) {
+      keep(weight_, work_.weight[0]);
+      weight_ = work_.weight[0];
+    }
+    positions_ = {kept_batch_[0], kept_point_[0], count, false, kept_batch_, kept_point_, nullptr};
+  }
+
+  // An output of the whole block from the rows of its kept positions.
+  void spread(const View& view, int64_t channels, Rows<T> kept) {
+    const Rows<T> buffer = work_.spread_out;
+    const int padded = (whole_.count + step - 1) / step * step;
+    for (int i = 0; i < padded; i += step) store(buffer[0] + i, V{});
+    View channel = view;
+    for (int64_t c = 0; c < channels; ++c) {
+      for (int k = 0; k < positions_.count; ++k) buffer[0][kept_[k]] = kept[c][k];  // the same places for each channel
+      channel.data = static_cast<char*>(view.data) + c * view.channel_stride * element_bytes(view.dtype);
+      const Rows<T> to = output_rows<T>(channel, whole_, buffer);
+      if (to.data == buffer.data) {
+        write_rows<T>(channel, whole_, 1, buffer, buffer);
+      } else if (aligned(to.data)) {
+        for (int i = 0; i < padded; i += step) store_past_cache(to.data + i, load(buffer[0] + i));
+      } else {
+        for (int i = 0; i < padded; i += step) store(to.data + i, load(buffer[0] + i));
+      }
+    }
+  }
+
+  void write_output(const View& view, int64_t channels, Rows<T> rows, Rows<T> scratch) {
+    if (compact_) {
+      spread(view, channels, rows);
+    } else {
+      write_rows<T>(view, positions_, channels, rows, scratch);
+    }
+  }
+
   void choose_outputs() {
     if (call_.parameter_gradients) {
       grad_logits_ = output_rows<T>(call_.grad_logits, positions_, work_.logits_out);
@@ -160,14 +220,14 @@ class Block {
   }
 
   void finish_outputs() {
+    const int64_t m = call_.components;
     if (call_.parameter_gradients) {
-      write_rows<T>(call_.grad_logits, positions_, call_.components, grad_logits_, work_.logits_out);
-      write_rows<T>(call_.grad_loc, positions_, int64_t(call_.components) * call_.dims, grad_loc_, work_.loc_out);
-      write_rows<T>(call_.grad_scale, positions_, int64_t(call_.components) * call_.scales, grad_scale_,
-                    work_.scale_out);
+      write_output(call_.grad_logits, m, grad_logits_, work_.logits_out);
+      write_output(call_.grad_loc, m * call_.dims, grad_loc_, work_.loc_out);
+      write_output(call_.grad_scale, m * call_.scales, grad_scale_, work_.scale_out);
     }
-    if (call_.target_gradient) write_rows<T>(call_.grad_target, positions_, call_.dims, grad_target_, work_.target_out);
-    if (call_.nll.data) write_rows<T>(call_.nll, positions_, 1, work_.nll, work_.nll);
+    if (call_.target_gradient) write_output(call_.grad_target, call_.dims, grad_target_, work_.target_out);
+    if (call_.nll.data) write_output(call_.nll, 1, work_.nll, work_.nll);
     finish_stores();
   }
 
@@ -208,10 +268,26 @@ class Block {
 
   // Everything about the densities that does not depend on the component.
   void sum_constants() {
+    const int groups = call_.mask.data ? call_.groups : 1;
     T* constant = work_.constant[0];
     for (int i = 0; i < padded_; ++i) constant[i] = 0;
     for (int s = 0; s < call_.scales; ++s) {
       for (int i = 0; i < padded_; ++i) work_.count[s][i] = 0;
+    }
+    if (masked_ && !call_.dim_scale && dims_in_group_ % call_.scales == 0) {
+      // Every mask covers each scale as often: one count serves all, and the constant follows from it.
+      T* count = work_.count[0];
+      for (int g = 0; g < groups; ++g) {
+        for (int i = 0; i < padded_; ++i) count[i] += work_.observed[g][i];
+      }
+      for (int i = 0; i < padded_; ++i) {
+        constant[i] = count[i] * T(dims_in_group_) * log_normaliser<family, T>;
+        count[i] *= T(dims_in_group_ / call_.scales);
+      }
+      for (int s = 1; s < call_.scales; ++s) {
+        for (int i = 0; i < padded_; ++i) work_.count[s][i] = count[i];
+      }
+      return;
     }
     for (int d = 0; d < call_.dims; ++d) {
       const T value = log_constant(d);
@@ -243,12 +319,10 @@ class Block {
         store(energy + i, V{});
         store(evidence + i, V(load(evidence + i) - load(work_.count[s] + i) * log(scale.sigma)));
       }
-      for (int d = s; d < call_.dims; d += call_.scales) {
-        if (masked_) {
-          residuals<true>(m, d, inverse, energy);
-        } else {
-          residuals<false>(m, d, inverse, energy);
-        }
+      if (masked_) {
+        all_residuals<true>(m, s, inverse, energy);
+      } else {
+        all_residuals<false>(m, s, inverse, energy);
       }
       for (int i = 0; i < padded_; i += step) {
         store(evidence + i, V(load(evidence + i) - energy_factor<family, T> * load(energy + i)));
@@ -256,17 +330,43 @@ class Block {
     }
   }
 
+  // Four dimensions of a scale at a time share what they load of it.
   template <bool masked>
+  void all_residuals(int m, int s, const T* inverse, T* energy) {
+    int d = s;
+    for (; d + 3 * call_.scales < call_.dims; d += 4 * call_.scales) residuals<masked, 4>(m, d, inverse, energy);
+    for (; d < call_.dims; d += call_.scales) residuals<masked, 1>(m, d, inverse, energy);
+  }
+
+  // Rows lie far apart in memory and are short, so the hardware's prefetchers lose them at each end: while these
+  // `count` rows are computed, the rows four dimensions of the scale further on are asked for.
+  template <bool masked, int count>
   MDN_INLINE void residuals(int m, int d, const T* inverse, T* energy) {
-    const int64_t md = int64_t(m) * call_.dims + d;
-    const T *target = target_[d], *loc = loc_[md], *seen = masked ? observed(d) : nullptr;
-    T* z_row = work_.z[md];
-    const T kappa = inverse_kappa(d);
+    const int scales = call_.scales;
+    const T *target[count], *loc[count], *seen[count];
+    T *z_row[count], kappa[count];
+    for (int j = 0; j < count; ++j) {
+      const int dim = d + j * scales;
+      const int64_t row = int64_t(m) * call_.dims + dim;
+      target[j] = target_[dim];
+      loc[j] = loc_[row];
+      seen[j] = masked ? observed(dim) : nullptr;
+      z_row[j] = work_.z[row];
+      kappa[j] = inverse_kappa(dim);
+    }
+    const int64_t loc_ahead = 4 * scales * loc_.stride, target_ahead = m == 0 ? 4 * scales * target_.stride : 0;
     for (int i = 0; i < padded_; i += step) {
-      V z = (load(target + i) - load(loc + i)) * (load(inverse + i) * kappa);
-      if (masked) z = load(seen + i) != 0 ? z : V{};
-      store(z_row + i, z);
-      store(energy + i, V(load(energy + i) + energy_of<family>(z)));
+      const V pull = load(inverse + i);
+      V sum = load(energy + i);
+      for (int j = 0; j < count; ++j) {
+        __builtin_prefetch(loc[j] + i + loc_ahead);
+        if (target_ahead != 0) __builtin_prefetch(target[j] + i + target_ahead);
+        V z = (load(target[j] + i) - load(loc[j] + i)) * (pull * kappa[j]);
+        if (masked) z = load(seen[j] + i) != 0 ? z : V{};
+        store(z_row[j] + i, z);
+        sum += energy_of<family>(z);
+      }
+      store(energy + i, sum);
     }
   }
 
@@ -279,7 +379,11 @@ class Block {
       V top = masked_logit(0, i, seen);
       for (int m = 1; m < count; ++m) top = maximum(top, masked_logit(m, i, seen));
       V sum = V{};
-      for (int m = 0; m < count; ++m) sum += exp(V(masked_logit(m, i, seen) - top));
+      for (int m = 0; m < count; ++m) {
+        const V e = exp(V(masked_logit(m, i, seen) - top));
+        store(work_.alpha[m] + i, e);
+        sum += e;
+      }
       const V normaliser = log(sum);
       // From here on log alpha = logit - top - normaliser. The sum is at least 1, so its logarithm is finite.
       V best = broadcast<T>(-T(__builtin_inf()));
@@ -309,7 +413,7 @@ class Block {
         const V posterior = seen ? load(work_.share[m] + i) / total : V{};
         store(work_.share[m] + i, V(posterior * factor));
         if (call_.parameter_gradients) {
-          const V alpha = exp(V(masked_logit(m, i, seen) - top - normaliser));
+          const V alpha = load(work_.alpha[m] + i) / sum;
           store(grad_logits_[m] + i, seen ? (alpha - posterior) * factor : V{});
         }
       }
@@ -373,6 +477,13 @@ class Block {
   int64_t batch_[largest_block], point_[largest_block], chosen_[largest_block];
   int padded_, dims_in_group_ = 1;
   bool masked_, any_observed_ = false;
+  int observed_count_ = 0;
+  // A block of which little is observed computes these positions alone, side by side, and spreads its outputs out
+  // again.
+  bool compact_ = false;
+  Positions whole_;
+  int kept_[largest_block];  // places in the whole block
+  int64_t kept_batch_[largest_block], kept_point_[largest_block];
   const T* weight_ = nullptr;
   Rows<const T> logits_, loc_, scale_, target_;
   Rows<T> grad_logits_, grad_loc_, grad_scale_, grad_target_;

@@ -92,7 +92,7 @@ def _scaled(gradient: Tensor, grad_loss: Tensor) -> Tensor:
     return (gradient * factor).to(gradient.dtype)
 
 
-def _backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
     if torch.is_grad_enabled():  # create_graph=True
         raise NotImplementedError(
             "mixture_nll of the native backend is differentiable once; "
@@ -102,7 +102,7 @@ def _backward(ctx: Any, grad_loss: Tensor, *_: Tensor) -> tuple[Tensor | None, .
     parameters_made, target_made = ctx.gradients_made
     results: list[Tensor | None] = [None] * 4
     for i, gradient in enumerate(gradients):
-        if not ctx.needs_input_grad[i] or not (target_made if i == 3 else parameters_made):
+        if grad_loss is None or not ctx.needs_input_grad[i] or not (target_made if i == 3 else parameters_made):
             continue
         result = _scaled(gradient, grad_loss)
         if index is not None and i < 3:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,7 +35,8 @@ class MixtureCase:
     reduction: str = "mean"
     seed: int = 0
     dtype: torch.dtype = torch.float64
-    spread: float = field(default=3.0)
+    spread: float = 3.0
+    observed: float = 0.6  # share of the mask
 
     def make(self) -> tuple[list[Tensor], dict[str, Any]]:
         """The differentiable arguments (logits, loc, scale, target), and all others."""
@@ -61,7 +62,7 @@ class MixtureCase:
             "reduction": self.reduction,
         }
         if self.groups is not None:
-            others["mask"] = torch.rand(self.batch, self.groups, *where, generator=generator) < 0.6
+            others["mask"] = torch.rand(self.batch, self.groups, *where, generator=generator) < self.observed
         if self.weighted:
             others["weight"] = torch.rand(self.batch, *where, generator=generator, dtype=torch.float64).to(self.dtype)
         if self.kappa:
@@ -102,6 +103,7 @@ def mixture_cases(draw: st.DrawFn) -> MixtureCase:
         min_scale=draw(st.sampled_from([0.0, 0.01, 1.0])),
         reduction=draw(st.sampled_from(["mean", "sum", "none"])),
         seed=draw(st.integers(0, 2**31)),
+        observed=draw(st.sampled_from([0.05, 0.6])),
     )
 
 

@@ -188,8 +188,9 @@ def test_compiles_as_one_graph(backend, dynamic, points):
         torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_same_bits_for_any_number_of_threads():
-    case = MixtureCase(batch=3, positions=(61, 67), dtype=torch.float32)
+@pytest.mark.parametrize("observed", [0.02, 0.6])
+def test_same_bits_for_any_number_of_threads(observed):
+    case = MixtureCase(batch=3, positions=(61, 67), dtype=torch.float32, observed=observed)
     arguments, others = case.make()
     before = torch.get_num_threads()
     results = []
