@@ -17,6 +17,8 @@ STABLE_TORCH_LIBRARY(mdnkernels, m) {
       "Tensor? dim_scale, str family, str scale_activation, float min_scale, str reduction, bool parameter_gradients, "
       "bool target_gradient) -> (Tensor loss, Tensor grad_logits, Tensor grad_loc, Tensor grad_scale, Tensor "
       "grad_target)");
+  // (B, K, P), zero but for values (B, K, N) added at index (B, N).
+  m.def("scatter_points(Tensor values, Tensor index, int positions) -> Tensor");
   m.def(
       "topk_peaks(Tensor heatmap, int k, int kernel_size, bool logits) -> (Tensor score, Tensor label, Tensor index)");
 }

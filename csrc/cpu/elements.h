@@ -25,6 +25,7 @@ struct View {
   DType dtype = DType::float32;
   int64_t batch_stride = 0, channel_stride = 0, point_stride = 0;  // in elements
   bool gathered = false;
+  bool zeroed = false;  // an output that is zero already: nothing needs writing where nothing is observed
 };
 
 // Consecutive (batch, point) pairs, at most one block of them.

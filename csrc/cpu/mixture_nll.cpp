@@ -100,12 +100,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   Tensor grad_loc = gradient(loc, parameter_gradients);
   Tensor grad_scale = gradient(scale, parameter_gradients);
   Tensor grad_target = target_gradient ? fresh_like(target) : fresh(target, nothing, target.scalar_type());
+  const auto output = [&](const Tensor& gradient) {
+    View view = view_of(gradient);
+    view.zeroed = mask.has_value() && zero_untouched(gradient);
+    return view;
+  };
   if (parameter_gradients) {
-    call.grad_logits = view_of(grad_logits);
-    call.grad_loc = view_of(grad_loc);
-    call.grad_scale = view_of(grad_scale);
+    call.grad_logits = output(grad_logits);
+    call.grad_loc = output(grad_loc);
+    call.grad_scale = output(grad_scale);
   }
-  if (target_gradient) call.grad_target = view_of(grad_target);
+  if (target_gradient) call.grad_target = output(grad_target);
   if (none) {
     call.nll.data = loss.data_ptr();
     call.nll.dtype = dtype_of(loss);
@@ -137,8 +142,51 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   return {loss, grad_logits, grad_loc, grad_scale, grad_target};
 }
 
+template <class Storage, class T>
+void add_points(const Tensor& values, const int64_t* index, const Tensor& maps) {
+  const int64_t channels = values.size(1), count = values.size(2), positions = maps.size(2);
+  const auto* from = static_cast<const Storage*>(values.data_ptr());
+  auto* to = static_cast<Storage*>(maps.data_ptr());
+  torch::stable::parallel_for(0, values.size(0) * channels, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const int64_t* chosen = index + row / channels * count;
+      for (int64_t n = 0; n < count; ++n) {
+        if (chosen[n] < 0) continue;
+        T sum, value;
+        baseline::convert(to[row * positions + chosen[n]], sum);
+        baseline::convert(from[row * count + n], value);
+        baseline::convert(T(sum + value), to[row * positions + chosen[n]]);
+      }
+    }
+  });
+}
+
+// (B, K, P), zero but for values (B, K, N) added at index (B, N) in its order; -1 is padding.
+Tensor scatter_points(Tensor values, Tensor index, int64_t positions) {
+  const Tensor from = torch::stable::contiguous(values), where = torch::stable::contiguous(index);
+  const Tensor maps = fresh_zeros(values, {values.size(0), values.size(1), positions}, values.scalar_type());
+  const auto* chosen = static_cast<const int64_t*>(where.data_ptr());
+  switch (dtype_of(values)) {
+    case DType::float64:
+      add_points<double, double>(from, chosen, maps);
+      break;
+    case DType::bfloat16:
+      add_points<BFloat16, float>(from, chosen, maps);
+      break;
+    case DType::float16:
+      add_points<Float16, float>(from, chosen, maps);
+      break;
+    default:
+      add_points<float, float>(from, chosen, maps);
+  }
+  return maps;
+}
+
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CPU, m) { m.impl("mixture_nll", TORCH_BOX(&mixture_nll)); }
+STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CPU, m) {
+  m.impl("mixture_nll", TORCH_BOX(&mixture_nll));
+  m.impl("scatter_points", TORCH_BOX(&scatter_points));
+}
 
 }  // namespace mdn

@@ -203,7 +203,8 @@ class Block {
   }
 
   void write_output(const View& view, int64_t channels, Rows<T> rows, Rows<T> scratch) {
-    if (compact_) {
+    if (view.zeroed && !any_observed_) return;
+    if (compact_ && !view.zeroed) {
       spread(view, channels, rows);
     } else {
       write_rows<T>(view, positions_, channels, rows, scratch);
@@ -232,18 +233,19 @@ class Block {
   }
 
   void write_zeros() {
-    const auto zero = [&](Rows<T> rows, int64_t count) {
+    const auto zero = [&](const View& view, Rows<T> rows, int64_t count) {
+      if (view.zeroed) return;
       for (int64_t r = 0; r < count; ++r) {
         for (int i = 0; i < padded_; i += step) store(rows[r] + i, V{});
       }
     };
-    zero(work_.nll, 1);
+    zero(call_.nll, work_.nll, 1);
     if (call_.parameter_gradients) {
-      zero(grad_logits_, call_.components);
-      zero(grad_loc_, int64_t(call_.components) * call_.dims);
-      zero(grad_scale_, int64_t(call_.components) * call_.scales);
+      zero(call_.grad_logits, grad_logits_, call_.components);
+      zero(call_.grad_loc, grad_loc_, int64_t(call_.components) * call_.dims);
+      zero(call_.grad_scale, grad_scale_, int64_t(call_.components) * call_.scales);
     }
-    if (call_.target_gradient) zero(grad_target_, call_.dims);
+    if (call_.target_gradient) zero(call_.grad_target, grad_target_, call_.dims);
   }
 
   void read_parameters() {

@@ -2,9 +2,11 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 #include <cstdlib>
+#include <cstring>
 #include <new>
 
 namespace mdn {
@@ -60,6 +62,36 @@ Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, torch::heade
 }
 
 Tensor fresh_like(const Tensor& like) { return on_huge_pages(torch::stable::empty_like(like)); }
+
+bool zero_untouched(const Tensor& tensor) {
+#if defined(__linux__)
+  const auto begin = reinterpret_cast<uintptr_t>(tensor.data_ptr());
+  const uintptr_t end = begin + tensor.numel() * tensor.element_size();
+  const uintptr_t page = sysconf(_SC_PAGESIZE);
+  const uintptr_t first = (begin + page - 1) / page * page, last = end / page * page;
+  // Below this the C library recycles memory, whose pages are there already and are cheaper to overwrite.
+  if (end - begin < (uintptr_t(32) << 20)) return false;
+  unsigned char resident = 1;
+  const uintptr_t middle = (first + last) / 2 / page * page;
+  if (mincore(reinterpret_cast<void*>(middle), page, &resident) != 0 || (resident & 1)) return false;
+  // Private memory drops what was written; anything else (shared, from a file) would bring it back, and shows it here.
+  auto* probe = reinterpret_cast<volatile unsigned char*>(first);
+  *probe = 0xa5;
+  if (madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED) != 0 || *probe != 0) return false;
+  std::memset(reinterpret_cast<void*>(begin), 0, first - begin);
+  std::memset(reinterpret_cast<void*>(last), 0, end - last);
+  return true;
+#else
+  (void)tensor;
+  return false;
+#endif
+}
+
+Tensor fresh_zeros(const Tensor& like, const std::vector<int64_t>& sizes, torch::headeronly::ScalarType dtype) {
+  const Tensor tensor = fresh(like, sizes, dtype);
+  if (!zero_untouched(tensor)) torch::stable::zero_(const_cast<Tensor&>(tensor));
+  return tensor;
+}
 
 ThreadScratch::ThreadScratch(int64_t bytes) : memory_(std::aligned_alloc(64, (bytes + 63) / 64 * 64)) {
   if (memory_ == nullptr) throw std::bad_alloc();

@@ -28,6 +28,13 @@ Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, torch::heade
 // The same of the sizes, strides and dtype of `like`.
 Tensor fresh_like(const Tensor& like);
 
+// Makes a fresh, dense tensor zero without touching its memory, where the system can: pages that nobody has touched yet
+// arrive zeroed when somebody does. False where it cannot (small, already resident, or not private memory); the tensor
+// then holds anything.
+bool zero_untouched(const Tensor& tensor);
+// A zeroed tensor of sizes and dtype, untouched where possible.
+Tensor fresh_zeros(const Tensor& like, const std::vector<int64_t>& sizes, torch::headeronly::ScalarType dtype);
+
 // Memory for one thread, aligned to a cache line.
 class ThreadScratch {
  public:

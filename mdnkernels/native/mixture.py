@@ -106,13 +106,16 @@ def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Te
             continue
         result = _scaled(gradient, grad_loss)
         if index is not None and i < 3:
-            # Padding holds zeros, which may land anywhere.
-            where = index.clamp(min=0).unsqueeze(1).expand_as(result)
-            result = result.new_zeros(*result.shape[:2], ctx.positions).scatter_add(2, where, result)
+            result = torch.ops.mdnkernels.scatter_points(result, index, ctx.positions)
         results[i] = result
     return *results, *[None] * 10
 
 
+def _fake_scatter_points(values: Tensor, index: Tensor, positions: int) -> Tensor:
+    return values.new_empty(*values.shape[:2], positions)
+
+
 if library.problem is None:
+    torch.library.register_fake("mdnkernels::scatter_points", _fake_scatter_points)
     torch.library.register_fake("mdnkernels::mixture_nll", _fake)
     torch.library.register_autograd("mdnkernels::mixture_nll", _backward, setup_context=_setup_context)
