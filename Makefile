@@ -6,12 +6,15 @@ SETUP := $(VENV)/.installed
 NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format benchmark clean
+CASES ?= 20000
+.PHONY: help setup demo test test-slow fuzz sanitize lint format benchmark clean
 
 help:
 	@echo "make demo       train and compare detectors on a synthetic data set; writes runs/demo/report"
 	@echo "make test       the test suite (make test-slow: the tests that take minutes too)"
 	@echo "make lint       ruff, mypy, clang-format (make format: apply)"
+	@echo "make fuzz       random calls of every op against float64 (CASES=20000)"
+	@echo "make sanitize   the op tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make benchmark  time the ops beside their peers"
 	@echo "make setup      only the set-up: .venv, dependencies, native library"
 
@@ -34,6 +37,20 @@ test: setup
 
 test-slow: setup
 	$(RUN) -m pytest
+
+fuzz: setup
+	$(RUN) -m tests.ops.fuzz --cases $(CASES)
+
+# The native library with AddressSanitizer and UndefinedBehaviorSanitizer, under the op tests and some fuzzing. Leaks are
+# not looked for: Python and torch keep much until they end.
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+SANITIZED := env MDNKERNELS_LIBRARY=build/sanitize/mdnkernels/native/libmdnkernels_cpu.so ASAN_OPTIONS=detect_leaks=0 \
+	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)"
+sanitize: setup
+	CXXFLAGS="$(SANITIZE) -g1 -O1" LDFLAGS="$(SANITIZE)" \
+	    $(RUN) setup.py -q build_ext --build-lib build/sanitize --build-temp build/sanitize-objects
+	$(SANITIZED) $(RUN) -m pytest tests/ops -m "not slow" -k "not compile and not export and not level and not whole_range"
+	$(SANITIZED) $(RUN) -m tests.ops.fuzz --cases 2000
 
 lint: setup
 	$(VENV)/bin/ruff check .

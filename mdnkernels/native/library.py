@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
 
-PATH = Path(__file__).parent / "libmdnkernels_cpu.so"
+# Another build of the library, one with sanitizers for instance, can be put in its place.
+PATH = Path(os.environ.get("MDNKERNELS_LIBRARY") or Path(__file__).parent / "libmdnkernels_cpu.so")
 
 
 def _load() -> str | None:
