@@ -65,6 +65,14 @@ def kernel_size(value: object) -> None:
         raise ValueError(f"kernel_size must be odd, got {value}")
 
 
+def positive(name: str, value: Tensor) -> None:
+    """Every element of `value` is positive and finite. Checked where `bounds` would raise; elsewhere not read."""
+    if type(value) is Tensor and value.device.type == "cpu" and not torch.compiler.is_compiling():
+        bad = value[~((value > 0) & value.isfinite())]
+        if bad.numel():
+            raise ValueError(f"{name} must be positive and finite, got {bad[0].item()}")
+
+
 def bounds(name: str, value: Tensor, least: int, limit: int | torch.SymInt, meaning: str) -> None:
     """Every element of the integer tensor `value` lies in [least, limit).
 

@@ -17,7 +17,8 @@ def heatmap_focal_loss(logits: Tensor, target: Tensor, *, alpha: float = 2.0, be
 
     Args:
         logits: (B, Y, H, W), or any other shape.
-        target: the same shape, in [0, 1]: 1 at centres, a Gaussian around them (`splat_gaussians`).
+        target: the same shape, in [0, 1]: 1 at centres, a Gaussian around them (`splat_gaussians`). Its values are not
+            checked, which would cost as much as the loss.
         alpha: focus on hard examples, at least 0.
         beta: how much less a cell near a centre counts, at least 0.
 

@@ -68,13 +68,17 @@ def mixture_nll(
 
     Returns:
         The loss, a scalar or per position; float32 for half-precision inputs, else of their dtype. Gradients flow to
-        logits, loc, scale and target. A NaN input gives a NaN loss. Differentiable once.
+        logits, loc, scale and target. A NaN input gives a NaN loss. For finite inputs loss and gradients are finite
+        with residuals up to 1e6 sigma, as long as sigma kappa and its reciprocal are normal numbers (in float32 from
+        1e-37 to 1e37); others can give inf or NaN. Natively differentiable once, in eager any number of times.
 
     Raises:
         TypeError: an argument of the wrong type or dtype. logits, loc and scale share one of float32, float64,
             bfloat16 and float16; target, weight and dim_scale have it too, or float32 beside half precision.
-        ValueError: a wrong shape, device or option, or weight or dim_scale that require a gradient.
-        IndexError: an index outside [-1, positions).
+        ValueError: a wrong shape, device or option, a dim_scale that is not positive, or weight or dim_scale that
+            require a gradient.
+        IndexError: an index outside [-1, positions); on a GPU or in a compiled graph the assertion of the device, a
+            RuntimeError with the same words.
 
     Source: Varamesh and Tuytelaars, CVPR 2020, Eq. 1 to 6.
     """
@@ -106,6 +110,7 @@ def mixture_nll(
     if dim_scale is not None:
         checks.companion("dim_scale", dim_scale, loc)
         checks.shape("dim_scale", dim_scale, (channels,), "(C,)")
+        checks.positive("dim_scale", dim_scale)
     for name, value in (("weight", weight), ("dim_scale", dim_scale)):
         if value is not None and value.requires_grad:
             raise ValueError(f"{name} requires a gradient, but mixture_nll has none for it: pass {name}.detach()")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from train.config import DemoConfig, EvaluateConfig, FitConfig, PredictConfig
-from train.errors import UserError
+from train.errors import ConfigError, UserError
 from train.run_directory import RunDirectory
 
 DESCRIPTION = (
@@ -24,6 +24,10 @@ def parse(arguments: Sequence[str]) -> FitConfig | EvaluateConfig | PredictConfi
     fit: Any = Annotated[FitConfig, tyro.conf.subcommand("fit")]
     resume = _option(arguments, "--resume")
     if arguments[:1] == ["fit"] and resume is not None:
+        if _option(arguments, "--run") is not None:
+            raise ConfigError(
+                "--run, --resume: give one; --run makes a new run, --resume goes on with the one it names"
+            )
         # The stored configuration is the default here, so that options beside --resume replace parts of it.
         stored = RunDirectory(Path(resume)).read_config()
         fit = Annotated[FitConfig, tyro.conf.subcommand("fit", default=stored)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     of another kind, or a field missing or wrong.
     """
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch.load itself compares no checksums
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"the checksum of {damaged} does not match")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such checkpoint") from None
@@ -141,6 +146,21 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
 
 def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
     """Fills the optimizer. Raises CheckpointError where the state is of other parameters."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    # torch takes moments of any shape, and the fused Adam then reads and writes beyond them.
+    state = checkpoint.optimizer.get("state")
+    for number, entry in state.items() if isinstance(state, dict) else ():
+        for name in ("exp_avg", "exp_avg_sq"):
+            given = entry.get(name) if isinstance(entry, dict) else None
+            if not isinstance(number, int) or not 0 <= number < len(parameters):
+                raise CheckpointError(f"{checkpoint.path}: optimizer.state.{number}: the model has no such parameter")
+            needed = parameters[number]
+            if not isinstance(given, Tensor) or given.shape != needed.shape or given.dtype != needed.dtype:
+                kind = f"{given.dtype} {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
+                raise CheckpointError(
+                    f"{checkpoint.path}: optimizer.state.{number}.{name}: is {kind}, "
+                    f"the model needs {needed.dtype} {tuple(needed.shape)}"
+                )
     try:
         optimizer.load_state_dict(checkpoint.optimizer)
     except (KeyError, ValueError, TypeError, AttributeError) as error:

@@ -141,9 +141,12 @@ def read_annotations(path: Path) -> CocoAnnotations:
             skipped.append(f"{where}.bbox: {box} has no positive, finite width and height")
             continue
         area = annotation.get("area", box[2] * box[3])
-        if not _is_number(area):
-            raise DatasetError(f"{path}: {where}.area: {area!r} is not a number")
-        kept.append((row_of[image_id], box, float(area), class_of[category_id], bool(annotation.get("iscrowd", 0))))
+        if not _is_number(area) or not 0 <= area < math.inf:
+            raise DatasetError(f"{path}: {where}.area: {area!r} is not a finite number of at least 0")
+        crowd = annotation.get("iscrowd", 0)
+        if crowd not in (0, 1):
+            raise DatasetError(f"{path}: {where}.iscrowd: {crowd!r} is neither 0 nor 1")
+        kept.append((row_of[image_id], box, float(area), class_of[category_id], bool(crowd)))
 
     kept.sort(key=lambda entry: entry[0])  # stable: the boxes of an image stay in file order
     rows = np.array([entry[0] for entry in kept], dtype=np.int64)
@@ -236,6 +239,8 @@ def _integer(path: Path, where: str, entry: dict[str, Any], field: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         given = "is missing" if field not in entry else f"{value!r} is not an integer"
         raise DatasetError(f"{path}: {where}.{field}: {given}")
+    if not -(2**63) <= value < 2**63:
+        raise DatasetError(f"{path}: {where}.{field}: {value} does not fit 64 bits")
     return value
 
 
@@ -244,6 +249,10 @@ def _text(path: Path, where: str, entry: dict[str, Any], field: str) -> str:
     if not isinstance(value, str) or not value:
         given = "is missing" if field not in entry else f"{value!r} is not a text"
         raise DatasetError(f"{path}: {where}.{field}: {given}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DatasetError(f"{path}: {where}.{field}: {value!r} is not valid Unicode") from error
     return value
 
 

@@ -90,16 +90,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   call.block = block_positions(call);
 
   Tensor loss = none ? fresh(target, {batch, points}, accumulate) : fresh(target, {}, accumulate);
-  const std::vector<int64_t> nothing = {0};
-  // Beside an index the gradients are those of the gathered points; autograd scatters them.
+  const std::vector<int64_t> nothing = {0}, target_sizes = {batch, target.size(1), points};
+  // Beside an index the gradients are those of the gathered points; autograd scatters them. Those of half-precision
+  // inputs stay in float32 until they have been multiplied by what comes from above: a mean's would underflow.
   const auto gradient = [&](const Tensor& of, bool wanted) {
-    if (!wanted) return fresh(of, nothing, of.scalar_type());
-    return gathered ? fresh(of, {batch, of.size(1), points}, of.scalar_type()) : fresh_like(of);
+    if (!wanted) return fresh(of, nothing, accumulate);
+    if (gathered) return fresh(of, {batch, of.size(1), points}, accumulate);
+    return of.scalar_type() == accumulate ? fresh_like(of) : fresh(of, {batch, of.size(1), points}, accumulate);
   };
   Tensor grad_logits = gradient(logits, parameter_gradients);
   Tensor grad_loc = gradient(loc, parameter_gradients);
   Tensor grad_scale = gradient(scale, parameter_gradients);
-  Tensor grad_target = target_gradient ? fresh_like(target) : fresh(target, nothing, target.scalar_type());
+  Tensor grad_target = target_gradient && target.scalar_type() == accumulate
+                           ? fresh_like(target)
+                           : fresh(target, target_gradient ? target_sizes : nothing, accumulate);
   const auto output = [&](const Tensor& gradient) {
     View view = view_of(gradient);
     view.zeroed = mask.has_value() && zero_untouched(gradient);
@@ -142,7 +146,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   return {loss, grad_logits, grad_loc, grad_scale, grad_target};
 }
 
-template <class Storage, class T>
+template <class Storage>
 void add_points(const Tensor& values, const int64_t* index, const Tensor& maps) {
   const int64_t channels = values.size(1), count = values.size(2), positions = maps.size(2);
   const auto* from = static_cast<const Storage*>(values.data_ptr());
@@ -151,33 +155,23 @@ void add_points(const Tensor& values, const int64_t* index, const Tensor& maps) 
     for (int64_t row = begin; row < end; ++row) {
       const int64_t* chosen = index + row / channels * count;
       for (int64_t n = 0; n < count; ++n) {
-        if (chosen[n] < 0) continue;
-        T sum, value;
-        baseline::convert(to[row * positions + chosen[n]], sum);
-        baseline::convert(from[row * count + n], value);
-        baseline::convert(T(sum + value), to[row * positions + chosen[n]]);
+        if (chosen[n] >= 0) to[row * positions + chosen[n]] += from[row * count + n];
       }
     }
   });
 }
 
-// (B, K, P), zero but for values (B, K, N) added at index (B, N) in its order; -1 is padding.
+// (B, K, P), float32 or float64, zero but for values (B, K, N) added at index (B, N) in its order; -1 is padding.
 Tensor scatter_points(Tensor values, Tensor index, int64_t positions) {
   const Tensor from = torch::stable::contiguous(values), where = torch::stable::contiguous(index);
   const Tensor maps = fresh_zeros(values, {values.size(0), values.size(1), positions}, values.scalar_type());
   const auto* chosen = static_cast<const int64_t*>(where.data_ptr());
-  switch (dtype_of(values)) {
-    case DType::float64:
-      add_points<double, double>(from, chosen, maps);
-      break;
-    case DType::bfloat16:
-      add_points<BFloat16, float>(from, chosen, maps);
-      break;
-    case DType::float16:
-      add_points<Float16, float>(from, chosen, maps);
-      break;
-    default:
-      add_points<float, float>(from, chosen, maps);
+  if (dtype_of(values) == DType::float64) {
+    add_points<double>(from, chosen, maps);
+  } else {
+    STD_TORCH_CHECK(dtype_of(values) == DType::float32,
+                    "mdnkernels::scatter_points: values must be float32 or float64");
+    add_points<float>(from, chosen, maps);
   }
   return maps;
 }

@@ -314,7 +314,8 @@ class Block {
       T *inverse = work_.inverse[ms], *energy = work_.energy[ms];
       for (int i = 0; i < padded_; i += step) {
         V raw = load(raw_row + i);
-        if (masked_) raw = anything(i) ? raw : broadcast<T>(unseen_scale);
+        // A scale all of whose dimensions are unobserved leaves the density, whatever it holds.
+        if (masked_) raw = load(work_.count[s] + i) != 0 ? raw : broadcast<T>(unseen_scale);
         const Scale<V> scale = activate<V, T>(call_.activation, raw, min_scale);
         store(inverse + i, V(1 / scale.sigma));
         store(work_.derivative[ms] + i, scale.derivative);

@@ -61,7 +61,8 @@ def mixture_nll(
         anything = mask.any(1)
         # What nobody observed must not reach the gradient, not even as 0 * NaN.
         logits = torch.where(anything.unsqueeze(1), logits, 0.0)
-        scale = torch.where(anything.unsqueeze(1), scale, 0.0 if scale_activation != "identity" else 1.0)
+        counts = seen.view(batch, 1, dims // scales, scales, points).any(2).expand(-1, components, -1, -1).flatten(1, 2)
+        scale = torch.where(counts, scale, 0.0 if scale_activation != "identity" else 1.0)
 
     sigma = activate_scale(scale, scale_activation, min_scale).view(batch, components, 1, scales, points)
     groups = (dims // scales, scales)  # dimension d = j * S + s uses scale s

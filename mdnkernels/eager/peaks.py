@@ -16,6 +16,7 @@ def topk_peaks(heatmap: Tensor, k: int, kernel_size: int, logits: bool) -> tuple
         nothing = torch.full((batch, k), -1, dtype=torch.int64, device=heatmap.device)
         return score, nothing, nothing.clone()
     # A NaN spreads through max_pool2d and equals nothing: it is no peak, nor is any cell with one in its window.
+    kernel_size = min(kernel_size, 2 * max(height, width) + 1)  # a window that covers the map from any cell
     peak = functional.max_pool2d(heatmap, kernel_size, stride=1, padding=kernel_size // 2) == heatmap
     peak, value = peak.flatten(1), heatmap.flatten(1)  # flat order is label, then index: the order of equal scores
     # A stable sort by value, then one by kind: what is no peak comes behind every peak, even one of value -inf.

@@ -68,16 +68,19 @@ def _fake(
 
     def gradient(of: Tensor, wanted: bool, gathered: bool) -> Tensor:
         if not wanted:
-            return of.new_empty(0)
-        return of.new_empty(batch, of.shape[1], points) if gathered else torch.empty_like(of)
+            return of.new_empty(0, dtype=accumulate)
+        if gathered or of.dtype != accumulate:
+            return of.new_empty(batch, of.shape[1], points, dtype=accumulate)
+        return torch.empty_like(of)
 
     parameters = (gradient(of, parameter_gradients, index is not None) for of in (logits, loc, scale))
     return loss, *parameters, gradient(target, target_gradient, False)  # type: ignore[return-value]
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Result) -> None:
-    logits, _, _, _, _, _, index = inputs[:7]
-    ctx.positions = logits.shape[2]
+    index = inputs[6]
+    ctx.positions = inputs[0].shape[2]
+    ctx.dtypes = [value.dtype for value in inputs[:4]]
     ctx.gradients_made = inputs[-2:]
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)  # the gradients are outputs too, and zeros of their size would be made for them
@@ -89,7 +92,7 @@ def _scaled(gradient: Tensor, grad_loss: Tensor) -> Tensor:
     if grad_loss.ndim == 0 and type(grad_loss) is Tensor and grad_loss.device.type == "cpu" and grad_loss.item() == 1:
         return gradient  # looking costs nothing on the CPU, and saves touching all of its memory once more
     factor = grad_loss if grad_loss.ndim == 0 else grad_loss.unsqueeze(1)
-    return (gradient * factor).to(gradient.dtype)
+    return gradient * factor
 
 
 def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -102,12 +105,17 @@ def _backward(ctx: Any, grad_loss: Tensor | None, *_: Tensor | None) -> tuple[Te
     parameters_made, target_made = ctx.gradients_made
     results: list[Tensor | None] = [None] * 4
     for i, gradient in enumerate(gradients):
-        if grad_loss is None or not ctx.needs_input_grad[i] or not (target_made if i == 3 else parameters_made):
+        if grad_loss is None or not ctx.needs_input_grad[i]:
             continue
+        if not (target_made if i == 3 else parameters_made):
+            raise RuntimeError(
+                "mixture_nll was traced when its inputs required no gradient, so this graph makes none: "
+                "trace or export it with inputs that require gradients"
+            )
         result = _scaled(gradient, grad_loss)
         if index is not None and i < 3:
             result = torch.ops.mdnkernels.scatter_points(result, index, ctx.positions)
-        results[i] = result
+        results[i] = result.to(ctx.dtypes[i])
     return *results, *[None] * 10
 
 

@@ -279,6 +279,52 @@ def test_an_unobserved_nan_does_not_reach_loss_or_gradients(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("activation", "raw"), [("exp", 200.0), ("identity", 0.0), ("elu", math.nan)])
+def test_a_scale_whose_dimensions_are_all_unobserved_leaves_the_density(backend, activation, raw):
+    case = MixtureCase(dtype=torch.float32, groups=4, scales=4, scale_activation=activation)
+    arguments, others = case.make()
+    others["mask"][:, 1] = False
+    expected = loss_and_gradients(backend, arguments, others, torch.float32)
+    with torch.no_grad():
+        arguments[2][:, 1 :: case.scales] = raw
+    actual = loss_and_gradients(backend, arguments, others, torch.float32)
+    assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("backend", ["native"])
+def test_half_precision_gradients_are_added_and_scaled_in_float32(backend, dtype):
+    """One position repeated two thousand times, under a mean's small divisor and a large loss scale."""
+    arguments, others = MixtureCase(
+        batch=1, positions=(3,), groups=None, weighted=False, kappa=False, dtype=dtype
+    ).make()
+    others["index"] = torch.ones(1, 2000, dtype=torch.int64)
+    target = arguments[3].detach()[:, :, :1].expand(-1, -1, 2000)
+
+    def gradients(values: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        with mdnkernels.use_backend(backend):
+            loss = mixture_nll(*values, target.to(values[0].dtype), **others)
+        return torch.autograd.grad(1024 * loss, values)
+
+    exact = gradients([value.detach().double().requires_grad_() for value in arguments[:3]])
+    for actual, expected in zip(gradients(arguments[:3]), exact, strict=True):
+        torch.testing.assert_close(actual.double(), expected, rtol=torch.finfo(dtype).eps, atol=1e-6)
+
+
+def test_a_graph_exported_without_gradients_refuses_to_train():
+    inputs = tuple(value.detach() for value in MixtureCase(dtype=torch.float32, positions=(4, 4)).make()[0])
+
+    class Loss(torch.nn.Module):
+        def forward(self, *values: torch.Tensor) -> torch.Tensor:
+            return mixture_nll(*values)
+
+    exported = torch.export.export(Loss(), inputs).module()
+    torch.testing.assert_close(exported(*inputs), Loss()(*inputs))
+    with pytest.raises(RuntimeError, match="required no gradient"):
+        exported(*(value.requires_grad_() for value in inputs)).backward()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("which", range(4))
 def test_a_nan_input_gives_a_nan_loss(backend, which):
     arguments, others = MixtureCase(groups=None, dtype=torch.float32).make()
@@ -377,6 +423,8 @@ def test_a_target_in_float32_beside_half_precision_parameters():
         ({"weight": torch.ones(2, 1, 7, 9)}, ValueError, ["weight", "(2, 7, 9)"]),
         ({"weight": torch.ones(2, 7, 9, requires_grad=True)}, ValueError, ["weight", "detach"]),
         ({"dim_scale": torch.ones(3)}, ValueError, ["dim_scale", "(4,)"]),
+        ({"dim_scale": torch.tensor([1.0, -1.0, 1.0, 1.0])}, ValueError, ["dim_scale", "-1.0"]),
+        ({"dim_scale": torch.tensor([1.0, 0.0, 1.0, 1.0])}, ValueError, ["dim_scale", "0.0"]),
         ({"index": torch.zeros(2, 5, dtype=torch.int32)}, TypeError, ["index", "int64"]),
         ({"index": torch.zeros(3, 5, dtype=torch.int64)}, ValueError, ["index", "B = 2"]),
         ({"index": torch.full((2, 5), 63)}, IndexError, ["index", "63"]),

@@ -92,10 +92,10 @@ def test_wrong_field_is_named(tmp_path: Path, edit: Any, message: str) -> None:
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "garbage", "half", "tensor", "pickle", "flipped"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "garbage", "half", "tensor", "pickle", "flipped", "bit"])
 def test_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "last.pt"
-    save(path)
+    model, _ = save(path)
     content = path.read_bytes()
     if damage == "missing":
         path.unlink()
@@ -103,6 +103,9 @@ def test_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
         torch.save(torch.zeros(3), path)
     elif damage == "pickle":
         torch.save({"format": subprocess.Popen}, path)  # needs code to load, which weights_only refuses
+    elif damage == "bit":
+        place = content.index(model.state_dict()["0.weight"].numpy().tobytes())
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
     else:
         middle = len(content) // 2
         path.write_bytes(
@@ -139,7 +142,7 @@ def test_optimizer_of_another_model_is_named(tmp_path: Path) -> None:
     path = tmp_path / "last.pt"
     save(path)
     other = torch.optim.Adam(torch.nn.Linear(2, 2, bias=False).parameters())
-    with pytest.raises(CheckpointError, match=r"last\.pt: optimizer: "):
+    with pytest.raises(CheckpointError, match=r"last\.pt: optimizer\.state\.0\.exp_avg: "):
         load_optimizer(other, load_checkpoint(path))
 
 
@@ -210,3 +213,15 @@ def test_process_killed_while_it_writes_leaves_a_whole_checkpoint(tmp_path: Path
         written = [int(line) for line in process.communicate()[0].split()]
         checkpoint: Checkpoint = load_checkpoint(path)
         assert checkpoint.progress.step >= (written[-1] if written else 1)
+
+
+@pytest.mark.parametrize("moment", ["exp_avg", "exp_avg_sq"])
+@pytest.mark.parametrize("value", [torch.zeros(1), torch.zeros(4, 3, dtype=torch.float64), 3])
+def test_optimizer_state_of_another_shape_is_named(tmp_path: Path, moment: str, value: object) -> None:
+    path = tmp_path / "last.pt"
+    _, optimizer = save(path)
+    content = torch.load(path, weights_only=True)
+    content["optimizer"]["state"][0][moment] = value
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=rf"last\.pt: optimizer\.state\.0\.{moment}: is "):
+        load_optimizer(optimizer, load_checkpoint(path))

@@ -64,6 +64,13 @@ def test_first_images_come_with_their_own_boxes(drawn: DataPaths) -> None:
         (lambda root: root.pop("annotations"), '"annotations" is missing'),
         (lambda root: root.pop("categories"), '"categories" is missing'),
         (lambda root: root.update(images=[]), "images: the list is empty"),
+        (lambda root: root["images"][0].update(id=2**70), r"images\[0\].id: \d+ does not fit 64 bits"),
+        (
+            lambda root: root["images"][0].update(file_name="\ud800.png"),
+            r"images\[0\].file_name: .* is not valid Unicode",
+        ),
+        (lambda root: root["annotations"][0].update(iscrowd="0"), r"annotations\[0\].iscrowd: '0' is neither 0 nor 1"),
+        (lambda root: root["annotations"][0].update(area=float("nan")), r"annotations\[0\].area: nan"),
         (lambda root: root.update(categories=[]), "categories: the list is empty"),
         (lambda root: root.update(images={}), "images: is a dict"),
         (lambda root: root["images"].append(7), r"images\[8\]: is a int"),

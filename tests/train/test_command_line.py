@@ -69,6 +69,7 @@ def test_mistakes_are_one_line_and_exit_2(drawn: DataPaths, tmp_path: Path, caps
     for arguments, message in [
         (fit_arguments(drawn, tmp_path / "taken"), "is there already; go on with it by --resume"),
         (["fit", "--resume", str(tmp_path / "absent")], "is this a run directory?"),
+        (["fit", "--resume", str(tmp_path / "taken"), "--run", str(tmp_path / "other")], "--run, --resume: give one"),
         (fit_arguments(drawn, tmp_path / "run", "--lr", "-1"), "--lr: must be positive and finite, not -1.0"),
         (fit_arguments(drawn, tmp_path / "run", "--train-annotations", "absent.json"), "absent.json: there is no such"),
         (["evaluate", "--checkpoint", str(drawn.annotations)], "is not a readable checkpoint"),
