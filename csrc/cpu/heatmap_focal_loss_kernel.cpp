@@ -11,12 +11,6 @@ namespace {
 
 constexpr int row_length = 256;
 
-// As many doubles as a vector of T has lanes.
-template <class T>
-struct Wide {
-  typedef double Vector __attribute__((vector_size(8 * lanes<T>)));
-};
-
 template <class T, class Storage>
 MDN_INLINE const T* converted(const void* data, int64_t begin, int count, T* row) {
   const Storage* from = static_cast<const Storage*>(data) + begin;
@@ -85,7 +79,7 @@ FocalSum run_as(const FocalCall& call, int64_t block) {
   using V = Vector<T>;
   constexpr int step = lanes<T>;
   alignas(64) T logits_row[row_length], target_row[row_length], gradient_row[row_length];
-  typename Wide<T>::Vector loss = {};
+  LaneSums<T> loss;
   Mask<T> positives = {};
   const T alpha = T(call.alpha), beta = T(call.beta), factor = T(call.gradient_factor);
   over_rows(call, block, [&](int64_t begin, int count) {
@@ -100,7 +94,7 @@ FocalSum run_as(const FocalCall& call, int64_t block) {
       if (i + step > count) {
         for (int lane = count - i; lane < step; ++lane) term.loss[lane] = 0;
       }
-      loss += __builtin_convertvector(term.loss, typename Wide<T>::Vector);
+      loss.add(term.loss);
       positives -= wanted == 1;
       if (gradient) {
         if (past_cache) {
@@ -113,9 +107,7 @@ FocalSum run_as(const FocalCall& call, int64_t block) {
     if (gradient && !in_place) write_row(call.gradient, call.logits_dtype, begin, count, slopes);
   });
   if (gradient) finish_stores();
-  FocalSum sum = {0, sum_of_lanes<T>(positives)};
-  for (int lane = 0; lane < step; ++lane) sum.loss += loss[lane];
-  return sum;
+  return {loss.total(), sum_of_lanes<T>(positives)};
 }
 
 int64_t count_positives(const FocalCall& call, int64_t block) {

@@ -31,13 +31,12 @@ MDN_INLINE FocalTerm<V> focal_term(V logit, V target, T alpha, T beta) {
   const auto positive = target == 1;
   const V y = positive ? -logit : logit;
   const V e = exp(V(-absolute(y)));
-  const V u = 1 + e;
-  const V inverse = 1 / u;
-  const V log_u = log(u) + (e - (u - 1)) * inverse;  // log(1 + e): the second term is what rounding took from u
-  const V softplus = (y > 0 ? y : V{}) + log_u;
+  const V inverse = 1 / (1 + e);
+  const V log_rest = log1p(e);
+  const V softplus = (y > 0 ? y : V{}) + log_rest;
   const V s = (y > 0 ? 1 + V{} : e) * inverse;
   const V rest = (y > 0 ? e : 1 + V{}) * inverse;
-  const V power = usual ? s * s : exp(V(((y < 0 ? y : V{}) - log_u) * alpha));
+  const V power = usual ? s * s : exp(V(((y < 0 ? y : V{}) - log_rest) * alpha));
   const V weight = positive ? 1 + V{} : focal_weight<usual>(target, beta);
   const V focus = power * weight;
   const V slope = focus * (alpha * rest * softplus + s);
