@@ -83,7 +83,7 @@ struct LaneSums<float> {
   LaneSums<double> low, high;
   MDN_INLINE void add(Vector<float> value) {
 #if MDN_VECTOR_BYTES == 64
-    low.add(_mm512_maskz_cvtps_pd(0xff, _mm512_castps512_ps256(value)));
+    low.add(_mm512_maskz_cvtps_pd(0xff, _mm512_maskz_extractf32x8_ps(0xff, value, 0)));
     high.add(_mm512_maskz_cvtps_pd(0xff, _mm512_maskz_extractf32x8_ps(0xff, value, 1)));
 #elif MDN_VECTOR_BYTES == 32
     low.add(_mm256_cvtps_pd(_mm256_castps256_ps128(value)));
