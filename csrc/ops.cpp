@@ -21,6 +21,12 @@ STABLE_TORCH_LIBRARY(mdnkernels, m) {
   m.def("scatter_points(Tensor values, Tensor index, int positions) -> Tensor");
   m.def(
       "topk_peaks(Tensor heatmap, int k, int kernel_size, bool logits) -> (Tensor score, Tensor label, Tensor index)");
+  // logits and target are of one shape and lie in memory in one order, without gaps. Gives the loss and, where it is
+  // asked for, its gradient.
+  m.def(
+      "heatmap_focal_loss(Tensor logits, Tensor target, float alpha, float beta, bool logits_gradient) -> (Tensor "
+      "loss, Tensor grad_logits)");
+  m.def("splat_gaussians(Tensor center, Tensor radius, Tensor label, int num_labels, int height, int width) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CompositeExplicitAutograd, m) {

@@ -25,8 +25,8 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
     "mixture_mode": {"eager": eager.mixture_mode},
     "topk_peaks": {"native": native.topk_peaks, "eager": eager.topk_peaks},
     "gather_patches": {"eager": eager.gather_patches},
-    "heatmap_focal_loss": {"eager": eager.heatmap_focal_loss},
-    "splat_gaussians": {"eager": eager.splat_gaussians},
+    "heatmap_focal_loss": {"native": native.heatmap_focal_loss, "eager": eager.heatmap_focal_loss},
+    "splat_gaussians": {"native": native.splat_gaussians, "eager": eager.splat_gaussians},
 }
 
 _chosen: str | None = None

@@ -65,6 +65,37 @@ MDN_INLINE void store(T* to, Vector<T> value) {
   __builtin_memcpy(to, &value, sizeof value);
 }
 
+// Sums in double of a vector's lanes, each lane's own.
+template <class T>
+struct LaneSums;
+template <>
+struct LaneSums<double> {
+  Vector<double> sums = {};
+  MDN_INLINE void add(Vector<double> value) { sums += value; }
+  MDN_INLINE double total() const {
+    double total = 0;
+    for (int lane = 0; lane < lanes<double>; ++lane) total += sums[lane];
+    return total;
+  }
+};
+template <>
+struct LaneSums<float> {
+  LaneSums<double> low, high;
+  MDN_INLINE void add(Vector<float> value) {
+#if MDN_VECTOR_BYTES == 64
+    low.add(_mm512_maskz_cvtps_pd(0xff, _mm512_maskz_extractf32x8_ps(0xff, value, 0)));
+    high.add(_mm512_maskz_cvtps_pd(0xff, _mm512_maskz_extractf32x8_ps(0xff, value, 1)));
+#elif MDN_VECTOR_BYTES == 32
+    low.add(_mm256_cvtps_pd(_mm256_castps256_ps128(value)));
+    high.add(_mm256_cvtps_pd(_mm256_extractf128_ps(value, 1)));
+#else
+    low.add(Vector<double>{value[0], value[1]});
+    high.add(Vector<double>{value[2], value[3]});
+#endif
+  }
+  MDN_INLINE double total() const { return low.total() + high.total(); }
+};
+
 // A store past the caches, for outputs that nobody reads soon: it saves reading the line that it overwrites.
 template <class T>
 MDN_INLINE void store_past_cache(T* to, Vector<T> value) {

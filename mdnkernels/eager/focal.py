@@ -15,6 +15,7 @@ def heatmap_focal_loss(logits: Tensor, target: Tensor, alpha: float, beta: float
     positive = target == 1
     # p^alpha and q^alpha through their logarithms: their derivatives stay finite where p or q rounds to 0.
     at_centre = torch.exp(alpha * log_q) * log_p
-    elsewhere = (1 - target).pow(beta) * torch.exp(alpha * log_p) * log_q
+    weight = (1 - target).pow(beta) if beta != 0 else 1 + 0 * target  # pow would make 1 of NaN
+    elsewhere = weight * torch.exp(alpha * log_p) * log_q
     total = -torch.where(positive, at_centre, elsewhere).sum()
     return total / positive.sum().clamp(min=1).to(dtype)

@@ -3,8 +3,10 @@
 The functions trust their inputs, as those of `mdnkernels.eager` do, and can be called where `problem` is None.
 """
 
+from mdnkernels.native.focal import heatmap_focal_loss
 from mdnkernels.native.library import problem, simd_level
 from mdnkernels.native.mixture import mixture_nll
 from mdnkernels.native.peaks import topk_peaks
+from mdnkernels.native.splat import splat_gaussians
 
-__all__ = ["mixture_nll", "problem", "simd_level", "topk_peaks"]
+__all__ = ["heatmap_focal_loss", "mixture_nll", "problem", "simd_level", "splat_gaussians", "topk_peaks"]

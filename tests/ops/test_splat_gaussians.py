@@ -4,8 +4,24 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from mdnkernels import splat_gaussians
+import mdnkernels
+
+BACKENDS = ["native", "eager"]
+
+
+def splat_gaussians(*arguments, backend):
+    with mdnkernels.use_backend(backend):
+        return mdnkernels.splat_gaussians(*arguments)
+
+
+def random_objects(batch, count, labels, size, largest_radius, seed):
+    generator = torch.Generator().manual_seed(seed)
+    center = torch.stack([torch.randint(0, n, (batch, count), generator=generator) for n in size[::-1]], -1)
+    radius = torch.randint(0, largest_radius + 1, (batch, count), generator=generator)
+    return center, radius, torch.randint(-1, labels, (batch, count), generator=generator)
 
 
 def by_hand(center, radius, label, num_labels, size):
@@ -24,13 +40,11 @@ def by_hand(center, radius, label, num_labels, size):
     return heatmap
 
 
-def test_targets_are_those_of_a_loop_over_cells():
-    generator = torch.Generator().manual_seed(0)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_targets_are_those_of_a_loop_over_cells(backend):
     size = (11, 17)
-    center = torch.stack([torch.randint(0, n, (3, 9), generator=generator) for n in (17, 11)], -1)
-    radius = torch.randint(0, 7, (3, 9), generator=generator)
-    label = torch.randint(-1, 4, (3, 9), generator=generator)
-    actual = splat_gaussians(center, radius, label, 4, size)
+    center, radius, label = random_objects(3, 9, 4, size, 6, 0)
+    actual = splat_gaussians(center, radius, label, 4, size, backend=backend)
     torch.testing.assert_close(actual, by_hand(center, radius, label, 4, size), rtol=1e-6, atol=1e-7)
     for b in range(3):
         for n in range(9):
@@ -38,22 +52,83 @@ def test_targets_are_those_of_a_loop_over_cells():
                 assert actual[b, label[b, n], center[b, n, 1], center[b, n, 0]] == 1
 
 
-def test_radius_zero_is_one_cell():
-    heatmap = splat_gaussians(torch.tensor([[[2, 1]]]), torch.tensor([[0]]), torch.tensor([[0]]), 1, (3, 4))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_radius_zero_is_one_cell(backend):
+    heatmap = splat_gaussians(
+        torch.tensor([[[2, 1]]]), torch.tensor([[0]]), torch.tensor([[0]]), 1, (3, 4), backend=backend
+    )
     assert heatmap.sum() == heatmap[0, 0, 1, 2] == 1
 
 
-def test_padding_may_hold_anything():
-    heatmap = splat_gaussians(torch.tensor([[[-7, 99]]]), torch.tensor([[-3]]), torch.tensor([[-1]]), 2, (3, 4))
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_padding_may_hold_anything(backend):
+    heatmap = splat_gaussians(
+        torch.tensor([[[-7, 99]]]), torch.tensor([[-3]]), torch.tensor([[-1]]), 2, (3, 4), backend=backend
+    )
     assert (heatmap == 0).all()
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("batch", "count"), [(0, 3), (2, 0)])
-def test_no_objects_give_an_empty_map(batch, count):
+def test_no_objects_give_an_empty_map(batch, count, backend):
     empty = torch.zeros(batch, count, dtype=torch.int64)
-    heatmap = splat_gaussians(empty.unsqueeze(-1).expand(-1, -1, 2), empty, empty, 2, (3, 4))
+    heatmap = splat_gaussians(empty.unsqueeze(-1).expand(-1, -1, 2), empty, empty, 2, (3, 4), backend=backend)
     assert heatmap.shape == (batch, 2, 3, 4)
     assert (heatmap == 0).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    batch=st.integers(0, 3),
+    count=st.integers(0, 12),
+    labels=st.integers(1, 4),
+    size=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    largest_radius=st.sampled_from([0, 3, 20, 100]),
+    seed=st.integers(0, 9),
+)
+def test_native_agrees_with_eager_to_rounding(batch, count, labels, size, largest_radius, seed):
+    """Each profile is within 1 ulp of the exact one in both, and so is the product of two: 2 ulp either way at most."""
+    objects = random_objects(batch, count, labels, size, largest_radius, seed)
+    actual, expected = (splat_gaussians(*objects, labels, size, backend=backend) for backend in BACKENDS)
+    assert torch.equal(actual == 0, expected == 0)
+    torch.testing.assert_close(actual, expected, rtol=2 * torch.finfo(torch.float32).eps, atol=0)
+    for center, label, heatmap in zip(objects[0], objects[2], actual, strict=True):
+        real = label >= 0
+        assert (heatmap[label[real], center[real, 1], center[real, 0]] == 1).all()
+
+
+def test_views_of_any_strides_are_read_right():
+    center, radius, label = random_objects(4, 6, 3, (20, 30), 5, 0)
+    expected = splat_gaussians(center, radius, label, 3, (20, 30), backend="native")
+    views = (center.permute(2, 1, 0).contiguous().permute(2, 1, 0), radius.T.contiguous().T, label.T.contiguous().T)
+    assert torch.equal(splat_gaussians(*views, 3, (20, 30), backend="native"), expected)
+
+
+def test_same_bits_for_any_number_of_threads_and_any_order_of_objects():
+    objects = random_objects(3, 50, 7, (61, 67), 9, 0)
+    expected = splat_gaussians(*objects, 7, (61, 67), backend="native")
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            assert torch.equal(splat_gaussians(*objects, 7, (61, 67), backend="native"), expected)
+            turned = [value.flip(1) for value in objects]
+            assert torch.equal(splat_gaussians(*turned, 7, (61, 67), backend="native"), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_large_maps_written_past_the_caches_are_zero_where_no_object_reaches():
+    objects = random_objects(1, 4, 9, (501, 503), 9, 0)
+    used = torch.full((1, 9, 501, 503), torch.nan)
+    del used  # its memory may be given out again
+    actual, expected = (splat_gaussians(*objects, 9, (501, 503), backend=backend) for backend in BACKENDS)
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0)
+
+
+def test_native_op_passes_opcheck():
+    arguments = (*random_objects(2, 5, 3, (6, 7), 3, 0), 3, 6, 7)
+    torch.library.opcheck(torch.ops.mdnkernels.splat_gaussians.default, arguments)
 
 
 @pytest.mark.parametrize(
@@ -81,4 +156,4 @@ def test_bad_input_is_refused_by_name(change, error, word):
         "size": (3, 4),
     }
     with pytest.raises(error, match=word):
-        splat_gaussians(**{**good, **change})
+        mdnkernels.splat_gaussians(**{**good, **change})

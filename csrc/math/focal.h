@@ -1,0 +1,47 @@
+// The formulas of the penalty-reduced focal loss, over a value type V; they stand a second time, on purpose, in
+// mdnkernels/eager/focal.py, the oracle of the tests.
+#pragma once
+
+#include "functions.h"
+
+namespace mdn {
+namespace MDN_SIMD_LEVEL {
+
+template <class V>
+struct FocalTerm {
+  V loss;
+  V slope;  // d loss / d logit
+};
+
+// (1 - target)^beta for a target in [0, 1], with 0^0 = 1; NaN stays NaN.
+template <bool usual, class V, class T>
+MDN_INLINE V focal_weight(V target, T beta) {
+  const V rest = 1 - target;
+  if (usual) return (rest * rest) * (rest * rest);
+  if (beta == 0) return rest * 0 + 1;
+  return rest == 0 ? V{} : exp(V(log(rest) * beta));
+}
+
+// One cell's loss and slope. With y = logit, at a positive y = -logit, both of the loss's cases are
+//   weight s^alpha softplus(y),  s = sigmoid(y),  d/dy = weight s^alpha (alpha (1 - s) softplus(y) + s),
+// weight 1 at a positive. One e^-|y|, one logarithm and one division give s, 1 - s and softplus without cancellation,
+// however large |y| is. `usual`: alpha = 2 and beta = 4, which need no powers.
+template <bool usual, class V, class T>
+MDN_INLINE FocalTerm<V> focal_term(V logit, V target, T alpha, T beta) {
+  const auto positive = target == 1;
+  const V y = positive ? -logit : logit;
+  const V e = exp(V(-absolute(y)));
+  const V inverse = 1 / (1 + e);
+  const V log_rest = log1p(e);
+  const V softplus = (y > 0 ? y : V{}) + log_rest;
+  const V s = (y > 0 ? 1 + V{} : e) * inverse;
+  const V rest = (y > 0 ? e : 1 + V{}) * inverse;
+  const V power = usual ? s * s : exp(V(((y < 0 ? y : V{}) - log_rest) * alpha));
+  const V weight = positive ? 1 + V{} : focal_weight<usual>(target, beta);
+  const V focus = power * weight;
+  const V slope = focus * (alpha * rest * softplus + s);
+  return {focus * softplus, positive ? -slope : slope};
+}
+
+}  // namespace MDN_SIMD_LEVEL
+}  // namespace mdn

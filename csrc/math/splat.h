@@ -1,0 +1,18 @@
+// The formula of a centre's Gaussian, over a value type V; it stands a second time, on purpose, in
+// mdnkernels/eager/splat.py, the oracle of the tests.
+#pragma once
+
+#include "functions.h"
+
+namespace mdn {
+namespace MDN_SIMD_LEVEL {
+
+// What one axis contributes at a signed distance from the centre: the Gaussian is the product over the axes. Exactly 1
+// at distance 0.
+template <class V, class T>
+MDN_INLINE V gaussian_profile(V distance, T sigma) {
+  return exp(V(-(distance * distance) / (2 * (sigma * sigma))));
+}
+
+}  // namespace MDN_SIMD_LEVEL
+}  // namespace mdn
