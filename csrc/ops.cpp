@@ -19,6 +19,15 @@ STABLE_TORCH_LIBRARY(mdnkernels, m) {
       "grad_target)");
   m.def(
       "topk_peaks(Tensor heatmap, int k, int kernel_size, bool logits) -> (Tensor score, Tensor label, Tensor index)");
+  // All tensors (B, K, P), component and weight (B, P); without a scale the second result is empty.
+  m.def(
+      "mixture_mode(Tensor logits, Tensor loc, Tensor? scale, Tensor? index, str select, int[]? components, str "
+      "scale_activation, float min_scale) -> (Tensor loc, Tensor scale, Tensor component, Tensor weight)");
+  m.def("gather_patches(Tensor feature, Tensor index, int kernel_size) -> Tensor");
+  // The gradient of a feature of these sizes and strides, which are those of a dense tensor.
+  m.def(
+      "gather_patches_backward(Tensor grad_patches, Tensor index, SymInt[] size, SymInt[] stride, int kernel_size) -> "
+      "Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CompositeExplicitAutograd, m) {

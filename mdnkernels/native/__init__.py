@@ -5,6 +5,8 @@ The functions trust their inputs, as those of `mdnkernels.eager` do, and can be 
 
 from mdnkernels.native.library import problem, simd_level
 from mdnkernels.native.mixture import mixture_nll
+from mdnkernels.native.mode import mixture_mode
+from mdnkernels.native.patches import gather_patches
 from mdnkernels.native.peaks import topk_peaks
 
-__all__ = ["mixture_nll", "problem", "simd_level", "topk_peaks"]
+__all__ = ["gather_patches", "mixture_mode", "mixture_nll", "problem", "simd_level", "topk_peaks"]
