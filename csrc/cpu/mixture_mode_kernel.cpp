@@ -2,9 +2,10 @@
 //
 // Memory story. The choice reads the logits (and for "density" the scales) of a block and leaves one number a position;
 // then only the chosen component's loc and scale are read, moved as raw bits, and the modes are written past the
-// caches. In a planar map the cells of one vector, a cache line, mostly share their component: then the vector is
-// copied, and where they do not, each component that some lane chose is read and blended in. Where channels lie side
-// by side each position is one run over its component's channels. "mean" reads everything once.
+// caches. In a planar
+// map the cells of one vector, a cache line, mostly share their component: then the vector is copied, and where they do
+// not, each component that some lane chose is read and blended in. Where channels lie side by side each position is one
+// run over its component's channels. "mean" reads everything once.
 #include "mixture_mode.h"
 
 namespace mdn {
@@ -26,6 +27,11 @@ template <>
 struct ElementOf<double> {
   using Arithmetic = double;
   using Bits = uint64_t;
+};
+
+// A vector of elements some of whose lanes chose `component`.
+struct Blend {
+  int64_t vector, component;
 };
 
 template <class T>
@@ -59,17 +65,20 @@ struct Workspace {
     chosen_bits = take<Bits>(next, block);
     scale_bits = take<Bits>(next, (mean || !call.scale.data ? 0 : call.scales) * block);
     lowest = take<int64_t>(next, block);
-    highest = take<int64_t>(next, block);
+    blends = take<Blend>(next, block);
+    mixed = take<Bits>(next, block);
     bytes = next - static_cast<char*>(memory);
   }
 
   Rows<T> alpha;  // [M] softmax of the logits; for "mean", in the end, the shares
   Rows<T> score;  // [M] log alpha - sum log sigma, for "density"
   Rows<T> logits_in, loc_in, scale_in, loc_out, scale_out, weight;
-  Number* component;          // the chosen component
-  Bits* chosen_bits;          // the same in as many bits as an element has
-  Bits* scale_bits;           // [S] the chosen raw scales
-  int64_t *lowest, *highest;  // of the components chosen within each vector of elements
+  Number* component;  // the chosen component
+  Bits* chosen_bits;  // the same in as many bits as an element has
+  Bits* scale_bits;   // [S] the chosen raw scales
+  int64_t* lowest;    // the least component chosen within each vector of elements
+  Blend* blends;      // and all others chosen there; at most one a lane
+  Bits* mixed;        // one channel of the modes
   int64_t bytes;
 };
 
@@ -220,15 +229,7 @@ class Block {
 
   void pick() {
     for (int i = 0; i < count_; ++i) work_.chosen_bits[i] = static_cast<Bits>(work_.component[i]);
-    for (int begin = 0; begin + wide <= count_; begin += wide) {
-      int64_t low = work_.component[begin], high = low;
-      for (int i = begin + 1; i < begin + wide; ++i) {
-        low = work_.component[i] < low ? work_.component[i] : low;
-        high = work_.component[i] > high ? work_.component[i] : high;
-      }
-      work_.lowest[begin / wide] = low;
-      work_.highest[begin / wide] = high;
-    }
+    list_blends();
     const View& out = call_.mode_loc;
     pick_channels(call_.loc, call_.dims,
                   {static_cast<Bits*>(out.data), out.batch_stride, out.channel_stride, out.point_stride, false});
@@ -245,6 +246,27 @@ class Block {
       }
     }
     write_rows<T>(call_.mode_scale, positions_, call_.scales, sigma, work_.scale_out);
+  }
+
+  // Which components each whole vector holds: found once, so that the passes over its channels need not ask.
+  void list_blends() {
+    blend_count_ = 0;
+    for (int v = 0; v < count_ / wide; ++v) {
+      const auto* component = work_.component + v * wide;
+      int64_t low = component[0], high = low;
+      for (int i = 1; i < wide; ++i) {
+        low = component[i] < low ? component[i] : low;
+        high = component[i] > high ? component[i] : high;
+      }
+      work_.lowest[v] = low;
+      for (int64_t m = low + 1; m <= high; ++m) {
+        if (any<Bits>(lanes_that_chose(m, v))) work_.blends[blend_count_++] = {v, m};
+      }
+    }
+  }
+
+  MDN_INLINE Mask<Bits> lanes_that_chose(int64_t m, int64_t v) const {
+    return load(work_.chosen_bits + v * wide) == static_cast<Bits>(m) + Vector<Bits>{};
   }
 
   // The chosen component's `channels` channels of `from`.
@@ -264,25 +286,21 @@ class Block {
     }
   }
 
-  // One channel: `row` is component 0's, `stride` leads to the next component's.
+  // One channel: `row` is component 0's, `stride` leads to the next component's. No branch depends on the choice: who
+  // chose what changes from line to line, and is not foreseeable. The row is put together in the first-level cache and
+  // then written past it.
   void pick_vectors(const Bits* row, int64_t stride, int vectors, Bits* to) {
-    const bool past_cache = aligned(to) && to != work_.scale_bits;
-    for (int v = 0; v < vectors; ++v, row += wide, to += wide) {
-      const int64_t low = work_.lowest[v], high = work_.highest[v];
-      Vector<Bits> value = load(row + low * stride);
-      if (low != high) {
-        const Vector<Bits> chosen = load(work_.chosen_bits + v * wide);
-        for (int64_t m = low + 1; m <= high; ++m) {
-          const Mask<Bits> mask = chosen == static_cast<Bits>(m) + Vector<Bits>{};
-          if (any<Bits>(mask)) value = mask ? load(row + m * stride) : value;
-        }
-      }
-      if (past_cache) {
-        store_past_cache(to, value);
-      } else {
-        store(to, value);
-      }
+    Bits* mixed = aligned(to) ? work_.mixed : to;
+    for (int v = 0; v < vectors; ++v) {
+      store(mixed + v * wide, load(row + work_.lowest[v] * stride + v * wide));
     }
+    for (int b = 0; b < blend_count_; ++b) {
+      const auto [v, m] = work_.blends[b];
+      const Vector<Bits> other = load(row + m * stride + v * wide), value = load(mixed + v * wide);
+      store(mixed + v * wide, lanes_that_chose(m, v) ? other : value);
+    }
+    if (mixed == to) return;
+    for (int v = 0; v < vectors; ++v) store_past_cache(to + v * wide, load(mixed + v * wide));
   }
 
   // Positions from `begin` on, one by one.
@@ -353,7 +371,7 @@ class Block {
   Positions positions_;
   int64_t batch_[largest_mode_block], point_[largest_mode_block];
   int64_t first_;
-  int count_, padded_;
+  int count_, padded_, blend_count_ = 0;
 };
 
 template <class Visit>
