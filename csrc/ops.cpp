@@ -27,6 +27,15 @@ STABLE_TORCH_LIBRARY(mdnkernels, m) {
       "heatmap_focal_loss(Tensor logits, Tensor target, float alpha, float beta, bool logits_gradient) -> (Tensor "
       "loss, Tensor grad_logits)");
   m.def("splat_gaussians(Tensor center, Tensor radius, Tensor label, int num_labels, int height, int width) -> Tensor");
+  // All tensors (B, K, P), component and weight (B, P); without a scale the second result is empty.
+  m.def(
+      "mixture_mode(Tensor logits, Tensor loc, Tensor? scale, Tensor? index, str select, int[]? components, str "
+      "scale_activation, float min_scale) -> (Tensor loc, Tensor scale, Tensor component, Tensor weight)");
+  m.def("gather_patches(Tensor feature, Tensor index, int kernel_size) -> Tensor");
+  // The gradient of a feature of these sizes and strides, which are those of a dense tensor.
+  m.def(
+      "gather_patches_backward(Tensor grad_patches, Tensor index, SymInt[] size, SymInt[] stride, int kernel_size) -> "
+      "Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CompositeExplicitAutograd, m) {

@@ -22,9 +22,9 @@ BACKENDS = ("native", "triton", "eager")
 # The one table of implementations. Each function takes the checked arguments of its op, positionally and in one form.
 TABLE: dict[str, dict[str, Callable[..., Any]]] = {
     "mixture_nll": {"native": native.mixture_nll, "eager": eager.mixture_nll},
-    "mixture_mode": {"eager": eager.mixture_mode},
+    "mixture_mode": {"native": native.mixture_mode, "eager": eager.mixture_mode},
     "topk_peaks": {"native": native.topk_peaks, "eager": eager.topk_peaks},
-    "gather_patches": {"eager": eager.gather_patches},
+    "gather_patches": {"native": native.gather_patches, "eager": eager.gather_patches},
     "heatmap_focal_loss": {"native": native.heatmap_focal_loss, "eager": eager.heatmap_focal_loss},
     "splat_gaussians": {"native": native.splat_gaussians, "eager": eager.splat_gaussians},
 }

@@ -19,14 +19,6 @@ Family family_of(const std::string& name) {
   return Family::laplace;
 }
 
-ScaleActivation activation_of(const std::string& name) {
-  if (name == "elu") return ScaleActivation::elu;
-  if (name == "softplus") return ScaleActivation::softplus;
-  if (name == "exp") return ScaleActivation::exp;
-  STD_TORCH_CHECK(name == "identity", "mdnkernels::mixture_nll: unknown scale_activation ", name);
-  return ScaleActivation::identity;
-}
-
 // As many positions as keep the scratch of one block within half of a common second-level cache.
 int block_positions(const MixtureCall& call) {
   const int64_t element = call.double_precision ? 8 : 4;

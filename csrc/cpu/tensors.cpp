@@ -5,6 +5,7 @@
 #include <unistd.h>
 #endif
 
+#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -27,6 +28,14 @@ const Tensor& on_huge_pages(const Tensor& tensor) {
 }
 
 }  // namespace
+
+ScaleActivation activation_of(const std::string& name) {
+  if (name == "elu") return ScaleActivation::elu;
+  if (name == "softplus") return ScaleActivation::softplus;
+  if (name == "exp") return ScaleActivation::exp;
+  STD_TORCH_CHECK(name == "identity", "mdnkernels: unknown scale_activation ", name);
+  return ScaleActivation::identity;
+}
 
 DType dtype_of(const Tensor& tensor) {
   using torch::headeronly::ScalarType;
@@ -91,6 +100,14 @@ Tensor fresh_zeros(const Tensor& like, const std::vector<int64_t>& sizes, torch:
   const Tensor tensor = fresh(like, sizes, dtype);
   if (!zero_untouched(tensor)) torch::stable::zero_(const_cast<Tensor&>(tensor));
   return tensor;
+}
+
+Tensor fresh_strided(const Tensor& like, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides) {
+  using torch::stable::detail::from;
+  std::array<StableIValue, 7> stack{from(like),         from(sizes),        from(strides),     from(std::nullopt),
+                                    from(std::nullopt), from(std::nullopt), from(std::nullopt)};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::new_empty_strided", "", stack.data(), TORCH_ABI_VERSION));
+  return on_huge_pages(torch::stable::detail::to<Tensor>(stack[0]));
 }
 
 ThreadScratch::ThreadScratch(int64_t bytes) : memory_(std::aligned_alloc(64, (bytes + 63) / 64 * 64)) {

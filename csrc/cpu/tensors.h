@@ -1,4 +1,4 @@
-// Between torch's stable tensors and the kernels: views, fresh outputs, and scratch memory for the threads.
+// Between torch's stable tensors and the kernels: options, views, fresh outputs, and scratch memory for the threads.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -10,12 +10,16 @@
 #include <string>
 #include <vector>
 
+#include "../math/mixture.h"
 #include "elements.h"
 
 namespace mdn {
 
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
+
+// The option of that name.
+ScaleActivation activation_of(const std::string& name);
 
 DType dtype_of(const Tensor& tensor);
 
@@ -27,6 +31,8 @@ View view_of(const Tensor& tensor, bool gathered = false);
 Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, torch::headeronly::ScalarType dtype);
 // The same of the sizes, strides and dtype of `like`.
 Tensor fresh_like(const Tensor& like);
+// The same of the dtype of `like`; sizes and strides must be those of a dense tensor.
+Tensor fresh_strided(const Tensor& like, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides);
 
 // Makes a fresh, dense tensor zero without touching its memory, where the system can: pages that nobody has touched yet
 // arrive zeroed when somebody does. False where it cannot (small, already resident, or not private memory); the tensor

@@ -40,6 +40,23 @@ struct SimdTraits<double> {
   typedef int64_t Mask __attribute__((vector_size(MDN_VECTOR_BYTES)));
 };
 
+// Elements as raw bits, to be moved and chosen among.
+template <>
+struct SimdTraits<uint16_t> {
+  typedef uint16_t Vector __attribute__((vector_size(MDN_VECTOR_BYTES)));
+  typedef int16_t Mask __attribute__((vector_size(MDN_VECTOR_BYTES)));
+};
+template <>
+struct SimdTraits<uint32_t> {
+  typedef uint32_t Vector __attribute__((vector_size(MDN_VECTOR_BYTES)));
+  typedef int32_t Mask __attribute__((vector_size(MDN_VECTOR_BYTES)));
+};
+template <>
+struct SimdTraits<uint64_t> {
+  typedef uint64_t Vector __attribute__((vector_size(MDN_VECTOR_BYTES)));
+  typedef int64_t Mask __attribute__((vector_size(MDN_VECTOR_BYTES)));
+};
+
 template <class T>
 using Vector = typename SimdTraits<T>::Vector;
 template <class T>

@@ -19,7 +19,7 @@ def gather_patches(feature: Tensor, index: Tensor, kernel_size: int) -> Tensor:
     cell = (row.unsqueeze(-1) * width + column.unsqueeze(-2)).flatten(1)
     cell = torch.where(inside, cell, 0)
     if feature.numel() == 0:
-        return feature.new_zeros(batch, points, channels * kernel_size**2)
+        return feature.sum().expand(batch, points, channels * kernel_size**2).contiguous()  # zeros, differentiable
     patch = feature.flatten(2).gather(2, cell.unsqueeze(1).expand(-1, channels, -1))  # (B, C, N * k * k)
     patch = torch.where(inside.unsqueeze(1), patch, 0.0)
     return patch.view(batch, channels, points, kernel_size**2).transpose(1, 2).flatten(2)

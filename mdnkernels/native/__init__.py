@@ -6,7 +6,18 @@ The functions trust their inputs, as those of `mdnkernels.eager` do, and can be 
 from mdnkernels.native.focal import heatmap_focal_loss
 from mdnkernels.native.library import problem, simd_level
 from mdnkernels.native.mixture import mixture_nll
+from mdnkernels.native.mode import mixture_mode
+from mdnkernels.native.patches import gather_patches
 from mdnkernels.native.peaks import topk_peaks
 from mdnkernels.native.splat import splat_gaussians
 
-__all__ = ["heatmap_focal_loss", "mixture_nll", "problem", "simd_level", "splat_gaussians", "topk_peaks"]
+__all__ = [
+    "gather_patches",
+    "heatmap_focal_loss",
+    "mixture_mode",
+    "mixture_nll",
+    "problem",
+    "simd_level",
+    "splat_gaussians",
+    "topk_peaks",
+]

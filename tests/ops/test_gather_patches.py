@@ -1,15 +1,45 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional
 
+import mdnkernels
 from mdnkernels import gather_patches
+
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+LAYOUTS = ["contiguous", "channels_last", "sliced", "transposed", "expanded"]
+
+
+@pytest.fixture(params=["native", "eager"])
+def backend(request):
+    """Every test that asks for it runs on both backends."""
+    with mdnkernels.use_backend(request.param):
+        yield request.param
+
+
+def laid_out(value, layout):
+    """`value` in other memory: the same numbers, but for "expanded", whose rows are the first."""
+    if layout == "channels_last":
+        return value.contiguous(memory_format=torch.channels_last)
+    if layout == "sliced":
+        return functional.pad(value, (1, 2, 3, 0))[:, :, 3:, 1:-2]
+    if layout == "transposed":
+        return value.transpose(1, 3).contiguous().transpose(1, 3)
+    if layout == "expanded":
+        return value[:, :, :1].expand_as(value)
+    return value
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_a_linear_layer_on_patches_is_the_convolution_at_those_cells(kernel_size, channels_last):
+def test_a_linear_layer_on_patches_is_the_convolution_at_those_cells(backend, kernel_size, channels_last):
     feature = torch.randn(2, 4, 6, 5, dtype=torch.float64)
     if channels_last:
         feature = feature.contiguous(memory_format=torch.channels_last)
@@ -22,14 +52,14 @@ def test_a_linear_layer_on_patches_is_the_convolution_at_those_cells(kernel_size
     torch.testing.assert_close(sparse, dense, rtol=1e-12, atol=1e-12)
 
 
-def test_padding_gives_zeros_and_takes_no_gradient():
+def test_padding_gives_zeros_and_takes_no_gradient(backend):
     feature = torch.randn(1, 2, 3, 3, requires_grad=True)
     patches = gather_patches(feature, torch.tensor([[-1, -1]]))
     assert (patches == 0).all()
     assert (torch.autograd.grad(patches.sum(), feature)[0] == 0).all()
 
 
-def test_overlapping_windows_add_their_gradients():
+def test_overlapping_windows_add_their_gradients(backend):
     feature = torch.randn(1, 1, 3, 3, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(gather_patches(feature, torch.tensor([[4, 4, 0]])).sum(), feature)
     assert gradient[0, 0].tolist() == [[3, 3, 2], [3, 3, 2], [2, 2, 2]]
@@ -37,16 +67,127 @@ def test_overlapping_windows_add_their_gradients():
 
 @pytest.mark.parametrize("shape", [(0, 2, 3, 3), (1, 0, 3, 3), (2, 3, 1, 1)])
 @pytest.mark.parametrize("points", [0, 2])
-def test_empty_and_tiny_inputs(shape, points):
+def test_empty_and_tiny_inputs(backend, shape, points):
     index = torch.zeros(shape[0], points, dtype=torch.int64)
     assert gather_patches(torch.randn(*shape), index).shape == (shape[0], points, shape[1] * 9)
 
 
-def test_gradcheck():
-    feature = torch.randn(2, 2, 3, 4, dtype=torch.float64, requires_grad=True)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_gradcheck(backend, layout):
+    feature = laid_out(torch.randn(2, 2, 3, 4, dtype=torch.float64), layout).requires_grad_()
     index = torch.tensor([[0, 11, -1, 5], [5, 5, 6, 3]])
     assert torch.autograd.gradcheck(lambda value: gather_patches(value, index), feature)
     assert torch.autograd.gradgradcheck(lambda value: gather_patches(value, index), feature)
+
+
+def patches_and_gradient(backend, feature, index, kernel_size, grad):
+    feature = feature.detach().requires_grad_()
+    with mdnkernels.use_backend(backend):
+        patches = gather_patches(feature, index, kernel_size)
+    return patches, torch.autograd.grad(patches, feature, grad)[0]
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    shape=st.tuples(st.integers(0, 3), st.integers(0, 150), st.integers(1, 9), st.integers(1, 9)),
+    points=st.integers(0, 40),
+    kernel_size=st.sampled_from([1, 3, 5, 7, 11]),
+    dtype=st.sampled_from(DTYPES),
+    layout=st.sampled_from(LAYOUTS),
+    seed=st.integers(0, 2**31),
+)
+def test_native_moves_the_very_bits_and_sums_gradients_in_at_least_float32(
+    shape, points, kernel_size, dtype, layout, seed
+):
+    generator = torch.Generator().manual_seed(seed)
+    feature = laid_out(torch.randn(shape, generator=generator).to(dtype), layout)
+    index = torch.randint(-1, shape[2] * shape[3], (shape[0], points), generator=generator)
+    grad = torch.randn(shape[0], points, shape[1] * kernel_size**2, generator=generator).to(dtype)
+    patches, gradient = patches_and_gradient("native", feature, index, kernel_size, grad)
+    exact, sums = patches_and_gradient("eager", feature.double(), index, kernel_size, grad.double())
+    assert patches.dtype == gradient.dtype == dtype
+    assert torch.equal(patches.double(), exact)
+    # One rounding to half precision at the end, however many windows overlap; terms are of size 1, up to 40 of them.
+    step = torch.finfo(dtype).eps
+    torch.testing.assert_close(gradient.double(), sums, rtol=step, atol=40 * min(step, 2e-6))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "transposed"])
+def test_the_gradient_has_the_strides_of_the_feature(layout):
+    feature = laid_out(torch.randn(2, 3, 4, 5), layout)
+    index = torch.tensor([[0, 3], [19, -1]])
+    _, gradient = patches_and_gradient("native", feature, index, 3, torch.ones(2, 2, 27))
+    assert gradient.stride() == feature.stride()
+
+
+def test_a_gradient_of_any_strides_is_taken(backend):
+    feature, index = torch.randn(2, 3, 4, 5), torch.tensor([[0, 3], [19, 7]])
+    grad = torch.randn(27, 2, 2).permute(2, 1, 0)
+    (_, given), (_, copied) = (
+        patches_and_gradient(backend, feature, index, 3, value) for value in (grad, grad.contiguous())
+    )
+    assert torch.equal(given, copied)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_same_bits_for_any_number_of_threads(layout):
+    feature = laid_out(torch.randn(3, 100, 9, 9), layout)
+    index, grad = torch.randint(-1, 81, (3, 70)), torch.randn(3, 70, 900)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            results.append(patches_and_gradient("native", feature, index, 3, grad))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_native_ops_pass_opcheck(layout, dtype):
+    feature = laid_out(torch.randn(2, 3, 4, 5, dtype=dtype), layout).detach()
+    index, grad = torch.tensor([[0, 3, -1], [19, 7, 7]]), torch.randn(2, 3, 27, dtype=dtype, requires_grad=True)
+    torch.library.opcheck(torch.ops.mdnkernels.gather_patches.default, (feature.requires_grad_(), index, 3))
+    stride = torch.empty_like(feature).stride()
+    torch.library.opcheck(torch.ops.mdnkernels.gather_patches_backward.default, (grad, index, feature.shape, stride, 3))
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles_as_one_graph_with_its_gradient(backend, dynamic):
+    torch.compiler.reset()
+    feature, index = torch.randn(2, 3, 4, 5, requires_grad=True), torch.tensor([[0, 3, -1], [19, 7, 7]])
+    compiled = torch.compile(gather_patches, fullgraph=True, dynamic=dynamic)
+    results = []
+    for function in (compiled, gather_patches):
+        patches = function(feature, index)
+        results.append([patches, *torch.autograd.grad(patches.square().sum(), feature)])
+    for a, e in zip(*results, strict=True):
+        torch.testing.assert_close(a, e)
+
+
+@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512", "neon"])
+def test_every_simd_level_of_this_machine_agrees_with_eager(level):
+    script = """
+import torch
+from mdnkernels import native
+from tests.ops.test_gather_patches import laid_out, patches_and_gradient
+print("level", native.simd_level())
+for layout in ("contiguous", "channels_last"):
+    feature = laid_out(torch.randn(2, 70, 9, 9), layout)
+    index, grad = torch.randint(-1, 81, (2, 30)), torch.randn(2, 30, 630)
+    native_results, eager_results = (patches_and_gradient(b, feature, index, 3, grad) for b in ("native", "eager"))
+    for a, e in zip(native_results, eager_results, strict=True):
+        torch.testing.assert_close(a, e)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "MDNKERNELS_SIMD": level}, capture_output=True, text=True
+    )
+    if "must be one of the levels that this machine has" in done.stderr:
+        pytest.skip(f"this machine has no {level}")
+    assert done.returncode == 0, done.stderr
+    assert f"level {level}" in done.stdout
 
 
 @pytest.mark.parametrize(

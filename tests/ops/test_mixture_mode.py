@@ -1,12 +1,29 @@
 from __future__ import annotations
 
+import math
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import mdnkernels
 from mdnkernels import mixture_mode
 from mdnkernels.eager.mixture import activate_scale
+from tests.ops.cases import ACTIVATIONS
 
 M, C, S = 4, 6, 2
+SELECTIONS = ["weight", "density", "mean"]
+
+
+@pytest.fixture(params=["native", "eager"])
+def backend(request):
+    """Every test that asks for it runs on both backends."""
+    with mdnkernels.use_backend(request.param):
+        yield request.param
 
 
 @pytest.fixture
@@ -31,9 +48,9 @@ def by_hand(mixture, b, y, x, select, components):
     return means[best], sigmas[best], best, alpha[best]
 
 
-@pytest.mark.parametrize("select", ["weight", "density", "mean"])
+@pytest.mark.parametrize("select", SELECTIONS)
 @pytest.mark.parametrize("components", [None, [2], [3, 1]])
-def test_mode_is_that_of_a_loop_over_components(mixture, select, components):
+def test_mode_is_that_of_a_loop_over_components(backend, mixture, select, components):
     mode = mixture_mode(*mixture, select=select, components=components)
     assert mode.loc.shape == (2, C, 5, 7)
     assert mode.scale.shape == (2, S, 5, 7)
@@ -48,8 +65,8 @@ def test_mode_is_that_of_a_loop_over_components(mixture, select, components):
                 torch.testing.assert_close(mode.weight[b, y, x], expected[3])
 
 
-@pytest.mark.parametrize("select", ["weight", "density", "mean"])
-def test_indexed_equals_dense_then_gather_and_padding_is_empty(mixture, select):
+@pytest.mark.parametrize("select", SELECTIONS)
+def test_indexed_equals_dense_then_gather_and_padding_is_empty(backend, mixture, select):
     index = torch.tensor([[0, 34, -1, 7], [7, 7, 8, -1]])
     dense, sparse = mixture_mode(*mixture, select=select), mixture_mode(*mixture, select=select, index=index)
     real = index >= 0
@@ -63,7 +80,7 @@ def test_indexed_equals_dense_then_gather_and_padding_is_empty(mixture, select):
     assert (sparse.loc.transpose(1, 2)[~real] == 0).all()
 
 
-def test_rows_and_points_give_what_maps_give(mixture):
+def test_rows_and_points_give_what_maps_give(backend, mixture):
     dense = mixture_mode(*mixture)
     points = mixture_mode(*(value.flatten(2) for value in mixture))
     rows = mixture_mode(*(value[:, :, 2, 3] for value in mixture))
@@ -72,23 +89,221 @@ def test_rows_and_points_give_what_maps_give(mixture):
     assert torch.equal(rows.component, dense.component[:, 2, 3])
 
 
-def test_without_scale_there_is_no_sigma(mixture):
+def test_without_scale_there_is_no_sigma(backend, mixture):
     mode = mixture_mode(*mixture[:2])
     assert mode.scale is None
     torch.testing.assert_close(mode.loc, mixture_mode(*mixture).loc)
 
 
-def test_equal_components_give_the_lowest():
+def test_equal_components_give_the_lowest(backend):
     mode = mixture_mode(torch.zeros(1, 3, 2), torch.arange(3.0).view(1, 3, 1).expand(1, 3, 2))
     assert (mode.component == 0).all()
 
 
-@pytest.mark.parametrize("select", ["weight", "density", "mean"])
-def test_gradcheck(mixture, select):
+@pytest.mark.parametrize("select", SELECTIONS)
+@pytest.mark.parametrize("index", [None, torch.tensor([[0, 3, 3, -1], [1, 1, -1, 2]])])
+@pytest.mark.parametrize("components", [None, [3, 1]])
+def test_gradcheck(backend, mixture, select, index, components):
     arguments = [value[:, :, :2, :2].clone().requires_grad_() for value in mixture]
+    options = {"select": select, "index": index, "components": components}
     assert torch.autograd.gradcheck(
-        lambda *values: [t for t in mixture_mode(*values, select=select) if t.is_floating_point()], arguments
+        lambda *values: [t for t in mixture_mode(*values, **options) if t.is_floating_point()], arguments
     )
+
+
+@pytest.mark.parametrize("select", SELECTIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("index", [None, torch.tensor([[0, 34, -1, 7], [7, 7, 8, -1]])])
+@pytest.mark.parametrize("result", ["loc", "scale", "weight"])
+def test_native_gradients_of_each_result_are_those_of_eager(mixture, select, activation, index, result):
+    arguments = [mixture[0], mixture[1], mixture[2].abs() + 0.1]
+    gradients = []
+    for backend in ("native", "eager"):
+        leaves = [value.clone().requires_grad_() for value in arguments]
+        with mdnkernels.use_backend(backend):
+            mode = mixture_mode(*leaves, select=select, scale_activation=activation, index=index)
+        value = getattr(mode, result)
+        (value * torch.linspace(0.5, 1.5, value.numel(), dtype=value.dtype).view_as(value)).sum().backward()
+        gradients.append([leaf.grad if leaf.grad is not None else torch.zeros_like(leaf) for leaf in leaves])
+    for native, eager in zip(*gradients, strict=True):
+        torch.testing.assert_close(native, eager, rtol=1e-11, atol=1e-13)
+
+
+def test_second_derivative_of_native_is_refused(mixture):
+    loc = mixture[1].requires_grad_()
+    with mdnkernels.use_backend("native"):
+        mode = mixture_mode(mixture[0], loc)
+    with pytest.raises(NotImplementedError, match="differentiable once"):
+        torch.autograd.grad(mode.loc.sum(), loc, create_graph=True)
+
+
+def laid_out(value, layout):
+    """`value` in other memory: the same numbers."""
+    if layout == "channels_last":
+        return value.contiguous(memory_format=torch.channels_last)
+    if layout == "sliced":
+        return torch.nn.functional.pad(value, (1, 2, 3, 0))[:, :, 3:, 1:-2]
+    if layout == "transposed":
+        return value.transpose(2, 3).contiguous().transpose(2, 3)
+    if layout == "expanded":
+        return value[:, :, :1].expand_as(value)
+    return value
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    batch=st.integers(0, 3),
+    count=st.integers(1, 5),
+    scales=st.integers(1, 3),
+    repeats=st.integers(1, 3),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 300)),
+    select=st.sampled_from(SELECTIONS),
+    activation=st.sampled_from(ACTIVATIONS),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]),
+    layout=st.sampled_from(["contiguous", "channels_last", "sliced", "transposed", "expanded"]),
+    points=st.one_of(st.none(), st.integers(0, 150)),
+    restricted=st.booleans(),
+    levels=st.sampled_from([2, 1000]),
+    special=st.sampled_from([None, math.nan, math.inf, -math.inf]),
+    seed=st.integers(0, 2**31),
+)
+def test_native_gives_what_eager_gives(
+    batch, count, scales, repeats, size, select, activation, dtype, layout, points, restricted, levels, special, seed
+):
+    """Few levels make equal scores, of which the first wins; special values are in the logits."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def values(channels):
+        return torch.randint(1, levels + 1, (batch, channels, *size), generator=generator) / levels
+
+    logits = 3 * values(count)
+    if special is not None:
+        logits[torch.rand(logits.shape, generator=generator) < 0.1] = special
+    tensors = [logits, values(count * scales * repeats) - 0.5, values(count * scales)]
+    tensors = [laid_out(value.to(dtype), layout) for value in tensors]
+    options = {"select": select, "scale_activation": activation}
+    if points is not None:
+        options["index"] = torch.randint(-1, size[0] * size[1], (batch, points), generator=generator)
+    if restricted:
+        options["components"] = torch.randperm(count, generator=generator)[: (count + 1) // 2].tolist()
+    modes = []
+    for backend in ("native", "eager"):
+        with mdnkernels.use_backend(backend):
+            modes.append(mixture_mode(*tensors, **options))
+    native, eager = modes
+    # Rounding may part scores that are equal to within it; where it did, both chose one of the best.
+    same = native.component == eager.component
+    if select == "weight" or levels == 2:
+        assert same.all()
+    assert (~same).sum() <= 0.01 * same.numel() + 1
+    step = torch.finfo(dtype).eps if dtype.itemsize == 2 else 0
+    tolerance = {"rtol": max(2e-6 if dtype != torch.float64 else 1e-13, step), "atol": max(1e-6, step)}
+    for a, e in zip(native, eager, strict=True):
+        assert a.shape == e.shape
+        assert a.dtype == e.dtype
+        where = same if a.ndim == same.ndim else same.unsqueeze(1).expand_as(a)
+        torch.testing.assert_close(a[where], e[where], equal_nan=True, **tolerance)
+
+
+@pytest.mark.parametrize("components", [None, [1, 2]])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_first_nan_score_is_the_largest(backend, components, dtype):
+    logits = torch.randn(1, 3, 64).to(dtype)
+    loc = torch.arange(3.0, dtype=dtype).view(1, 3, 1).expand(1, 3, 64)
+    scale = torch.ones(1, 3, 64, dtype=dtype)
+    scale[:, 1] = math.nan
+    mode = mixture_mode(logits, loc, scale, select="density", components=components)
+    assert (mode.component == 1).all()
+    logits[:, 2] = math.nan  # then every alpha is NaN
+    mode = mixture_mode(logits, loc, components=components)
+    assert (mode.component == (0 if components is None else 1)).all()
+    assert mode.weight.isnan().all()
+
+
+def test_an_index_of_padding_alone_needs_no_positions_at_all():
+    with mdnkernels.use_backend("native"):
+        mode = mixture_mode(torch.zeros(2, 3, 0), torch.zeros(2, 6, 0), index=torch.full((2, 4), -1))
+    assert (mode.component == -1).all()
+    assert (mode.loc == 0).all()
+
+
+def test_modes_of_channels_last_maps_are_channels_last():
+    maps = [torch.randn(2, k * 3, 5, 7).contiguous(memory_format=torch.channels_last) for k in (1, 4, 2)]
+    with mdnkernels.use_backend("native"):
+        mode = mixture_mode(*maps)
+    assert mode.loc.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_same_bits_for_any_number_of_threads():
+    maps = [torch.randn(3, k * 3, 61, 67) for k in (1, 4, 2)]
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            with mdnkernels.use_backend("native"):
+                results.append([value for select in SELECTIONS for value in mixture_mode(*maps, select=select)])
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512", "neon"])
+def test_every_simd_level_of_this_machine_agrees_with_eager(level):
+    script = """
+import torch
+import mdnkernels
+from mdnkernels import mixture_mode, native
+print("level", native.simd_level())
+for dtype in (torch.float32, torch.float64, torch.bfloat16):
+    maps = [torch.randn(2, k * 3, 37, 41).to(dtype) for k in (1, 4, 2)]
+    for select in ("weight", "density", "mean"):
+        with mdnkernels.use_backend("eager"):
+            expected = mixture_mode(*maps, select=select)
+        for a, e in zip(mixture_mode(*maps, select=select), expected, strict=True):
+            torch.testing.assert_close(a, e)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "MDNKERNELS_SIMD": level}, capture_output=True, text=True
+    )
+    if "must be one of the levels that this machine has" in done.stderr:
+        pytest.skip(f"this machine has no {level}")
+    assert done.returncode == 0, done.stderr
+    assert f"level {level}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("select", "index", "channels_last", "with_scale"),
+    [
+        ("weight", None, False, False),
+        ("density", None, True, True),
+        ("mean", torch.tensor([[0, 34, -1], [7, 7, 8]]), False, True),
+    ],
+)
+def test_native_op_passes_opcheck(mixture, select, index, channels_last, with_scale):
+    points = [value.flatten(2) for value in mixture]
+    if channels_last:
+        points = [value.transpose(1, 2).contiguous().transpose(1, 2) for value in points]
+    logits, loc, scale = (value.requires_grad_() for value in points)
+    torch.library.opcheck(
+        torch.ops.mdnkernels.mixture_mode.default,
+        (logits, loc, scale if with_scale else None, index, select, [3, 1], "elu", 1.0),
+    )
+
+
+@pytest.mark.parametrize("select", ["weight", "mean"])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compiles_as_one_graph_with_its_gradient(backend, mixture, select, dynamic):
+    torch.compiler.reset()
+    arguments = [value.requires_grad_() for value in mixture]
+    compiled = torch.compile(lambda *values: mixture_mode(*values, select=select), fullgraph=True, dynamic=dynamic)
+    results = []
+    for function in (compiled, lambda *values: mixture_mode(*values, select=select)):
+        mode = function(*arguments)
+        gradients = torch.autograd.grad(mode.loc.sum() + mode.scale.sum() + mode.weight.sum(), arguments)
+        results.append([*mode, *gradients])
+    for a, e in zip(*results, strict=True):
+        torch.testing.assert_close(a, e)
 
 
 @pytest.mark.parametrize(
