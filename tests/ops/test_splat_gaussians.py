@@ -91,7 +91,7 @@ def test_native_agrees_with_eager_to_rounding(batch, count, labels, size, larges
     objects = random_objects(batch, count, labels, size, largest_radius, seed)
     actual, expected = (splat_gaussians(*objects, labels, size, backend=backend) for backend in BACKENDS)
     assert torch.equal(actual == 0, expected == 0)
-    torch.testing.assert_close(actual, expected, rtol=2 * torch.finfo(torch.float32).eps, atol=0)
+    torch.testing.assert_close(actual, expected, rtol=1e-6, atol=0)  # exponents reach 9 and are rounded first
     for center, label, heatmap in zip(objects[0], objects[2], actual, strict=True):
         real = label >= 0
         assert (heatmap[label[real], center[real, 1], center[real, 0]] == 1).all()
