@@ -142,7 +142,7 @@ def test_forward_and_backward(benchmark, shape, peer):
     benchmark.group = f"mixture_nll, {shape}, forward + backward, float32"
     run = PEERS[peer](Inputs(SHAPES[shape]))
     run()
-    benchmark.pedantic(run, rounds=7, warmup_rounds=2)
+    benchmark.pedantic(run, rounds=11, warmup_rounds=10)  # a virtual machine's first touches of memory are slow
 
 
 def test_native_is_at_least_four_times_as_fast_as_compiled_eager(benchmark):
@@ -150,12 +150,12 @@ def test_native_is_at_least_four_times_as_fast_as_compiled_eager(benchmark):
     inputs = Inputs(POSE)
     contestants = {"native": native(inputs), "compiled": compiled(inputs)}
     times: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(12):
+    for _ in range(20):
         for name, run in contestants.items():
             begin = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - begin)
-    medians = {name: statistics.median(values[3:]) for name, values in times.items()}
+    medians = {name: statistics.median(values[8:]) for name, values in times.items()}
     benchmark.extra_info.update(medians)
     benchmark.group = "mixture_nll, pose: the ratio that is asked for"
     benchmark.pedantic(contestants["native"], rounds=3)
