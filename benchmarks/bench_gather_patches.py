@@ -8,8 +8,6 @@ touched; backward it fills the gradient with zeros.
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 
 import pytest
@@ -18,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import mdnkernels
+from benchmarks.alternating import alternating_medians
 
 BATCH, CHANNELS, SIDE, OBJECTS, K = 8, 256, 128, 32, 3
 
@@ -99,13 +98,7 @@ def test_native_is_no_slower_than_compiled_eager(benchmark, backward):
     """Alternating the two, so that a busy moment of the machine meets both."""
     inputs = Inputs(channels_last=False)
     contestants = {name: PEERS[name](inputs, backward) for name in ("native", "torch.compile(eager)")}
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(15):
-        for name, run in contestants.items():
-            begin = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - begin)
-    medians = {name: statistics.median(values[3:]) for name, values in times.items()}
+    medians = alternating_medians(contestants, rounds=15, warmup=3)
     benchmark.extra_info.update(medians)
     benchmark.group = f"gather_patches, {'forward + backward' if backward else 'forward'}: the ratio that is asked for"
     benchmark.pedantic(contestants["native"], rounds=3)

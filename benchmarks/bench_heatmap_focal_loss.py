@@ -6,8 +6,6 @@ write. Every peer makes its gradient anew, as a training step does.
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +13,7 @@ import torch
 from torch import Tensor
 
 import mdnkernels
+from benchmarks.alternating import alternating_medians
 
 SHAPE = (8, 80, 128, 128)
 LAYOUTS = {"planar": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -98,13 +97,7 @@ def test_native_is_at_least_three_times_as_fast_as_compiled_eager(benchmark):
     """Alternating them, so that a busy moment of the machine meets all."""
     inputs = Inputs(torch.float32, torch.contiguous_format)
     contestants = {"native": native(inputs), "compiled": compiled(inputs), "floor": floor(inputs)}
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(12):
-        for name, run in contestants.items():
-            begin = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - begin)
-    medians = {name: statistics.median(values[3:]) for name, values in times.items()}
+    medians = alternating_medians(contestants, rounds=12, warmup=3)
     benchmark.extra_info.update(medians)
     benchmark.group = "heatmap_focal_loss: the ratios that are asked for"
     benchmark.pedantic(contestants["native"], rounds=3)

@@ -11,8 +11,6 @@ component. The floor's bytes stay in a third-level cache of 32 MB from one round
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 
 import pytest
@@ -21,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 import mdnkernels
+from benchmarks.alternating import alternating_medians
 
 BATCH, COMPONENTS, DIMS, SCALES, SIDE = 8, 3, 34, 2, 128
 CELL = 16  # over how many cells smooth logits change
@@ -98,13 +97,7 @@ def test_native_beside_its_floor_and_compiled_eager(benchmark):
     """Alternating them, so that a busy moment of the machine meets all."""
     inputs = Inputs("smooth")
     contestants = {name: PEERS[name](inputs) for name in ("native", "torch.compile(eager)", "floor (copy)")}
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(30):
-        for name, run in contestants.items():
-            begin = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - begin)
-    medians = {name: statistics.median(values[5:]) for name, values in times.items()}
+    medians = alternating_medians(contestants, rounds=30, warmup=5)
     benchmark.extra_info.update(medians)
     benchmark.group = "mixture_mode, pose: the ratios that are asked for"
     benchmark.pedantic(contestants["native"], rounds=3)

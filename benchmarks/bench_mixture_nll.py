@@ -6,8 +6,6 @@ many bytes as the op must read and write. Every peer makes its gradients anew, a
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor, distributions
 
 import mdnkernels
+from benchmarks.alternating import alternating_medians
 
 
 @dataclass(frozen=True)
@@ -149,13 +148,7 @@ def test_native_is_at_least_four_times_as_fast_as_compiled_eager(benchmark):
     """On the pose shape, alternating the two so that a busy moment of the machine meets both."""
     inputs = Inputs(POSE)
     contestants = {"native": native(inputs), "compiled": compiled(inputs)}
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(20):
-        for name, run in contestants.items():
-            begin = time.perf_counter()
-            run()
-            times[name].append(time.perf_counter() - begin)
-    medians = {name: statistics.median(values[8:]) for name, values in times.items()}
+    medians = alternating_medians(contestants, rounds=20, warmup=8)
     benchmark.extra_info.update(medians)
     benchmark.group = "mixture_nll, pose: the ratio that is asked for"
     benchmark.pedantic(contestants["native"], rounds=3)

@@ -62,10 +62,10 @@ def decode_detections(
                 f"a map has the shape {tuple(values.shape)}, which does not go with {tuple(heatmap.shape)}"
             )
     peaks = find_peaks(heatmap, k, logits=logits)
-    at_peaks = [_read_cells(values, peaks.index) for values in maps]
+    at_peaks = [read_cells(values, peaks.index) for values in maps]
     return decode_peaks(
         peaks,
-        _read_cells(offset, peaks.index),
+        read_cells(offset, peaks.index),
         Mixture(*at_peaks) if isinstance(size, Mixture) else at_peaks[0],
         map_width=heatmap.shape[3],
         stride=stride,
@@ -127,8 +127,8 @@ def decode_peaks(
     )
 
 
-def _read_cells(values: Tensor, index: Tensor) -> Tensor:
-    """(B, C, h, w) at flat cells (B, k) to (B, C, k); padding reads the first cell, and is masked by `decode_peaks`."""
+def read_cells(values: Tensor, index: Tensor) -> Tensor:
+    """(B, C, h, w) at flat cells (B, k) to (B, C, k); padding reads the first cell, and the caller masks it."""
     cells = index.clamp(min=0)[:, None].expand(-1, values.shape[1], -1)
     return values.flatten(2).gather(2, cells)
 

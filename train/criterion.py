@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from mdnkernels import heatmap_focal_loss, mixture_nll
-from models.decode import MIN_SCALE, SCALE_ACTIVATION
+from mdnkernels.eager.mixture import activate_scale
+from models.decode import MIN_SCALE, SCALE_ACTIVATION, read_cells
 from train.config import OptimizerConfig
 from train.targets import DetectionTargets
 
@@ -71,9 +72,7 @@ def criterion_of(components: int, config: OptimizerConfig) -> DetectionCriterion
 
 def _at(values: Tensor, index: Tensor) -> Tensor:
     """(B, C, N): a sparse output as it is, a dense (B, C, h, w) one at the flat cells; padding reads cell 0."""
-    if values.ndim == 3:
-        return values
-    return values.flatten(2).gather(2, index.clamp(min=0)[:, None].expand(-1, values.shape[1], -1))
+    return values if values.ndim == 3 else read_cells(values, index)
 
 
 def _l1(values: Tensor, target: Tensor, index: Tensor, observed: Tensor) -> Tensor:
@@ -95,7 +94,7 @@ def mixture_statistics(output: Mapping[str, Tensor], index: Tensor) -> dict[str,
     count = observed.sum()
     log_alpha = _at(output["logits"], index).float().log_softmax(1)
     components = log_alpha.shape[1]
-    sigma = nn.functional.elu(_at(output["scale"], index).float()) + 1 + MIN_SCALE
+    sigma = activate_scale(_at(output["scale"], index).float(), SCALE_ACTIVATION, MIN_SCALE)
     entropy = -(log_alpha.exp() * log_alpha * observed).sum() / count / math.log(max(components, 2))
     alpha = (log_alpha.exp() * observed).sum((0, 2)) / count
     sigma = (sigma.unflatten(1, (components, -1)).mean(2) * observed).sum((0, 2)) / count

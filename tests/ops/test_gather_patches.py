@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +8,7 @@ from torch.nn import functional
 
 import mdnkernels
 from mdnkernels import gather_patches
+from tests.ops.simd import run_at_level
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 LAYOUTS = ["contiguous", "channels_last", "sliced", "transposed", "expanded"]
@@ -181,13 +178,7 @@ for layout in ("contiguous", "channels_last"):
     for a, e in zip(native_results, eager_results, strict=True):
         torch.testing.assert_close(a, e)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, "MDNKERNELS_SIMD": level}, capture_output=True, text=True
-    )
-    if "must be one of the levels that this machine has" in done.stderr:
-        pytest.skip(f"this machine has no {level}")
-    assert done.returncode == 0, done.stderr
-    assert f"level {level}" in done.stdout
+    assert f"level {level}" in run_at_level(script, level)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 
 import mpmath
 import pytest
@@ -12,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdnkernels
+from tests.ops.simd import run_at_level
 
 BACKENDS = ["native", "eager"]
 LAYOUTS = {
@@ -194,12 +192,7 @@ for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
             tolerance = 1e-5 if a.dtype == torch.float32 else torch.finfo(a.dtype).eps * 100
             assert (a.double() - e).abs().max() <= min(tolerance, 1e-2) * e.abs().max(), (a, e)
 """
-    environment = {**os.environ, "MDNKERNELS_SIMD": level}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
-    if "must be one of the levels that this machine has" in done.stderr:
-        pytest.skip(f"this machine has no {level}")
-    assert done.returncode == 0, done.stderr
-    assert f"level {level}" in done.stdout
+    assert f"level {level}" in run_at_level(script, level)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -15,6 +12,7 @@ import mdnkernels
 from mdnkernels import MixtureNLLLoss, mixture_nll, native
 from tests.ops import reference
 from tests.ops.cases import ACTIVATIONS, FAMILIES, MixtureCase, loss_and_gradients, mixture_cases
+from tests.ops.simd import run_at_level
 
 BACKENDS = ["native", "eager"]
 
@@ -226,13 +224,7 @@ for case in [MixtureCase(positions=(31, 37)), MixtureCase(positions=(16, 32), ch
     for a, e in zip(actual, expected, strict=True):
         assert (a.double() - e).abs().max() <= 1e-5 * e.abs().max(), (a, e)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], env={**os.environ, "MDNKERNELS_SIMD": level}, capture_output=True, text=True
-    )
-    if "must be one of the levels that this machine has" in done.stderr:
-        pytest.skip(f"this machine has no {level}")
-    assert done.returncode == 0, done.stderr
-    assert f"level {level}" in done.stdout
+    assert f"level {level}" in run_at_level(script, level)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

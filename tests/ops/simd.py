@@ -1,0 +1,19 @@
+"""Running a script with the native kernels of one instruction set."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def run_at_level(script: str, level: str) -> str:
+    """What `script` prints in a process of its own under MDNKERNELS_SIMD=level; skips where the machine lacks it."""
+    environment = {**os.environ, "MDNKERNELS_SIMD": level}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    if "must be one of the levels that this machine has" in done.stderr:
+        pytest.skip(f"this machine has no {level}")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
