@@ -42,9 +42,9 @@ fuzz: setup
 	$(RUN) -m tests.ops.fuzz --cases $(CASES)
 
 # The native library with AddressSanitizer and UndefinedBehaviorSanitizer, under the op tests and some fuzzing. Leaks are
-# not looked for: Python and torch keep much until they end.
+# not looked for: Python and torch keep much until they end. Memory is not recycled, so that each output has its borders.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-SANITIZED := env MDNKERNELS_LIBRARY=build/sanitize/mdnkernels/native/libmdnkernels_cpu.so ASAN_OPTIONS=detect_leaks=0 \
+SANITIZED := env MDNKERNELS_LIBRARY=build/sanitize/mdnkernels/native/libmdnkernels_cpu.so ASAN_OPTIONS=detect_leaks=0 MDNKERNELS_CACHE_MB=0 \
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)"
 sanitize: setup
 	CXXFLAGS="$(SANITIZE) -g1 -O1" LDFLAGS="$(SANITIZE)" \

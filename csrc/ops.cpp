@@ -3,10 +3,14 @@
 
 #include <string>
 
+#include "cpu/memory.h"
 #include "cpu/simd_level.h"
 
 STABLE_TORCH_LIBRARY(mdnkernels, m) {
   m.def("simd_level() -> str");
+  // Freed blocks of memory that are kept for the next large outputs: their bytes, and giving them back.
+  m.def("kept_bytes() -> int");
+  m.def("release_kept_blocks() -> ()");
   // exp, log and log1p as the kernels compute them, for the tests of their accuracy.
   m.def("apply_function(Tensor x, str name) -> Tensor");
   // All tensors (B, K, P), weight (B, P). Gives the loss and, where they are asked for, the gradients of the reduced
@@ -40,4 +44,6 @@ STABLE_TORCH_LIBRARY(mdnkernels, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CompositeExplicitAutograd, m) {
   m.impl("simd_level", TORCH_BOX(&mdn::simd_level_name));
+  m.impl("kept_bytes", TORCH_BOX(&mdn::kept_bytes));
+  m.impl("release_kept_blocks", TORCH_BOX(&mdn::release_kept_blocks));
 }

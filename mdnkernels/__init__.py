@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from mdnkernels.backends import use_backend
 from mdnkernels.focal import heatmap_focal_loss
 from mdnkernels.mixture import MixtureMode, MixtureNLLLoss, mixture_mode, mixture_nll
+from mdnkernels.native import empty_cache
 from mdnkernels.patches import gather_patches
 from mdnkernels.peaks import Peaks, topk_peaks
 from mdnkernels.splat import splat_gaussians
@@ -18,6 +19,7 @@ __all__ = [
     "MixtureMode",
     "MixtureNLLLoss",
     "Peaks",
+    "empty_cache",
     "gather_patches",
     "heatmap_focal_loss",
     "mixture_mode",

@@ -25,10 +25,11 @@ struct View {
   DType dtype = DType::float32;
   int64_t batch_stride = 0, channel_stride = 0, point_stride = 0;  // in elements
   bool gathered = false;
-  bool zeroed = false;  // an output that is zero already: nothing needs writing where nothing is observed
 };
 
-// Consecutive (batch, point) pairs, at most one block of them.
+constexpr int most_positions = 1024;  // in a block
+
+// (batch, point) pairs, at most one block of them.
 struct Positions {
   int64_t first_batch, first_point;
   int count;
@@ -105,6 +106,12 @@ MDN_INLINE int64_t origin(const View& view, const Positions& positions) {
   return positions.first_batch * view.batch_stride + positions.first_point * view.point_stride;
 }
 
+// Where the block's i-th position lies; that of padding, which is read but not used, is the image's first.
+MDN_INLINE int64_t offset_of(const View& view, const Positions& positions, int i) {
+  const int64_t point = view.gathered ? positions.chosen[i] : positions.point[i];
+  return positions.batch[i] * view.batch_stride + (point < 0 ? 0 : point) * view.point_stride;
+}
+
 // Points of a non-contiguous block are moved in tiles this long, so that a line fetched for one channel still lies in
 // the first-level cache when the next channel, its neighbour in a channels_last map, is wanted.
 constexpr int tile_points = 16;
@@ -119,23 +126,28 @@ void read_rows(const View& view, const Positions& positions, int64_t channels, R
       T* row = to[c];
       for (int i = 0; i < positions.count; ++i) convert(from[i], row[i]);
     }
-  } else {
+  } else if (view.channel_stride == 1) {
     for (int begin = 0; begin < positions.count; begin += tile_points) {
       const int count = positions.count - begin < tile_points ? positions.count - begin : tile_points;
       const Storage* from[tile_points];
-      for (int i = 0; i < count; ++i) {
-        const int64_t* points = view.gathered ? positions.chosen : positions.point;
-        const int64_t point = points[begin + i] < 0 ? 0 : points[begin + i];
-        from[i] = data + positions.batch[begin + i] * view.batch_stride + point * view.point_stride;
-      }
+      for (int i = 0; i < count; ++i) from[i] = data + offset_of(view, positions, begin + i);
       for (int64_t c = 0; c < channels; ++c) {
         T* row = to[c] + begin;
-        for (int i = 0; i < count; ++i) {
-          // In planar maps each element is a line of its own: the one eight channels on is asked for meanwhile.
-          if (view.channel_stride != 1) __builtin_prefetch(from[i] + (c + 8) * view.channel_stride);
-          convert(from[i][c * view.channel_stride], row[i]);
-        }
+        for (int i = 0; i < count; ++i) convert(from[i][c], row[i]);
       }
+    }
+  } else {
+    int64_t offset[most_positions];
+    for (int i = 0; i < positions.count; ++i) offset[i] = offset_of(view, positions, i);
+    // Points of an index lie anywhere, each on a line of its own: those some channels on are asked for meanwhile.
+    const int64_t ahead = view.gathered ? (1 + 128 / (positions.count + 1)) * view.channel_stride : 0;
+    for (int64_t c = 0; c < channels; ++c) {
+      const Storage* channel = data + c * view.channel_stride;
+      T* row = to[c];
+      if (ahead != 0) {
+        for (int i = 0; i < positions.count; ++i) __builtin_prefetch(channel + offset[i] + ahead);
+      }
+      for (int i = 0; i < positions.count; ++i) convert(channel[offset[i]], row[i]);
     }
   }
   for (int64_t c = 0; c < channels; ++c) {

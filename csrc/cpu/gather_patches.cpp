@@ -6,7 +6,6 @@
 #include "gather_patches.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "simd_level.h"
 #include "tensors.h"
@@ -79,20 +78,11 @@ Cover cover_of(const MapView& map, const int64_t* index, int64_t points, int64_t
   return cover;
 }
 
-void fill_with_zeros(const Tensor& dense) {
-  char* data = static_cast<char*>(dense.data_ptr());
-  constexpr int64_t piece = 1 << 20;
-  const int64_t bytes = dense.numel() * static_cast<int64_t>(dense.element_size());
-  torch::stable::parallel_for(0, (bytes + piece - 1) / piece, 1, [&](int64_t begin, int64_t end) {
-    std::memset(data + begin * piece, 0, std::min(end * piece, bytes) - begin * piece);
-  });
-}
-
 Tensor gather_patches_backward(Tensor grad_patches, Tensor index, std::vector<int64_t> size,
                                std::vector<int64_t> stride, int64_t kernel_size) {
   const Tensor gradient = fresh_strided(grad_patches, size, stride);
   if (gradient.numel() == 0) return gradient;
-  fill_with_zeros(gradient);
+  zero(gradient);
   if (index.numel() == 0) return gradient;
 
   const Tensor patches = torch::stable::contiguous(grad_patches);

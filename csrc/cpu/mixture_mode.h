@@ -24,7 +24,7 @@ struct ModeCall {
   int block;  // positions in a block, a multiple of every vector length
 };
 
-constexpr int largest_mode_block = 1024;
+constexpr int largest_mode_block = most_positions;
 
 struct ModeKernel {
   // Scratch that one thread needs, in bytes.

@@ -1,6 +1,6 @@
 // mixture_nll on the CPU: outputs, blocks over threads, and the reduction.
 //
-// Blocks are cut by position alone and their sums are added in order, in double: the result has the same bits for any
+// Spans are cut by position alone and their sums are added in order, in double: the result has the same bits for any
 // number of threads.
 #include "mixture_nll.h"
 
@@ -80,6 +80,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
     call.dim_scale = kappa.data();
   }
   call.block = block_positions(call);
+  call.span = call.block * static_cast<int>(std::clamp<int64_t>(batch * points / (64 * call.block), 1, 8));
 
   Tensor loss = none ? fresh(target, {batch, points}, accumulate) : fresh(target, {}, accumulate);
   const std::vector<int64_t> nothing = {0}, target_sizes = {batch, target.size(1), points};
@@ -96,17 +97,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   Tensor grad_target = target_gradient && target.scalar_type() == accumulate
                            ? fresh_like(target)
                            : fresh(target, target_gradient ? target_sizes : nothing, accumulate);
-  const auto output = [&](const Tensor& gradient) {
-    View view = view_of(gradient);
-    view.zeroed = mask.has_value() && zero_untouched(gradient);
-    return view;
-  };
   if (parameter_gradients) {
-    call.grad_logits = output(grad_logits);
-    call.grad_loc = output(grad_loc);
-    call.grad_scale = output(grad_scale);
+    call.grad_logits = view_of(grad_logits);
+    call.grad_loc = view_of(grad_loc);
+    call.grad_scale = view_of(grad_scale);
   }
-  if (target_gradient) call.grad_target = output(grad_target);
+  if (target_gradient) call.grad_target = view_of(grad_target);
   if (none) {
     call.nll.data = loss.data_ptr();
     call.nll.dtype = dtype_of(loss);
@@ -115,13 +111,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   }
 
   const MixtureKernel& kernel = MDN_AT_SIMD_LEVEL(mixture_kernel);
-  const int64_t blocks = (batch * points + call.block - 1) / call.block;
+  const int64_t spans = (batch * points + call.span - 1) / call.span;
   const int64_t scratch_bytes = kernel.scratch_bytes(call);
-  std::vector<double> sums(blocks);
-  const auto over_blocks = [&](double (*visit)(const MixtureCall&, int64_t, void*)) {
-    torch::stable::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+  std::vector<double> sums(spans);
+  const auto over_spans = [&](double (*visit)(const MixtureCall&, int64_t, void*)) {
+    torch::stable::parallel_for(0, spans, 1, [&](int64_t begin, int64_t end) {
       const ThreadScratch scratch(scratch_bytes);
-      for (int64_t block = begin; block < end; ++block) sums[block] = visit(call, block, scratch.get());
+      for (int64_t span = begin; span < end; ++span) sums[span] = visit(call, span, scratch.get());
     });
     double total = 0;
     for (const double sum : sums) total += sum;
@@ -129,11 +125,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   };
   double share = 1;
   if (mean) {
-    share = over_blocks(kernel.observed_weight);
+    share = over_spans(kernel.observed_weight);
     if (share == 0) share = 1;
     call.gradient_factor = 1 / share;
   }
-  const double total = over_blocks(kernel.run) / share;
+  const double total = over_spans(kernel.run) / share;
   if (!none) torch::stable::fill_(loss, total);
   return {loss, grad_logits, grad_loc, grad_scale, grad_target};
 }
@@ -156,7 +152,8 @@ void add_points(const Tensor& values, const int64_t* index, const Tensor& maps) 
 // (B, K, P), float32 or float64, zero but for values (B, K, N) added at index (B, N) in its order; -1 is padding.
 Tensor scatter_points(Tensor values, Tensor index, int64_t positions) {
   const Tensor from = torch::stable::contiguous(values), where = torch::stable::contiguous(index);
-  const Tensor maps = fresh_zeros(values, {values.size(0), values.size(1), positions}, values.scalar_type());
+  const Tensor maps = fresh(values, {values.size(0), values.size(1), positions}, values.scalar_type());
+  zero(maps);
   const auto* chosen = static_cast<const int64_t*>(where.data_ptr());
   if (dtype_of(values) == DType::float64) {
     add_points<double>(from, chosen, maps);

@@ -23,7 +23,8 @@ struct MixtureCall {
   double min_scale;
   const double* dim_scale;  // [dims] or null
   double gradient_factor;   // the reduction's own factor on every position's gradient
-  int block;                // positions in a block, a multiple of every vector length
+  int block;                // positions that are computed together, a multiple of every vector length
+  int span;                 // positions that one thread takes at a time, some blocks
 };
 
 constexpr int largest_block = 256;
@@ -31,10 +32,10 @@ constexpr int largest_block = 256;
 struct MixtureKernel {
   // Scratch that one thread needs, in bytes.
   int64_t (*scratch_bytes)(const MixtureCall&);
-  // The weight (or count) of the positions in one block with something observed.
-  double (*observed_weight)(const MixtureCall&, int64_t block, void* scratch);
-  // Loss and gradients of one block; returns the weighted sum of its losses.
-  double (*run)(const MixtureCall&, int64_t block, void* scratch);
+  // The weight (or count) of the positions in one span with something observed.
+  double (*observed_weight)(const MixtureCall&, int64_t span, void* scratch);
+  // Loss and gradients of one span; returns the weighted sum of its losses.
+  double (*run)(const MixtureCall&, int64_t span, void* scratch);
 };
 
 namespace baseline {

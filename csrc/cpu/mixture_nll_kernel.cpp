@@ -45,7 +45,6 @@ struct Workspace {
     count = scratch.rows(s);
     weight = scratch.rows(1);
     nll = scratch.rows(1);
-    spread_out = scratch.rows(1);
     logits_in = scratch.rows(m);
     loc_in = scratch.rows(m * c);
     scale_in = scratch.rows(m * s);
@@ -54,10 +53,11 @@ struct Workspace {
     loc_out = scratch.rows(m * c);
     scale_out = scratch.rows(m * s);
     target_out = scratch.rows(c);
+    spread_out = scratch.rows(call.span / call.block).data;
   }
   static int64_t row_count(const MixtureCall& call) {
     const int64_t m = call.components, c = call.dims, s = call.scales, g = call.groups > 0 ? call.groups : 1;
-    return 3 * m * c + 5 * m * s + 5 * m + 2 * c + g + s + 5;
+    return 3 * m * c + 5 * m * s + 5 * m + 2 * c + g + s + 4 + call.span / call.block;
   }
 
   Rows<T> z;  // [M * C] standardised residuals, 0 where not observed
@@ -71,7 +71,7 @@ struct Workspace {
   Rows<T> constant;  // [1] sum over observed dimensions of log(kappa) and the density's constant
   Rows<T> count;     // [S] observed dimensions of each scale
   Rows<T> weight, nll;
-  Rows<T> spread_out;  // [1] a row of the whole block, where only its observed positions are computed
+  T* spread_out;  // [span] a channel of all positions, where only the observed ones are computed
   Rows<T> logits_in, loc_in, scale_in, target_in;  // copies of what cannot be read in place
   Rows<T> logits_out, loc_out, scale_out, target_out;
 };
@@ -83,26 +83,14 @@ class Block {
   static constexpr int step = lanes<T>;
 
  public:
-  Block(const MixtureCall& call, int64_t block, void* memory) : call_(call), work_(call, memory) {
-    const int64_t total = call.batch * call.points;
-    const int64_t begin = block * call.block;
-    positions_.count = static_cast<int>(total - begin < call.block ? total - begin : call.block);
-    positions_.first_batch = begin / call.points;
-    positions_.first_point = begin % call.points;
-    positions_.one_batch = positions_.first_point + positions_.count <= call.points;
-    int64_t b = positions_.first_batch, p = positions_.first_point;
-    for (int i = 0; i < positions_.count; ++i) {
-      batch_[i] = b;
-      point_[i] = p;
-      if (call.index) chosen_[i] = call.index[b * call.points + p];
-      if (++p == call.points) p = 0, ++b;
-    }
-    positions_.batch = batch_;
-    positions_.point = point_;
-    positions_.chosen = call.index ? chosen_ : nullptr;
-    padded_ = (positions_.count + step - 1) / step * step;
+  // The block that begins at `begin`, at most up to `end`.
+  Block(const MixtureCall& call, int64_t begin, int64_t end, void* memory) : call_(call), work_(call, memory) {
     masked_ = call.mask.data || call.index;
+    place(begin, end);
   }
+
+  // How many positions it stands for.
+  int64_t count() const { return compact_ ? whole_.count : positions_.count; }
 
   // Reads mask, index and weight. Returns the weight of the positions with something observed.
   double observe() {
@@ -129,17 +117,18 @@ class Block {
     weight_ = nullptr;
     if (call_.weight.data) weight_ = rows_of<T>(call_.weight, positions_, 1, work_.weight)[0];
     double sum = 0;
+    observed_count_ = 0;
     for (int i = 0; i < positions_.count; ++i) {
       if (anything[i] != 0) sum += weight_ ? static_cast<double>(weight_[i]) : 1.0;
       observed_count_ += anything[i] != 0;
     }
-    any_observed_ = observed_count_ > 0;
     return sum;
   }
 
-  double run() {
+  double run(int64_t end) {
     observe();
-    if (masked_ && !call_.index && any_observed_ && 3 * observed_count_ < positions_.count) keep_observed();
+    if (masked_ && !call_.index && sparse()) keep_observed(end);
+    any_observed_ = observed_count_ > 0;
     choose_outputs();
     double sum = 0;
     if (any_observed_) {
@@ -156,55 +145,107 @@ class Block {
   }
 
  private:
-  void keep_observed() {
+  void place(int64_t begin, int64_t end) {
+    positions_.count = static_cast<int>(end - begin < call_.block ? end - begin : call_.block);
+    positions_.first_batch = begin / call_.points;
+    positions_.first_point = begin % call_.points;
+    positions_.one_batch = positions_.first_point + positions_.count <= call_.points;
+    if (positions_.one_batch) {
+      for (int i = 0; i < positions_.count; ++i) {
+        batch_[i] = positions_.first_batch;
+        point_[i] = positions_.first_point + i;
+      }
+    } else {
+      int64_t b = positions_.first_batch, p = positions_.first_point;
+      for (int i = 0; i < positions_.count; ++i) {
+        batch_[i] = b;
+        point_[i] = p;
+        if (++p == call_.points) p = 0, ++b;
+      }
+    }
+    positions_.batch = batch_;
+    positions_.point = point_;
+    positions_.chosen = nullptr;
+    if (call_.index) {
+      for (int i = 0; i < positions_.count; ++i) chosen_[i] = call_.index[begin + i];
+      positions_.chosen = chosen_;
+    }
+    padded_ = (positions_.count + step - 1) / step * step;
+  }
+
+  bool sparse() const { return 3 * observed_count_ < positions_.count; }
+
+  // Whether every output has the positions side by side.
+  bool outputs_planar() const {
+    const auto planar = [](const View& view) { return !view.data || view.point_stride == 1; };
+    return planar(call_.grad_logits) && planar(call_.grad_loc) && planar(call_.grad_scale) &&
+           planar(call_.grad_target) && planar(call_.nll);
+  }
+
+  // Turns this block into its observed positions alone, and takes in as many of the next positions up to `end` as are
+  // as sparse and as a block has room for: rows of a channel are then read and written in longer runs, which is what
+  // these blocks spend their time on.
+  void keep_observed(int64_t end) {
     compact_ = true;
     whole_ = positions_;
-    int count = 0;
-    T* anything = work_.anything[0];
-    for (int i = 0; i < whole_.count; ++i) {
-      if (anything[i] == 0) continue;
-      kept_[count] = i;
-      kept_batch_[count] = batch_[i];
-      kept_point_[count] = point_[i];
-      ++count;
-    }
-    padded_ = (count + step - 1) / step * step;
-    const auto keep = [&](const T* from, T* to) {
-      for (int k = 0; k < count; ++k) to[k] = from[kept_[k]];  // in place too, for kept_[k] >= k
-      for (int k = count; k < padded_; ++k) to[k] = 0;
+    int kept = 0;
+    const auto keep = [&] {
+      for (int i = 0; i < positions_.count; ++i) {
+        if (work_.anything[0][i] == 0) continue;
+        kept_[kept] = static_cast<int>(point_[i] - whole_.first_point);
+        if (!whole_.one_batch) kept_[kept] = i;
+        kept_batch_[kept] = batch_[i];
+        kept_point_[kept] = point_[i];
+        ++kept;
+      }
     };
-    for (int g = 0; g < call_.groups; ++g) keep(work_.observed[g], work_.observed[g]);
-    keep(anything, anything);
-    if (weight_) {
-      keep(weight_, work_.weight[0]);
-      weight_ = work_.weight[0];
+    keep();
+    if (whole_.one_batch && outputs_planar()) {
+      const int64_t image_end = (whole_.first_batch + 1) * call_.points;
+      const int64_t begin = whole_.first_batch * call_.points + whole_.first_point;
+      const int64_t last = begin + call_.span < image_end ? begin + call_.span : image_end;
+      while (begin + whole_.count < (last < end ? last : end)) {
+        place(begin + whole_.count, last < end ? last : end);
+        observe();
+        if (!sparse() || kept + observed_count_ > call_.block) break;
+        keep();
+        whole_.count += positions_.count;
+      }
     }
-    positions_ = {kept_batch_[0], kept_point_[0], count, false, kept_batch_, kept_point_, nullptr};
+    observed_count_ = kept;
+    positions_ = {kept_batch_[0], kept_point_[0], kept, false, kept_batch_, kept_point_, nullptr};
+    padded_ = (kept + step - 1) / step * step;
+    if (kept == 0) return;
+    rows_of<T>(call_.mask, positions_, call_.groups, work_.observed);
+    for (int i = 0; i < padded_; ++i) work_.anything[0][i] = i < kept ? T(1) : T(0);
+    if (weight_) weight_ = rows_of<T>(call_.weight, positions_, 1, work_.weight)[0];
   }
 
   // An output of the whole block from the rows of its kept positions.
   void spread(const View& view, int64_t channels, Rows<T> kept) {
-    const Rows<T> buffer = work_.spread_out;
-    const int padded = (whole_.count + step - 1) / step * step;
-    for (int i = 0; i < padded; i += step) store(buffer[0] + i, V{});
+    const Rows<T> buffer = {work_.spread_out, call_.span};
+    const int count = whole_.count, vectors = count / step * step;
+    for (int i = 0; i < count; ++i) buffer[0][i] = 0;
     View channel = view;
     for (int64_t c = 0; c < channels; ++c) {
       for (int k = 0; k < positions_.count; ++k) buffer[0][kept_[k]] = kept[c][k];  // the same places for each channel
-      channel.data = static_cast<char*>(view.data) + c * view.channel_stride * element_bytes(view.dtype);
-      const Rows<T> to = output_rows<T>(channel, whole_, buffer);
-      if (to.data == buffer.data) {
+      channel.data = static_cast<T*>(view.data) + c * view.channel_stride;
+      if (!side_by_side(view, whole_)) {
         write_rows<T>(channel, whole_, 1, buffer, buffer);
-      } else if (aligned(to.data)) {
-        for (int i = 0; i < padded; i += step) store_past_cache(to.data + i, load(buffer[0] + i));
-      } else {
-        for (int i = 0; i < padded; i += step) store(to.data + i, load(buffer[0] + i));
+        continue;
       }
+      T* to = static_cast<T*>(channel.data) + origin(view, whole_);
+      if (aligned(to)) {
+        for (int i = 0; i < vectors; i += step) store_past_cache(to + i, load(buffer[0] + i));
+      } else {
+        for (int i = 0; i < vectors; i += step) store(to + i, load(buffer[0] + i));
+      }
+      for (int i = vectors; i < count; ++i) to[i] = buffer[0][i];
     }
   }
 
   void write_output(const View& view, int64_t channels, Rows<T> rows, Rows<T> scratch) {
-    if (view.zeroed && !any_observed_) return;
-    if (compact_ && !view.zeroed) {
+    if (compact_) {
       spread(view, channels, rows);
     } else {
       write_rows<T>(view, positions_, channels, rows, scratch);
@@ -233,19 +274,18 @@ class Block {
   }
 
   void write_zeros() {
-    const auto zero = [&](const View& view, Rows<T> rows, int64_t count) {
-      if (view.zeroed) return;
+    const auto zero = [&](Rows<T> rows, Rows<T> scratch, int64_t count) {
       for (int64_t r = 0; r < count; ++r) {
-        for (int i = 0; i < padded_; i += step) store(rows[r] + i, V{});
+        write_row(rows[r], rows.data != scratch.data, [](int) { return V{}; });
       }
     };
-    zero(call_.nll, work_.nll, 1);
+    zero(work_.nll, work_.nll, 1);
     if (call_.parameter_gradients) {
-      zero(call_.grad_logits, grad_logits_, call_.components);
-      zero(call_.grad_loc, grad_loc_, int64_t(call_.components) * call_.dims);
-      zero(call_.grad_scale, grad_scale_, int64_t(call_.components) * call_.scales);
+      zero(grad_logits_, work_.logits_out, call_.components);
+      zero(grad_loc_, work_.loc_out, int64_t(call_.components) * call_.dims);
+      zero(grad_scale_, work_.scale_out, int64_t(call_.components) * call_.scales);
     }
-    if (call_.target_gradient) zero(call_.grad_target, grad_target_, call_.dims);
+    if (call_.target_gradient) zero(grad_target_, work_.target_out, call_.dims);
   }
 
   void read_parameters() {
@@ -437,6 +477,7 @@ class Block {
         for (int i = 0; i < padded_; i += step) store(grad_target_[d] + i, V{});
       }
     }
+    const bool loc_in_place = grad_loc_.data != work_.loc_out.data;
     for (int m = 0; m < call_.components; ++m) {
       const T* share = work_.share[m];
       for (int s = 0; s < call_.scales; ++s) {
@@ -453,7 +494,10 @@ class Block {
         for (int d = s; d < call_.dims; d += call_.scales) {
           const T* z = work_.z[int64_t(m) * call_.dims + d];
           const T kappa = inverse_kappa(d);
-          if (call_.parameter_gradients) write_slopes(grad_loc_[int64_t(m) * call_.dims + d], z, inverse, -kappa);
+          if (call_.parameter_gradients) {
+            write_row(grad_loc_[int64_t(m) * call_.dims + d], loc_in_place,
+                      [&](int i) { return V(slope<family>(load(z + i)) * (load(inverse + i) * -kappa)); });
+          }
           if (call_.target_gradient) {
             T* grad = grad_target_[d];
             for (int i = 0; i < padded_; i += step) {
@@ -465,12 +509,13 @@ class Block {
     }
   }
 
-  MDN_INLINE void write_slopes(T* to, const T* z, const T* pull, T factor) {
-    if (aligned(to) && grad_loc_.data != work_.loc_out.data) {
-      for (int i = 0; i < padded_; i += step)
-        store_past_cache(to + i, V(slope<family>(load(z + i)) * (load(pull + i) * factor)));
+  // Rows of an output computed in place go past the caches.
+  template <class Value>
+  MDN_INLINE void write_row(T* to, bool in_place, Value value_at) {
+    if (in_place && aligned(to)) {
+      for (int i = 0; i < padded_; i += step) store_past_cache(to + i, value_at(i));
     } else {
-      for (int i = 0; i < padded_; i += step) store(to + i, V(slope<family>(load(z + i)) * (load(pull + i) * factor)));
+      for (int i = 0; i < padded_; i += step) store(to + i, value_at(i));
     }
   }
 
@@ -497,22 +542,36 @@ int64_t scratch_bytes(const MixtureCall& call) {
                                : Workspace<float>::row_count(call) * call.block * int64_t(sizeof(float));
 }
 
-template <class Visit>
-double visit_block(const MixtureCall& call, int64_t block, void* scratch, Visit visit) {
-  if (call.double_precision) {
-    if (call.family == Family::gaussian) return visit(Block<double, Family::gaussian>(call, block, scratch));
-    return visit(Block<double, Family::laplace>(call, block, scratch));
+// Calls visit(block, end) for the blocks of a span, one after the other, and adds what it gives.
+template <class T, Family family, class Visit>
+double visit_blocks(const MixtureCall& call, int64_t span, void* scratch, Visit visit) {
+  const int64_t total = call.batch * call.points;
+  const int64_t end = (span + 1) * call.span < total ? (span + 1) * call.span : total;
+  double sum = 0;
+  for (int64_t begin = span * call.span; begin < end;) {
+    Block<T, family> block(call, begin, end, scratch);
+    sum += visit(block, end);
+    begin += block.count();
   }
-  if (call.family == Family::gaussian) return visit(Block<float, Family::gaussian>(call, block, scratch));
-  return visit(Block<float, Family::laplace>(call, block, scratch));
+  return sum;
 }
 
-double observed_weight(const MixtureCall& call, int64_t block, void* scratch) {
-  return visit_block(call, block, scratch, [](auto&& block) { return block.observe(); });
+template <class Visit>
+double visit_span(const MixtureCall& call, int64_t span, void* scratch, Visit visit) {
+  if (call.double_precision) {
+    if (call.family == Family::gaussian) return visit_blocks<double, Family::gaussian>(call, span, scratch, visit);
+    return visit_blocks<double, Family::laplace>(call, span, scratch, visit);
+  }
+  if (call.family == Family::gaussian) return visit_blocks<float, Family::gaussian>(call, span, scratch, visit);
+  return visit_blocks<float, Family::laplace>(call, span, scratch, visit);
 }
 
-double run(const MixtureCall& call, int64_t block, void* scratch) {
-  return visit_block(call, block, scratch, [](auto&& block) { return block.run(); });
+double observed_weight(const MixtureCall& call, int64_t span, void* scratch) {
+  return visit_span(call, span, scratch, [](auto& block, int64_t) { return block.observe(); });
+}
+
+double run(const MixtureCall& call, int64_t span, void* scratch) {
+  return visit_span(call, span, scratch, [](auto& block, int64_t end) { return block.run(end); });
 }
 
 }  // namespace

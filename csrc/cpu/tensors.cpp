@@ -1,17 +1,27 @@
 #include "tensors.h"
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#include <unistd.h>
-#endif
-
+#include <algorithm>
 #include <array>
 #include <cstdlib>
-#include <cstring>
 #include <new>
+#include <numeric>
+
+#include "memory.h"
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+// Of torch 2.11; null where this torch is older.
+extern "C" __attribute__((weak)) AOTITorchError torch_from_blob(
+    void* data, int64_t dimensions, const int64_t* sizes, const int64_t* strides, int64_t storage_offset, int32_t dtype,
+    int32_t device_type, int32_t device_index, AtenTensorHandle* result, int32_t layout, const uint8_t* opaque_metadata,
+    int64_t opaque_metadata_size, void (*deleter)(void* data, void* context), void* context);
 
 namespace mdn {
 namespace {
+
+using torch::headeronly::ScalarType;
 
 constexpr uintptr_t huge_page = 2 << 20;
 
@@ -25,6 +35,70 @@ const Tensor& on_huge_pages(const Tensor& tensor) {
   if (first < last) (void)madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
 #endif
   return tensor;
+}
+
+int64_t element_size(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Long:
+    case ScalarType::Double:
+      return 8;
+    case ScalarType::Float:
+      return 4;
+    case ScalarType::BFloat16:
+    case ScalarType::Half:
+      return 2;
+    default:
+      STD_TORCH_CHECK(false, "mdnkernels: a dtype that no native op gives");
+  }
+}
+
+int64_t bytes_of(const std::vector<int64_t>& sizes, int64_t element) {
+  return std::accumulate(sizes.begin(), sizes.end(), element, std::multiplies<int64_t>());
+}
+
+bool in_recycled_memory(int64_t bytes) {
+  return bytes >= smallest_block && torch_from_blob != nullptr && blocks_are_kept();
+}
+
+// A dense tensor in recycled memory.
+Tensor recycled(const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides, ScalarType dtype,
+                int64_t bytes) {
+  using torch::stable::detail::from;
+  using torch::stable::detail::to;
+  const auto number = [](auto value) { return to<int32_t>(from(value)); };
+  void* block = acquire_block(bytes);
+  AtenTensorHandle handle = nullptr;
+  const AOTITorchError error = torch_from_blob(
+      block, sizes.size(), sizes.data(), strides.data(), 0, number(dtype), number(torch::headeronly::DeviceType::CPU),
+      -1, &handle, number(torch::headeronly::Layout::Strided), nullptr, 0,
+      [](void* data, void*) { release_block(data); }, nullptr);
+  if (error != AOTI_TORCH_SUCCESS) release_block(block);
+  STABLE_TORCH_ERROR_CODE_CHECK(error);
+  return Tensor(handle);
+}
+
+std::vector<int64_t> contiguous_strides(const std::vector<int64_t>& sizes) {
+  std::vector<int64_t> strides(sizes.size());
+  int64_t stride = 1;
+  for (size_t d = sizes.size(); d-- > 0;) {
+    strides[d] = stride;
+    stride *= std::max<int64_t>(sizes[d], 1);
+  }
+  return strides;
+}
+
+// Whether the elements fill one range of memory, each its own place.
+bool dense(const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides) {
+  std::vector<size_t> order(sizes.size());
+  std::iota(order.begin(), order.end(), size_t(0));
+  std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return strides[a] < strides[b]; });
+  int64_t expected = 1;
+  for (const size_t d : order) {
+    if (sizes[d] == 1) continue;
+    if (strides[d] != expected) return false;
+    expected *= sizes[d];
+  }
+  return true;
 }
 
 }  // namespace
@@ -66,48 +140,34 @@ View view_of(const Tensor& tensor, bool gathered) {
   return view;
 }
 
-Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, torch::headeronly::ScalarType dtype) {
+Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType dtype) {
+  const int64_t bytes = bytes_of(sizes, element_size(dtype));
+  if (in_recycled_memory(bytes)) return recycled(sizes, contiguous_strides(sizes), dtype, bytes);
   return on_huge_pages(torch::stable::new_empty(like, sizes, dtype));
 }
 
-Tensor fresh_like(const Tensor& like) { return on_huge_pages(torch::stable::empty_like(like)); }
-
-bool zero_untouched(const Tensor& tensor) {
-#if defined(__linux__)
-  const auto begin = reinterpret_cast<uintptr_t>(tensor.data_ptr());
-  const uintptr_t end = begin + tensor.numel() * tensor.element_size();
-  const uintptr_t page = sysconf(_SC_PAGESIZE);
-  const uintptr_t first = (begin + page - 1) / page * page, last = end / page * page;
-  // Below this the C library recycles memory, whose pages are there already and are cheaper to overwrite.
-  if (end - begin < (uintptr_t(32) << 20)) return false;
-  unsigned char resident = 1;
-  const uintptr_t middle = (first + last) / 2 / page * page;
-  if (mincore(reinterpret_cast<void*>(middle), page, &resident) != 0 || (resident & 1)) return false;
-  // Private memory drops what was written; anything else (shared, from a file) would bring it back, and shows it here.
-  auto* probe = reinterpret_cast<volatile unsigned char*>(first);
-  *probe = 0xa5;
-  if (madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED) != 0 || *probe != 0) return false;
-  std::memset(reinterpret_cast<void*>(begin), 0, first - begin);
-  std::memset(reinterpret_cast<void*>(last), 0, end - last);
-  return true;
-#else
-  (void)tensor;
-  return false;
-#endif
-}
-
-Tensor fresh_zeros(const Tensor& like, const std::vector<int64_t>& sizes, torch::headeronly::ScalarType dtype) {
-  const Tensor tensor = fresh(like, sizes, dtype);
-  if (!zero_untouched(tensor)) torch::stable::zero_(const_cast<Tensor&>(tensor));
-  return tensor;
+Tensor fresh_like(const Tensor& like) {
+  const int64_t bytes = like.numel() * static_cast<int64_t>(like.element_size());
+  if (in_recycled_memory(bytes)) {
+    const std::vector<int64_t> sizes(like.sizes().begin(), like.sizes().end());
+    const std::vector<int64_t> strides(like.strides().begin(), like.strides().end());
+    if (dense(sizes, strides)) return recycled(sizes, strides, like.scalar_type(), bytes);
+  }
+  return on_huge_pages(torch::stable::empty_like(like));
 }
 
 Tensor fresh_strided(const Tensor& like, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides) {
   using torch::stable::detail::from;
+  const int64_t bytes = bytes_of(sizes, like.element_size());
+  if (in_recycled_memory(bytes)) return recycled(sizes, strides, like.scalar_type(), bytes);
   std::array<StableIValue, 7> stack{from(like),         from(sizes),        from(strides),     from(std::nullopt),
                                     from(std::nullopt), from(std::nullopt), from(std::nullopt)};
   STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::new_empty_strided", "", stack.data(), TORCH_ABI_VERSION));
   return on_huge_pages(torch::stable::detail::to<Tensor>(stack[0]));
+}
+
+void zero(const Tensor& dense) {
+  zero_memory(dense.data_ptr(), dense.numel() * static_cast<int64_t>(dense.element_size()));
 }
 
 ThreadScratch::ThreadScratch(int64_t bytes) : memory_(std::aligned_alloc(64, (bytes + 63) / 64 * 64)) {

@@ -26,20 +26,15 @@ DType dtype_of(const Tensor& tensor);
 // A (B, K, P) tensor as a view. `gathered`: its points are chosen by an index.
 View view_of(const Tensor& tensor, bool gathered = false);
 
-// An uninitialised tensor, on huge pages where it is large and the system gives them on request: a fresh output of many
-// MB otherwise costs more in page faults, 4 KB at a time, than in arithmetic.
+// An uninitialised tensor of the device of `like`; a large one in recycled memory (memory.h).
 Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, torch::headeronly::ScalarType dtype);
-// The same of the sizes, strides and dtype of `like`.
+// The same of the sizes, strides and dtype of `like`, as torch.empty_like.
 Tensor fresh_like(const Tensor& like);
 // The same of the dtype of `like`; sizes and strides must be those of a dense tensor.
 Tensor fresh_strided(const Tensor& like, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides);
 
-// Makes a fresh, dense tensor zero without touching its memory, where the system can: pages that nobody has touched yet
-// arrive zeroed when somebody does. False where it cannot (small, already resident, or not private memory); the tensor
-// then holds anything.
-bool zero_untouched(const Tensor& tensor);
-// A zeroed tensor of sizes and dtype, untouched where possible.
-Tensor fresh_zeros(const Tensor& like, const std::vector<int64_t>& sizes, torch::headeronly::ScalarType dtype);
+// Zeroes a dense tensor, in parallel.
+void zero(const Tensor& dense);
 
 // Memory for one thread, aligned to a cache line.
 class ThreadScratch {

@@ -4,7 +4,7 @@ The functions trust their inputs, as those of `mdnkernels.eager` do, and can be 
 """
 
 from mdnkernels.native.focal import heatmap_focal_loss
-from mdnkernels.native.library import problem, simd_level
+from mdnkernels.native.library import empty_cache, kept_bytes, problem, simd_level
 from mdnkernels.native.mixture import mixture_nll
 from mdnkernels.native.mode import mixture_mode
 from mdnkernels.native.patches import gather_patches
@@ -12,8 +12,10 @@ from mdnkernels.native.peaks import topk_peaks
 from mdnkernels.native.splat import splat_gaussians
 
 __all__ = [
+    "empty_cache",
     "gather_patches",
     "heatmap_focal_loss",
+    "kept_bytes",
     "mixture_mode",
     "mixture_nll",
     "problem",

@@ -34,3 +34,18 @@ def simd_level() -> str:
     if problem is not None:
         raise RuntimeError(problem)
     return torch.ops.mdnkernels.simd_level()
+
+
+def kept_bytes() -> int:
+    """Bytes of freed outputs on the CPU that are kept for the next ones, at most MDNKERNELS_CACHE_MB (default 512)."""
+    return torch.ops.mdnkernels.kept_bytes() if problem is None else 0
+
+
+def empty_cache() -> None:
+    """Give the memory kept for the next outputs on the CPU back to the system.
+
+    Freed outputs of a megabyte or more are kept, up to MDNKERNELS_CACHE_MB megabytes (default 512, 0 keeps nothing): a
+    training step that allocates its gradients anew would otherwise wait for the system to zero their pages.
+    """
+    if problem is None:
+        torch.ops.mdnkernels.release_kept_blocks()
