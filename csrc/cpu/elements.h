@@ -27,7 +27,7 @@ struct View {
   bool gathered = false;
 };
 
-constexpr int most_positions = 1024;  // in a block
+constexpr int most_positions = 4096;  // in a block
 
 // (batch, point) pairs, at most one block of them.
 struct Positions {
@@ -117,14 +117,30 @@ MDN_INLINE int64_t offset_of(const View& view, const Positions& positions, int i
 constexpr int tile_points = 16;
 
 template <class T, class Storage>
+MDN_INLINE void convert_row(const Storage* from, T* to, int count) {
+  for (int i = 0; i < count; ++i) convert(from[i], to[i]);
+}
+
+// Bytes may alias anything, so that compilers do not find these vectors by themselves.
+template <class T>
+MDN_INLINE void convert_row(const uint8_t* from, T* to, int count) {
+  typedef uint8_t Bytes __attribute__((vector_size(lanes<T>)));
+  int i = 0;
+  for (; i + lanes<T> <= count; i += lanes<T>) {
+    Bytes bytes;
+    __builtin_memcpy(&bytes, from + i, sizeof bytes);
+    store(to + i, Vector<T>(-__builtin_convertvector(bytes != 0, Vector<T>)));
+  }
+  for (; i < count; ++i) convert(from[i], to[i]);
+}
+
+template <class T, class Storage>
 void read_rows(const View& view, const Positions& positions, int64_t channels, Rows<T> to, int padded) {
   const Storage* data = static_cast<const Storage*>(view.data);
   if (side_by_side(view, positions)) {
     data += origin(view, positions);
     for (int64_t c = 0; c < channels; ++c) {
-      const Storage* from = data + c * view.channel_stride;
-      T* row = to[c];
-      for (int i = 0; i < positions.count; ++i) convert(from[i], row[i]);
+      convert_row(data + c * view.channel_stride, to[c], positions.count);
     }
   } else if (view.channel_stride == 1) {
     for (int begin = 0; begin < positions.count; begin += tile_points) {

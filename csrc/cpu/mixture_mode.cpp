@@ -17,7 +17,7 @@ Selection selection_of(const std::string& name) {
   return Selection::mean;
 }
 
-// Long blocks, a page of a float row, where little is kept of each position; shorter ones where their scratch would
+// Long blocks, four pages of a float row, where little is kept of each position; shorter ones where their scratch would
 // leave the second-level cache, and where an index names a few positions that all threads should share.
 int block_positions(const ModeCall& call) {
   if (call.index) return 64;

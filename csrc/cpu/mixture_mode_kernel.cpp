@@ -29,6 +29,9 @@ struct ElementOf<double> {
   using Bits = uint64_t;
 };
 
+// With at most so many components all are read.
+constexpr int64_t read_whole = 5;
+
 // A vector of elements some of whose lanes chose `component`.
 struct Blend {
   int64_t vector, component;
@@ -100,11 +103,18 @@ class Block {
     positions_.first_batch = first_ / call.points;
     positions_.first_point = first_ % call.points;
     positions_.one_batch = positions_.first_point + count_ <= call.points;
-    int64_t b = positions_.first_batch, p = positions_.first_point;
-    for (int i = 0; i < count_; ++i) {
-      batch_[i] = b;
-      point_[i] = p;
-      if (++p == call.points) p = 0, ++b;
+    if (positions_.one_batch) {
+      for (int i = 0; i < count_; ++i) {
+        batch_[i] = positions_.first_batch;
+        point_[i] = positions_.first_point + i;
+      }
+    } else {
+      int64_t b = positions_.first_batch, p = positions_.first_point;
+      for (int i = 0; i < count_; ++i) {
+        batch_[i] = b;
+        point_[i] = p;
+        if (++p == call.points) p = 0, ++b;
+      }
     }
     positions_.batch = batch_;
     positions_.point = point_;
@@ -113,8 +123,8 @@ class Block {
   }
 
   void run() {
-    bool any_real = false;
-    for (int i = 0; i < count_; ++i) any_real |= real(i);
+    bool any_real = call_.index == nullptr;
+    for (int i = 0; i < count_ && !any_real; ++i) any_real = real(i);
     if (!any_real) {  // nothing may be read: the map itself may be empty
       for (int i = 0; i < count_; ++i) write_padding(i);
       return;
@@ -229,7 +239,7 @@ class Block {
 
   void pick() {
     for (int i = 0; i < count_; ++i) work_.chosen_bits[i] = static_cast<Bits>(work_.component[i]);
-    list_blends();
+    if (call_.components > read_whole) list_blends();
     const View& out = call_.mode_loc;
     pick_channels(call_.loc, call_.dims,
                   {static_cast<Bits*>(out.data), out.batch_stride, out.channel_stride, out.point_stride, false});
@@ -276,9 +286,10 @@ class Block {
     if (side_by_side(from, positions_) && to.point_stride == 1 && few) {
       const Bits* base = static_cast<const Bits*>(from.data) + origin(from, positions_);
       const int vectors = count_ / wide;
+      const auto move_row = call_.components <= read_whole ? &Block::blend_row : &Block::pick_row;
       for (int64_t c = 0; c < channels; ++c) {
-        pick_vectors(base + c * from.channel_stride, channels * from.channel_stride, vectors,
-                     at(to, 0) + c * to.channel_stride);
+        (this->*move_row)(base + c * from.channel_stride, channels * from.channel_stride, vectors,
+                          at(to, 0) + c * to.channel_stride, from.channel_stride);
       }
       pick_positions(from, channels, to, vectors * wide);
     } else {
@@ -286,16 +297,37 @@ class Block {
     }
   }
 
-  // One channel: `row` is component 0's, `stride` leads to the next component's. No branch depends on the choice: who
-  // chose what changes from line to line, and is not foreseeable. The row is put together in the first-level cache and
-  // then written past it.
-  void pick_vectors(const Bits* row, int64_t stride, int vectors, Bits* to) {
+  // One channel: `row` is component 0's, `stride` leads to the next component's. Every component is read whole, as fast
+  // as memory streams, which beats leaving lines out while the components are few.
+  void blend_row(const Bits* row, int64_t stride, int vectors, Bits* to, int64_t) {
+    const bool past_cache = aligned(to);
+    for (int v = 0; v < vectors; ++v) {
+      const Vector<Bits> chosen = load(work_.chosen_bits + v * wide);
+      Vector<Bits> value = load(row + v * wide);
+      for (int64_t m = 1; m < call_.components; ++m) {
+        value = chosen == static_cast<Bits>(m) + Vector<Bits>{} ? load(row + m * stride + v * wide) : value;
+      }
+      if (past_cache) {
+        store_past_cache(to + v * wide, value);
+      } else {
+        store(to + v * wide, value);
+      }
+    }
+  }
+
+  // The same reading the chosen lines alone, those of the next channel, `ahead`, asked for meanwhile. No branch depends
+  // on the choice: who chose what changes from line to line, and is not foreseeable. The row is put together in the
+  // first-level cache and then written past it.
+  void pick_row(const Bits* row, int64_t stride, int vectors, Bits* to, int64_t ahead) {
     Bits* mixed = aligned(to) ? work_.mixed : to;
     for (int v = 0; v < vectors; ++v) {
-      store(mixed + v * wide, load(row + work_.lowest[v] * stride + v * wide));
+      const Bits* line = row + work_.lowest[v] * stride + v * wide;
+      __builtin_prefetch(line + ahead);
+      store(mixed + v * wide, load(line));
     }
     for (int b = 0; b < blend_count_; ++b) {
       const auto [v, m] = work_.blends[b];
+      __builtin_prefetch(row + m * stride + v * wide + ahead);
       const Vector<Bits> other = load(row + m * stride + v * wide), value = load(mixed + v * wide);
       store(mixed + v * wide, lanes_that_chose(m, v) ? other : value);
     }

@@ -108,21 +108,20 @@ class Block {
         for (int i = positions_.count; i < padded_; ++i) observed[i] = 0;
       }
     }
-    if (masked_) {
-      for (int g = 0; g < groups; ++g) {
-        const T* observed = work_.observed[g];
-        for (int i = 0; i < padded_; ++i) anything[i] = observed[i] != 0 ? T(1) : anything[i];
-      }
-    }
     weight_ = nullptr;
     if (call_.weight.data) weight_ = rows_of<T>(call_.weight, positions_, 1, work_.weight)[0];
-    double sum = 0;
-    observed_count_ = 0;
-    for (int i = 0; i < positions_.count; ++i) {
-      if (anything[i] != 0) sum += weight_ ? static_cast<double>(weight_[i]) : 1.0;
-      observed_count_ += anything[i] != 0;
+    LaneSums<T> sum, count;
+    for (int i = 0; i < padded_; i += step) {
+      V seen = load(anything + i);
+      if (masked_) {
+        for (int g = 0; g < groups; ++g) seen = maximum(seen, load(work_.observed[g] + i));
+        store(anything + i, seen);
+      }
+      sum.add(weight_ ? (seen != 0 ? load(weight_ + i) : V{}) : seen);
+      count.add(seen);
     }
-    return sum;
+    observed_count_ = static_cast<int>(count.total());
+    return sum.total();
   }
 
   double run(int64_t end) {
@@ -134,7 +133,8 @@ class Block {
     if (any_observed_) {
       read_parameters();
       sum_constants();
-      for (int m = 0; m < call_.components; ++m) standardise(m);
+      for (int m = 0; m < call_.components; ++m) prepare_scales(m);
+      masked_ ? standardise<true>() : standardise<false>();
       sum = combine();
       if (call_.parameter_gradients || call_.target_gradient) differentiate();
     } else {
@@ -342,8 +342,8 @@ class Block {
     }
   }
 
-  // One component: its scales, its standardised residuals, and log phi.
-  void standardise(int m) {
+  // The scales of one component, and log phi but for its residuals.
+  void prepare_scales(int m) {
     const T min_scale = T(call_.min_scale);
     const T unseen_scale = call_.activation == ScaleActivation::identity ? T(1) : T(0);
     T* evidence = work_.evidence[m];
@@ -362,51 +362,62 @@ class Block {
         store(energy + i, V{});
         store(evidence + i, V(load(evidence + i) - load(work_.count[s] + i) * log(scale.sigma)));
       }
-      if (masked_) {
-        all_residuals<true>(m, s, inverse, energy);
-      } else {
-        all_residuals<false>(m, s, inverse, energy);
-      }
-      for (int i = 0; i < padded_; i += step) {
-        store(evidence + i, V(load(evidence + i) - energy_factor<family, T> * load(energy + i)));
-      }
     }
   }
 
-  // Four dimensions of a scale at a time share what they load of it.
+  // Dimensions go before components, two of a scale at a time: the target's two rows then stay in the first-level cache
+  // for all components. A map's channels often lie a power of two apart, where all rows compete for the same few places
+  // of every cache, and a row that was left for later is gone.
   template <bool masked>
-  void all_residuals(int m, int s, const T* inverse, T* energy) {
-    int d = s;
-    for (; d + 3 * call_.scales < call_.dims; d += 4 * call_.scales) residuals<masked, 4>(m, d, inverse, energy);
-    for (; d < call_.dims; d += call_.scales) residuals<masked, 1>(m, d, inverse, energy);
+  void standardise() {
+    for (int s = 0; s < call_.scales; ++s) {
+      int d = s;
+      for (; d + call_.scales < call_.dims; d += 2 * call_.scales) {
+        for (int m = 0; m < call_.components; ++m) residuals<masked, 2>(m, s, d);
+      }
+      if (d < call_.dims) {
+        for (int m = 0; m < call_.components; ++m) residuals<masked, 1>(m, s, d);
+      }
+    }
+    for (int m = 0; m < call_.components; ++m) {
+      T* evidence = work_.evidence[m];
+      for (int s = 0; s < call_.scales; ++s) {
+        const T* energy = work_.energy[int64_t(m) * call_.scales + s];
+        for (int i = 0; i < padded_; i += step) {
+          store(evidence + i, V(load(evidence + i) - energy_factor<family, T> * load(energy + i)));
+        }
+      }
+    }
   }
 
   // Rows lie far apart in memory and are short, so the hardware's prefetchers lose them at each end: while these
-  // `count` rows are computed, the rows four dimensions of the scale further on are asked for.
+  // `count` rows are computed, those that come next are asked for.
   template <bool masked, int count>
-  MDN_INLINE void residuals(int m, int d, const T* inverse, T* energy) {
+  MDN_INLINE void residuals(int m, int s, int d) {
     const int scales = call_.scales;
-    const T *target[count], *loc[count], *seen[count];
-    T *z_row[count], kappa[count];
+    const int64_t ms = int64_t(m) * scales + s, row = int64_t(m) * call_.dims + d;
+    const T *inverse = work_.inverse[ms], *target = target_[d], *loc = loc_[row];
+    T *z_row = work_.z[row], *energy = work_.energy[ms];
+    // From one of these dimensions to the next.
+    const int64_t target_step = scales * target_.stride, loc_step = scales * loc_.stride, z_step = scales * call_.block;
+    const bool last = m + 1 == call_.components;
+    const int64_t target_ahead = last ? count * target_step : 0;
+    const int64_t loc_ahead = last ? count * loc_step - m * call_.dims * loc_.stride : call_.dims * loc_.stride;
+    const T* seen[count];
+    V kappa[count];
     for (int j = 0; j < count; ++j) {
-      const int dim = d + j * scales;
-      const int64_t row = int64_t(m) * call_.dims + dim;
-      target[j] = target_[dim];
-      loc[j] = loc_[row];
-      seen[j] = masked ? observed(dim) : nullptr;
-      z_row[j] = work_.z[row];
-      kappa[j] = inverse_kappa(dim);
+      seen[j] = masked ? observed(d + j * scales) : nullptr;
+      kappa[j] = broadcast<T>(inverse_kappa(d + j * scales));
     }
-    const int64_t loc_ahead = 4 * scales * loc_.stride, target_ahead = m == 0 ? 4 * scales * target_.stride : 0;
     for (int i = 0; i < padded_; i += step) {
       const V pull = load(inverse + i);
       V sum = load(energy + i);
       for (int j = 0; j < count; ++j) {
-        __builtin_prefetch(loc[j] + i + loc_ahead);
-        if (target_ahead != 0) __builtin_prefetch(target[j] + i + target_ahead);
-        V z = (load(target[j] + i) - load(loc[j] + i)) * (pull * kappa[j]);
+        __builtin_prefetch(loc + j * loc_step + i + loc_ahead);
+        if (target_ahead != 0) __builtin_prefetch(target + j * target_step + i + target_ahead);
+        V z = (load(target + j * target_step + i) - load(loc + j * loc_step + i)) * (pull * kappa[j]);
         if (masked) z = load(seen[j] + i) != 0 ? z : V{};
-        store(z_row[j] + i, z);
+        store(z_row + j * z_step + i, z);
         sum += energy_of<family>(z);
       }
       store(energy + i, sum);
@@ -416,7 +427,7 @@ class Block {
   // The loss of each position, and each component's posterior share. Returns the weighted sum of the losses.
   double combine() {
     const int count = call_.components;
-    T* nll = work_.nll[0];
+    LaneSums<T> sum_of_losses;
     for (int i = 0; i < padded_; i += step) {
       const Mask<T> seen = anything(i);
       V top = masked_logit(0, i, seen);
@@ -427,7 +438,7 @@ class Block {
         store(work_.alpha[m] + i, e);
         sum += e;
       }
-      const V normaliser = log(sum);
+      const V normaliser = log(sum), inverse_sum = 1 / sum;
       // From here on log alpha = logit - top - normaliser. The sum is at least 1, so its logarithm is finite.
       V best = broadcast<T>(-T(__builtin_inf()));
       for (int m = 0; m < count; ++m) {
@@ -450,20 +461,21 @@ class Block {
         loss *= load(weight_ + i);
         factor *= load(weight_ + i);
       }
-      store(nll + i, seen ? loss : V{});
+      loss = seen ? loss : V{};
+      store(work_.nll[0] + i, loss);
+      sum_of_losses.add(loss);
       factor = seen ? factor : V{};
+      const V inverse_total = 1 / total;
       for (int m = 0; m < count; ++m) {
-        const V posterior = seen ? load(work_.share[m] + i) / total : V{};
+        const V posterior = seen ? load(work_.share[m] + i) * inverse_total : V{};
         store(work_.share[m] + i, V(posterior * factor));
         if (call_.parameter_gradients) {
-          const V alpha = load(work_.alpha[m] + i) / sum;
+          const V alpha = load(work_.alpha[m] + i) * inverse_sum;
           store(grad_logits_[m] + i, seen ? (alpha - posterior) * factor : V{});
         }
       }
     }
-    double sum = 0;
-    for (int i = 0; i < positions_.count; ++i) sum += static_cast<double>(nll[i]);
-    return sum;
+    return sum_of_losses.total();
   }
 
   MDN_INLINE V masked_logit(int m, int i, Mask<T> seen) const {
@@ -478,6 +490,8 @@ class Block {
       }
     }
     const bool loc_in_place = grad_loc_.data != work_.loc_out.data;
+    // Memory has nothing to read meanwhile: it is asked for the same rows of the block that follows.
+    const int ahead = loc_.data != work_.loc_in.data ? positions_.count : 0;
     for (int m = 0; m < call_.components; ++m) {
       const T* share = work_.share[m];
       for (int s = 0; s < call_.scales; ++s) {
@@ -495,8 +509,11 @@ class Block {
           const T* z = work_.z[int64_t(m) * call_.dims + d];
           const T kappa = inverse_kappa(d);
           if (call_.parameter_gradients) {
-            write_row(grad_loc_[int64_t(m) * call_.dims + d], loc_in_place,
-                      [&](int i) { return V(slope<family>(load(z + i)) * (load(inverse + i) * -kappa)); });
+            const T* next = loc_[int64_t(m) * call_.dims + d] + ahead;
+            write_row(grad_loc_[int64_t(m) * call_.dims + d], loc_in_place, [&](int i) {
+              if (ahead != 0) __builtin_prefetch(next + i, 0, 1);
+              return V(slope<family>(load(z + i)) * (load(inverse + i) * -kappa));
+            });
           }
           if (call_.target_gradient) {
             T* grad = grad_target_[d];
