@@ -38,6 +38,8 @@ def missing(op: str, backend: str, device_type: str) -> str | None:
         return None
     if backend not in TABLE[op]:
         return f"{op} has no {backend} implementation in this version"
+    if torch._C._are_functorch_transforms_active():
+        return "within torch.func transforms (vmap, grad, jvp and others) only eager runs"
     if device_type != "cpu":
         return f"the native library has no {device_type} kernels in this version"
     return native.problem

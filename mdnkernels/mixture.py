@@ -6,6 +6,7 @@ Bishop, "Mixture Density Networks", 1994.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -290,8 +291,8 @@ def _check_index(index: Tensor | None, logits: Tensor) -> None:
     checks.tensor("index", index, (torch.int64,), logits)
     if index.ndim != 2 or index.shape[0] != logits.shape[0]:
         raise ValueError(f"index must be (B, N) with B = {logits.shape[0]}, got shape {tuple(index.shape)}")
-    positions = logits.shape[2:].numel()
-    checks.bounds("index", index, -1, positions, f"logits has {positions} positions; -1 is padding")
+    positions = math.prod(logits.shape[2:])
+    checks.bounds("index", index, -1, positions, "the positions of logits; -1 is padding")
 
 
 def _points(value: Tensor, index: Tensor | None) -> Tensor:
