@@ -74,18 +74,19 @@ def test_one_compiled_graph_serves_all_sizes(backend: str, call: Call):
 
 
 class Exportable(nn.Module):
-    """A call as a module of its tensors, by name; everything else is constant."""
+    """A call as a module of its tensors; everything else is constant."""
 
     def __init__(self, call: Call) -> None:
         super().__init__()
         self.function, arguments = call.function, call.arguments()
         self.constants = {name: value for name, value in arguments.items() if not isinstance(value, Tensor)}
+        self.names = list(tensors_of(arguments))
 
-    def forward(self, **tensors: Tensor) -> list[Tensor]:
-        return outputs_of(self.function(**tensors, **self.constants))
+    def forward(self, *tensors: Tensor) -> list[Tensor]:
+        return outputs_of(self.function(**dict(zip(self.names, tensors, strict=True)), **self.constants))
 
 
-def dynamic_shapes(tensors: dict[str, Tensor]) -> dict[str, dict[int, Any]]:
+def dynamic_shapes(tensors: dict[str, Tensor]) -> tuple[dict[int, Any], ...]:
     """Batch, map and number of points may all change."""
     dim = {name: torch.export.Dim(name, min=2) for name in ("batch", "height", "width", "points")}
     shapes: dict[str, dict[int, Any]] = {}
@@ -98,7 +99,7 @@ def dynamic_shapes(tensors: dict[str, Tensor]) -> dict[str, dict[int, Any]]:
             shapes[name] = {0: dim["batch"], 2: dim["points"]}
         else:
             shapes[name] = {0: dim["batch"], value.ndim - 2: dim["height"], value.ndim - 1: dim["width"]}
-    return shapes
+    return tuple(shapes.values())
 
 
 @pytest.mark.parametrize("backend", ["native", pytest.param("eager", marks=pytest.mark.slow)])
@@ -107,9 +108,9 @@ def test_an_exported_graph_serves_all_sizes(backend: str, call: Call):
     module, example = Exportable(call), tensors_of(call.arguments())
     other_size = SIZES[0] if "size" in module.constants else SIZES[2]  # a size given as numbers is a constant
     with mdnkernels.use_backend(backend):
-        exported = torch.export.export(module, (), example, dynamic_shapes={"tensors": dynamic_shapes(example)})
+        exported = torch.export.export(module, tuple(example.values()), dynamic_shapes=(dynamic_shapes(example),))
         others = tensors_of(call.arguments(other_size, batch=5, seed=1))
-        assert_all_close(exported.module()(**others), module(**others))
+        assert_all_close(exported.module()(*others.values()), module(*others.values()))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -206,11 +207,11 @@ def test_second_derivatives_are_eagers_or_are_refused(call: Call):
 def test_a_graph_traced_without_gradients_refuses_to_train_or_trains(call: Call):
     """What it must not do is to give no gradient, or zeros, without a word."""
     module, example = Exportable(call), tensors_of(call.arguments())
-    exported = torch.export.export(module, (), example).module()
+    exported = torch.export.export(module, tuple(example.values())).module()
     arguments = {name: value.requires_grad_(name in call.differentiable) for name, value in example.items()}
     leaves = [arguments[name] for name in call.differentiable]
-    total = weighted_sum(exported(**arguments))
-    wanted = torch.autograd.grad(weighted_sum(module(**arguments)), leaves, allow_unused=True)
+    total = weighted_sum(exported(*arguments.values()))
+    wanted = torch.autograd.grad(weighted_sum(module(*arguments.values())), leaves, allow_unused=True)
     if call.function in (mdnkernels.mixture_nll, mdnkernels.heatmap_focal_loss):  # their graph holds no gradient
         with pytest.raises(RuntimeError, match="required no gradient"):
             torch.autograd.grad(total, leaves, allow_unused=True)
