@@ -2,7 +2,8 @@
 
 `native` is C++ on the CPU, `triton` is Triton on a GPU, `eager` is plain PyTorch on any device. The first of them that
 an op has for the tensors' device runs. `use_backend` or the environment variable MDNKERNELS_BACKEND asks for one by
-name; one that is not there is an error that says why, never another backend.
+name; one that is not there is an error that says why, never another backend. Within torch.func transforms (vmap, grad)
+eager is all that is there: it has their rules from PyTorch.
 """
 
 from __future__ import annotations

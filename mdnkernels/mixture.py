@@ -71,7 +71,7 @@ def mixture_nll(
         The loss, a scalar or per position; float32 for half-precision inputs, else of their dtype. Gradients flow to
         logits, loc, scale and target. A NaN input gives a NaN loss. For finite inputs loss and gradients are finite
         with residuals up to 1e6 sigma, as long as sigma kappa and its reciprocal are normal numbers (in float32 from
-        1e-37 to 1e37); others can give inf or NaN. Natively differentiable once, in eager any number of times.
+        1e-37 to 1e37), and so is z^2 / sigma, the size of the gradients; others can give inf or NaN. Natively differentiable once, in eager any number of times.
 
     Raises:
         TypeError: an argument of the wrong type or dtype. logits, loc and scale share one of float32, float64,
@@ -79,7 +79,7 @@ def mixture_nll(
         ValueError: a wrong shape, device or option, a dim_scale that is not positive, or weight or dim_scale that
             require a gradient.
         IndexError: an index outside [-1, positions); on a GPU or in a compiled graph the assertion of the device, a
-            RuntimeError with the same words.
+            RuntimeError that names the argument too.
 
     Source: Varamesh and Tuytelaars, CVPR 2020, Eq. 1 to 6.
     """

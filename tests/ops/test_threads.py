@@ -22,6 +22,10 @@ def same_bits(actual: list[Tensor], expected: list[Tensor]) -> bool:
     )
 
 
+def close(actual: list[Tensor], expected: list[Tensor]) -> bool:
+    return all(torch.allclose(a, e, rtol=1e-5, atol=1e-6) for a, e in zip(actual, expected, strict=True))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("call", CALLS, ids=str)
 def test_same_bits_for_any_number_of_threads(call: Call, dtype: torch.dtype):
@@ -40,18 +44,17 @@ def test_same_bits_for_any_number_of_threads(call: Call, dtype: torch.dtype):
 @pytest.mark.parametrize("backend", ["native", "eager"])
 def test_threads_that_call_different_ops_at_once_get_what_one_thread_gets(backend: str):
     with mdnkernels.use_backend(backend):
+        # Torch's own sums may be cut elsewhere in another thread: bits are asked of native alone.
+        same = same_bits if backend == "native" else close
         expected = {call.name: outputs_and_gradients(call, call.arguments(size=(31, 37))) for call in CALLS}
 
         def wrong(turn: int) -> str | None:
             call = CALLS[turn % len(CALLS)]
             result = outputs_and_gradients(call, call.arguments(size=(31, 37)))
-            return None if same_bits(result, expected[call.name]) else call.name
+            return None if same(result, expected[call.name]) else call.name
 
         with ThreadPoolExecutor(5) as pool:
-            # Eager's scatters and sums may be cut elsewhere in another thread, so bits are asked of native alone.
-            results = list(pool.map(wrong, range(8 * len(CALLS))))
-    if backend == "native":
-        assert [name for name in results if name] == []
+            assert [name for name in pool.map(wrong, range(8 * len(CALLS))) if name] == []
 
 
 def _call_all(queue: multiprocessing.Queue) -> None:
