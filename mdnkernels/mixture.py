@@ -70,8 +70,9 @@ def mixture_nll(
     Returns:
         The loss, a scalar or per position; float32 for half-precision inputs, else of their dtype. Gradients flow to
         logits, loc, scale and target. A NaN input gives a NaN loss. For finite inputs loss and gradients are finite
-        with residuals up to 1e6 sigma, as long as sigma kappa and its reciprocal are normal numbers (in float32 from
-        1e-37 to 1e37), and so is z^2 / sigma, the size of the gradients; others can give inf or NaN. Natively differentiable once, in eager any number of times.
+        with residuals z of up to 1e6 sigma, as long as sigma kappa and its reciprocal are normal numbers (in float32
+        from 1e-37 to 1e37), and so is z^2 / sigma, the size of the gradients; others can give inf or NaN. Natively
+        differentiable once, in eager any number of times.
 
     Raises:
         TypeError: an argument of the wrong type or dtype. logits, loc and scale share one of float32, float64,
