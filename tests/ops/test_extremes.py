@@ -19,7 +19,7 @@ from tests.ops import reference
 from tests.ops.cases import ACTIVATIONS, FAMILIES
 
 BACKENDS = ["native", "eager"]
-RAW = (-1e4, -80.0, -20.0, 0.5, 1e4)
+RAW = (-1e4, -80.0, -20.0, 0.0, 0.5, 1e4)
 RESIDUALS = (1e-6, 2.0, -1e6)  # in sigma
 LOGITS = ((0.0, 0.0), (1e4, -1e4), (-1e4, 1e4))
 DIMS = 2
@@ -157,10 +157,10 @@ def test_gradients_in_float64_are_the_derivatives_of_extended_precision(backend,
 def test_nothing_observed_is_zero_at_every_extreme(backend, family, activation):
     """Scales that the docstring promises nothing about included."""
     raw = torch.tensor([*RAW, 1e38, -1e38, torch.inf, torch.nan]).repeat(1, 2, 1).requires_grad_()
-    logits = torch.tensor([[1e4], [-torch.inf]]).expand(1, 2, 9).clone().requires_grad_()
-    loc = torch.full((1, 4, 9), 1e38, requires_grad=True)
-    target = torch.full((1, 2, 9), -1e38, requires_grad=True)
-    mask = torch.zeros(1, 1, 9, dtype=torch.bool)
+    logits = torch.tensor([[1e4], [-torch.inf]]).expand(1, 2, raw.shape[2]).clone().requires_grad_()
+    loc = torch.full((1, 4, raw.shape[2]), 1e38, requires_grad=True)
+    target = torch.full((1, 2, raw.shape[2]), -1e38, requires_grad=True)
+    mask = torch.zeros(1, 1, raw.shape[2], dtype=torch.bool)
     with mdnkernels.use_backend(backend):
         loss = mdnkernels.mixture_nll(
             logits, loc, raw, target, mask=mask, family=family, scale_activation=activation, min_scale=0.0
