@@ -22,15 +22,18 @@ STABLE_TORCH_LIBRARY(mdnkernels, m) {
       "bool target_gradient) -> (Tensor loss, Tensor grad_logits, Tensor grad_loc, Tensor grad_scale, Tensor "
       "grad_target)");
   // (B, K, P), zero but for values (B, K, N) added at index (B, N).
-  m.def("scatter_points(Tensor values, Tensor index, int positions) -> Tensor");
+  m.def("scatter_points(Tensor values, Tensor index, SymInt positions) -> Tensor");
   m.def(
-      "topk_peaks(Tensor heatmap, int k, int kernel_size, bool logits) -> (Tensor score, Tensor label, Tensor index)");
+      "topk_peaks(Tensor heatmap, SymInt k, int kernel_size, bool logits) -> (Tensor score, Tensor label, Tensor "
+      "index)");
   // logits and target are of one shape and lie in memory in one order, without gaps. Gives the loss and, where it is
   // asked for, its gradient.
   m.def(
       "heatmap_focal_loss(Tensor logits, Tensor target, float alpha, float beta, bool logits_gradient) -> (Tensor "
       "loss, Tensor grad_logits)");
-  m.def("splat_gaussians(Tensor center, Tensor radius, Tensor label, int num_labels, int height, int width) -> Tensor");
+  m.def(
+      "splat_gaussians(Tensor center, Tensor radius, Tensor label, SymInt num_labels, SymInt height, SymInt width) -> "
+      "Tensor");
   // All tensors (B, K, P), component and weight (B, P); without a scale the second result is empty.
   m.def(
       "mixture_mode(Tensor logits, Tensor loc, Tensor? scale, Tensor? index, str select, int[]? components, str "

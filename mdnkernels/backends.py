@@ -2,7 +2,8 @@
 
 `native` is C++ on the CPU, `triton` is Triton on a GPU, `eager` is plain PyTorch on any device. The first of them that
 an op has for the tensors' device runs. `use_backend` or the environment variable MDNKERNELS_BACKEND asks for one by
-name; one that is not there is an error that says why, never another backend.
+name; one that is not there is an error that says why, never another backend. Within torch.func transforms (vmap, grad)
+eager is all that is there: it has their rules from PyTorch.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ def missing(op: str, backend: str, device_type: str) -> str | None:
         return None
     if backend not in TABLE[op]:
         return f"{op} has no {backend} implementation in this version"
+    if torch._C._are_functorch_transforms_active():
+        return "within torch.func transforms (vmap, grad, jvp and others) only eager runs"
     if device_type != "cpu":
         return f"the native library has no {device_type} kernels in this version"
     return native.problem

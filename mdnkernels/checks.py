@@ -65,27 +65,42 @@ def kernel_size(value: object) -> None:
         raise ValueError(f"kernel_size must be odd, got {value}")
 
 
+def _readable(value: Tensor) -> Tensor | None:
+    """`value` where looking at it costs nothing: on the CPU and outside of a traced graph. A tensor that torch.func
+    transforms have wrapped comes out whole: what holds of all of its elements holds of each call that vmap stands for.
+    """
+    if torch.compiler.is_compiling() or value.device.type != "cpu":
+        return None
+    while torch._C._functorch.is_functorch_wrapped_tensor(value):
+        value = torch._C._functorch.get_unwrapped(value)
+    return value if type(value) is Tensor else None
+
+
 def positive(name: str, value: Tensor) -> None:
     """Every element of `value` is positive and finite. Checked where `bounds` would raise; elsewhere not read."""
-    if type(value) is Tensor and value.device.type == "cpu" and not torch.compiler.is_compiling():
-        bad = value[~((value > 0) & value.isfinite())]
+    readable = _readable(value)
+    if readable is not None:
+        bad = readable[~((readable > 0) & readable.isfinite())]
         if bad.numel():
             raise ValueError(f"{name} must be positive and finite, got {bad[0].item()}")
 
 
 def bounds(name: str, value: Tensor, least: int, limit: int | torch.SymInt, meaning: str) -> None:
-    """Every element of the integer tensor `value` lies in [least, limit).
+    """Every element of the integer tensor `value` lies in [least, limit), where `meaning` says what limit counts.
 
     On the CPU an IndexError names the offender. On another device, and in a traced graph, the check is an assertion on
     the device itself: reading the values would stop the host until the device is done.
     """
     if value.numel() == 0 or value.device.type == "meta":
         return
-    if type(value) is Tensor and value.device.type == "cpu" and not torch.compiler.is_compiling():
-        low, high = (int(bound) for bound in torch.aminmax(value))
+    readable = _readable(value)
+    if readable is not None:
+        low, high = (int(bound) for bound in torch.aminmax(readable))
         if low < least or high >= limit:
             bad = low if low < least else high
             raise IndexError(f"{name} must lie in [{least}, {limit}) ({meaning}), got {bad}")
     else:
         inside = ((value >= least) & (value < limit)).all()
-        torch._assert_async(inside, f"{name} must lie in [{least}, {limit}) ({meaning})")
+        # A graph whose words name the number would be one for this size alone.
+        number = "limit" if torch.compiler.is_compiling() else str(limit)
+        torch._assert_async(inside, f"{name} must lie in [{least}, {number}) ({meaning})")

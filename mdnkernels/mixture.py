@@ -6,6 +6,7 @@ Bishop, "Mixture Density Networks", 1994.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -69,8 +70,9 @@ def mixture_nll(
     Returns:
         The loss, a scalar or per position; float32 for half-precision inputs, else of their dtype. Gradients flow to
         logits, loc, scale and target. A NaN input gives a NaN loss. For finite inputs loss and gradients are finite
-        with residuals up to 1e6 sigma, as long as sigma kappa and its reciprocal are normal numbers (in float32 from
-        1e-37 to 1e37); others can give inf or NaN. Natively differentiable once, in eager any number of times.
+        with residuals z of up to 1e6 sigma, as long as sigma kappa and its reciprocal are normal numbers (in float32
+        from 1e-37 to 1e37), and so is z^2 / sigma, the size of the gradients; others can give inf or NaN. Natively
+        differentiable once, in eager any number of times.
 
     Raises:
         TypeError: an argument of the wrong type or dtype. logits, loc and scale share one of float32, float64,
@@ -78,7 +80,7 @@ def mixture_nll(
         ValueError: a wrong shape, device or option, a dim_scale that is not positive, or weight or dim_scale that
             require a gradient.
         IndexError: an index outside [-1, positions); on a GPU or in a compiled graph the assertion of the device, a
-            RuntimeError with the same words.
+            RuntimeError that names the argument too.
 
     Source: Varamesh and Tuytelaars, CVPR 2020, Eq. 1 to 6.
     """
@@ -290,8 +292,8 @@ def _check_index(index: Tensor | None, logits: Tensor) -> None:
     checks.tensor("index", index, (torch.int64,), logits)
     if index.ndim != 2 or index.shape[0] != logits.shape[0]:
         raise ValueError(f"index must be (B, N) with B = {logits.shape[0]}, got shape {tuple(index.shape)}")
-    positions = logits.shape[2:].numel()
-    checks.bounds("index", index, -1, positions, f"logits has {positions} positions; -1 is padding")
+    positions = math.prod(logits.shape[2:])
+    checks.bounds("index", index, -1, positions, "the positions of logits; -1 is padding")
 
 
 def _points(value: Tensor, index: Tensor | None) -> Tensor:

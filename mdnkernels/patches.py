@@ -36,5 +36,5 @@ def gather_patches(feature: Tensor, index: Tensor, kernel_size: int = 3) -> Tens
         raise ValueError(f"index must be (B, N) with B = {feature.shape[0]}, got shape {tuple(index.shape)}")
     checks.kernel_size(kernel_size)
     cells = feature.shape[2] * feature.shape[3]
-    checks.bounds("index", index, -1, cells, f"feature has {cells} cells; -1 is padding")
+    checks.bounds("index", index, -1, cells, "the cells of feature; -1 is padding")
     return backends.select("gather_patches", feature.device)(feature, index, kernel_size)

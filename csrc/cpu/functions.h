@@ -5,11 +5,17 @@
 
 namespace mdn {
 
+// Of `count` numbers, a multiple of 16.
+template <class T>
+struct Functions {
+  void (*exp)(const T* from, T* to, int64_t count);
+  void (*log)(const T* from, T* to, int64_t count);
+  void (*log1p)(const T* from, T* to, int64_t count);
+};
+
 struct FunctionKernel {
-  // `count` is a multiple of 16.
-  void (*exp)(const float* from, float* to, int64_t count);
-  void (*log)(const float* from, float* to, int64_t count);
-  void (*log1p)(const float* from, float* to, int64_t count);
+  Functions<float> of_float;
+  Functions<double> of_double;
 };
 
 namespace baseline {

@@ -7,15 +7,19 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def activate_scale(raw: Tensor, scale_activation: str, min_scale: float) -> Tensor:
-    """sigma from the raw scale. ELU(x) + 1 is exp(x) for x <= 0: adding 1 to expm1(x) would round small sigmas away."""
+    """sigma from the raw scale. ELU(x) + 1 is exp(x) for x <= 0: adding 1 to expm1(x) would round small sigmas away.
+
+    A head that begins at zero gives raw scales of exactly 0, where clamp and abs would have other derivatives.
+    """
     if scale_activation == "elu":
-        sigma = torch.where(raw > 0, raw + 1, torch.exp(raw.clamp(max=0)))
+        sigma = torch.where(raw > 0, raw + 1, torch.exp(torch.where(raw > 0, 0.0, raw)))
     elif scale_activation == "softplus":
         # torch's softplus turns to the identity above 20, which is exact to rounding only in float32.
-        sigma = raw.clamp(min=0) + torch.log1p(torch.exp(-raw.abs()))
+        sigma = -functional.logsigmoid(-raw)
     elif scale_activation == "exp":
         sigma = torch.exp(raw)
     else:

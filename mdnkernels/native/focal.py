@@ -39,8 +39,13 @@ def _backward(ctx: Any, grad_loss: Tensor | None, _: Tensor | None) -> tuple[Ten
             "heatmap_focal_loss of the native backend is differentiable once; "
             'for second derivatives run it within mdnkernels.use_backend("eager")'
         )
-    if grad_loss is None or not ctx.gradient_made:
+    if grad_loss is None:
         return None, None, None, None, None
+    if not ctx.gradient_made:
+        raise RuntimeError(
+            "heatmap_focal_loss was traced when its inputs required no gradient, so this graph makes none: "
+            "trace or export it with inputs that require gradients"
+        )
     (gradient,) = ctx.saved_tensors
     # Looking costs nothing on the CPU, and saves touching all of the gradient's memory once more.
     if type(grad_loss) is not Tensor or grad_loss.device.type != "cpu" or grad_loss.item() != 1:

@@ -1,18 +1,20 @@
 """mixture_mode of the native library, and its gradient from the chosen component in PyTorch.
 
 Predictions are seldom differentiated, so the backward pass is no kernel of its own: beside the zero-filled gradients it
-touches what the chosen component alone holds ("mean" has a share in all of them).
+touches what the chosen component alone holds ("mean" has a share in all of them). Exponentials, and sums of many terms,
+are the native op's or are added one by one: those of torch have other bits where threads cut a tensor elsewhere.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mdnkernels.eager.mixture import activate_scale, gather_points
+from mdnkernels.eager.mixture import gather_points
 from mdnkernels.native import library
 
 Result = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -70,13 +72,31 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Result) -> None:
     ctx.save_for_backward(logits, loc if ctx.options[0] == "mean" else None, scale, index, component)
 
 
+def _softmax(logits: Tensor) -> Tensor:
+    """Over dimension 1 of (B, M, P): the weight of each component that is the only one to choose from."""
+    mode = torch.ops.mdnkernels.mixture_mode
+    weights = [mode(logits, logits, None, None, "weight", [m], "identity", 0.0)[3] for m in range(logits.shape[1])]
+    return torch.stack(weights, 1)
+
+
+def _sigma(raw: Tensor, scale_activation: str, min_scale: float) -> Tensor:
+    """All channels of the raw scales (B, K, P) activated: those of a mixture of one component."""
+    logits = raw.new_zeros(raw.shape[0], 1, raw.shape[2])
+    return torch.ops.mdnkernels.mixture_mode(logits, raw, raw, None, "weight", None, scale_activation, min_scale)[1]
+
+
 def _slope(raw: Tensor, scale_activation: str) -> Tensor:
-    """d sigma / d raw."""
+    """d sigma / d raw of (B, K, P)."""
     if scale_activation == "elu":
-        return torch.exp(raw.clamp(max=0))
-    if scale_activation == "softplus":
-        return torch.sigmoid(raw)
-    return torch.exp(raw) if scale_activation == "exp" else torch.ones_like(raw)
+        return _sigma(raw, "elu", 0.0).clamp(max=1)
+    if scale_activation == "softplus":  # whose slope is the logistic function, a softmax over 0 and raw
+        flat = raw.flatten(1).unsqueeze(1)
+        return _softmax(torch.cat([torch.zeros_like(flat), flat], 1))[:, 1].view(raw.shape)
+    return _sigma(raw, "exp", 0.0) if scale_activation == "exp" else torch.ones_like(raw)
+
+
+def _sum(values: Tensor, dim: int) -> Tensor:
+    return functools.reduce(torch.add, values.unbind(dim))
 
 
 def _into_maps(gradient: Tensor, index: Tensor | None, positions: int) -> Tensor:
@@ -121,7 +141,7 @@ def _backward(
         grad_scale = None
     alpha = None
     if grad_weight is not None or select == "mean":
-        alpha = torch.softmax(logits.to(dtype), 1)
+        alpha = _softmax(logits.to(dtype))
 
     results: list[Tensor | None] = [None, None, None]
     if grad_weight is not None and alpha is not None:
@@ -163,7 +183,7 @@ def _mean_gradients(
         allowed = torch.zeros(count, dtype=torch.bool, device=alpha.device)
         allowed[list(components)] = True
         share = torch.where(allowed.view(1, -1, 1), alpha, 0.0)
-    share = share / share.sum(1, keepdim=True)
+    share = share / _sum(share, 1).unsqueeze(1)
     results: list[Tensor | None] = [grad_logits, None, None]
     pull = torch.zeros_like(share)  # on the shares
     for i, values, gradient in ((1, loc, grad_loc), (2, scale, grad_scale)):
@@ -173,11 +193,11 @@ def _mean_gradients(
         each = share.unsqueeze(2) * gradient  # (B, M, K, P)
         if i == 2:
             each = each * _slope(values, scale_activation).unflatten(1, (count, -1))
-            values = activate_scale(values, scale_activation, min_scale)
+            values = _sigma(values, scale_activation, min_scale)
         results[i] = each.flatten(1, 2)
-        pull = pull + (values.unflatten(1, (count, -1)) * gradient).sum(2)
+        pull = pull + _sum(values.unflatten(1, (count, -1)) * gradient, 2)
     if grad_loc is not None or grad_scale is not None:
-        through_shares = share * (pull - (share * pull).sum(1, keepdim=True))
+        through_shares = share * (pull - _sum(share * pull, 1).unsqueeze(1))
         results[0] = through_shares if grad_logits is None else grad_logits + through_shares
     return results
 

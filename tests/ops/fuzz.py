@@ -1,7 +1,8 @@
-"""Random shapes, strides, dtypes, masks and mistakes at every public function: `make fuzz` (CASES=20000).
+"""Random shapes, strides, dtypes, devices, masks and mistakes at every public function: `make fuzz` (CASES=20000).
 
 A case passes when the function gives what the eager backend gives in float64, in the dtype and shape that its docstring
-says, or when a planted mistake raises ValueError, TypeError or IndexError. Anything else is a failure, printed with its
+says; on the meta device, when it gives that shape and dtype; or when a planted mistake, tensors on two devices among
+them, raises ValueError, TypeError or IndexError. Anything else is a failure, printed with its
 seed: `python -m tests.ops.fuzz --first SEED --cases 1` repeats it.
 """
 
@@ -41,14 +42,13 @@ class Case:
         count = self.random.choice([0, 1, 1, 2, 2, 2, 3])
         return tuple(self.random.choice([1, 2, 3, 5, 8, 17, 32, 40]) for _ in range(count))
 
-    def tensor(self, *shape: int, scale: float = 1.0, dtype: torch.dtype | None = None) -> Tensor:
-        return self.layout(torch.randn(*shape, generator=self.generator, dtype=torch.float64) * scale).to(
-            dtype or self.dtype
-        )
+    def tensor(self, *shape: int, scale: float = 1.0) -> Tensor:
+        return self.layout((torch.randn(*shape, generator=self.generator, dtype=torch.float64) * scale).to(self.dtype))
 
-    def layout(self, value: Tensor) -> Tensor:
-        """The same numbers under other strides: permuted, channels_last, cut out of a larger tensor, or expanded."""
-        kind = self.random.choice(["plain", "plain", "permuted", "channels_last", "sliced", "expanded"])
+    def layout(self, value: Tensor, overlapping: bool = True) -> Tensor:
+        """The same numbers under other strides, NaN lying in what gaps there are; or a view whose elements overlap."""
+        kinds = ["plain", "plain", "permuted", "channels_last", "sliced", "stepped"]
+        kind = self.random.choice(kinds + ["expanded", "window"] * overlapping)
         if kind == "permuted" and value.ndim > 1:
             order = list(range(value.ndim))
             self.random.shuffle(order)
@@ -56,12 +56,24 @@ class Case:
             return value.permute(order).contiguous().permute(inverse)
         if kind == "channels_last" and value.ndim == 4:
             return value.contiguous(memory_format=torch.channels_last)
-        if kind == "sliced" and value.ndim:
+        if kind in ("sliced", "stepped") and value.ndim:
             axis = self.random.randrange(value.ndim)
-            wide = torch.cat([value, value, value], axis)
-            return wide.narrow(axis, value.shape[axis], value.shape[axis])
-        if kind == "expanded" and value.ndim and value.shape[0] > 1:
-            return value[:1].expand_as(value)
+            size = list(value.shape)
+            size[axis] *= 3
+            wide = value.new_full(size, torch.nan if value.is_floating_point() else 1)
+            first = self.random.randrange(3)
+            if kind == "stepped":
+                inner = wide[(slice(None),) * axis + (slice(first, None, 3),)]
+            else:
+                inner = wide.narrow(axis, first * value.shape[axis], value.shape[axis])
+            return inner.copy_(value)
+        if kind == "expanded" and value.ndim and value.numel():
+            axes = self.random.sample(range(value.ndim), self.random.randint(1, value.ndim))
+            for axis in axes:
+                value = value.narrow(axis, 0, 1).expand([-1 if a != axis else n for a, n in enumerate(value.shape)])
+            return value
+        if kind == "window" and value.ndim and value.numel() >= sum(value.shape):
+            return value.flatten()[: sum(value.shape)].as_strided(value.shape, (1,) * value.ndim)
         return value
 
     def index(self, batch: int, limit: int) -> Tensor:
@@ -93,7 +105,7 @@ def mixture_nll(case: Case) -> tuple[Callable[..., Any], list[Any], dict[str, An
         share = case.random.choice([0.0, 0.05, 0.5, 1.0])
         options["mask"] = case.layout(torch.rand(batch, groups, *where, generator=case.generator) < share)
     if case.random.random() < 0.4:
-        options["weight"] = case.layout(torch.rand(batch, *where, generator=case.generator)).to(case.dtype)
+        options["weight"] = case.layout(torch.rand(batch, *where, generator=case.generator).to(case.dtype))
     if case.random.random() < 0.4:
         options["dim_scale"] = (torch.rand(dims, generator=case.generator) + 0.5).to(case.dtype)
     options["family"] = case.random.choice(["gaussian", "laplace"])
@@ -112,7 +124,7 @@ def mixture_mode(case: Case) -> tuple[Callable[..., Any], list[Any], dict[str, A
 
 def topk_peaks(case: Case) -> tuple[Callable[..., Any], list[Any], dict[str, Any]]:
     shape = (case.random.choice([0, 1, 3]), case.random.choice([1, 4]), *(case.random.choice([1, 7, 33]) for _ in "hw"))
-    heatmap = case.tensor(*shape).mul(case.random.choice([1, 4])).round(decimals=1)
+    heatmap = case.layout(case.tensor(*shape).mul(case.random.choice([1, 4])).round(decimals=1))
     options = {"kernel_size": case.random.choice([1, 3, 5]), "logits": case.random.random() < 0.5}
     return mdnkernels.topk_peaks, [heatmap, case.random.choice([1, 5, 100])], options
 
@@ -127,7 +139,7 @@ def heatmap_focal_loss(case: Case) -> tuple[Callable[..., Any], list[Any], dict[
     shape = (case.random.choice([0, 1, 3]), 2, *case.positions)
     logits = case.tensor(*shape, scale=case.random.choice([1.0, 30.0]))
     target = torch.rand(*shape, generator=case.generator)
-    target = case.layout(torch.where(target > 0.9, 1.0, target)).to(case.dtype)
+    target = case.layout(torch.where(target > 0.9, 1.0, target).to(case.dtype))
     options = {"alpha": case.random.choice([0.0, 1.0, 2.0, 2.5]), "beta": case.random.choice([0.0, 3.5, 4.0])}
     return mdnkernels.heatmap_focal_loss, [logits, target], case.random.choice([{}, options])
 
@@ -139,7 +151,7 @@ def splat_gaussians(case: Case) -> tuple[Callable[..., Any], list[Any], dict[str
     def draw(least: int, limit: int) -> Tensor:
         return torch.randint(least, limit, (batch, count), generator=case.generator)
 
-    center = case.layout(torch.stack([draw(0, width), draw(0, height)], -1))
+    center = case.layout(torch.stack([draw(0, width), draw(0, height)], -1), overlapping=False)
     return mdnkernels.splat_gaussians, [center, draw(0, 12), draw(-1, labels), labels, (height, width)], {}
 
 
@@ -187,12 +199,40 @@ def assert_equal(actual: Tensor, expected: Tensor, dtype: torch.dtype, size: flo
         assert error <= TOLERANCE[dtype] * size, f"error {error:.3g} where the largest is {size:.3g}"
 
 
+def moved(value: Any, device: str) -> Any:
+    """A tensor on another device, under the strides that it has."""
+    if not isinstance(value, Tensor) or value.device.type == device:
+        return value
+    if device == "meta":
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+    last = (
+        sum((size - 1) * step for size, step in zip(value.shape, value.stride(), strict=True)) if value.numel() else -1
+    )
+    storage = value.as_strided((last + 1,), (1,)).to(device)
+    return storage.as_strided(value.shape, value.stride())
+
+
+def check_on_meta(function: Callable[..., Any], arguments: list[Any], options: dict[str, Any]) -> None:
+    """Shapes and dtypes of outputs and gradients, without any numbers."""
+    with mdnkernels.use_backend("eager"):
+        expected = results(function, list(arguments), options)
+    actual = results(
+        function,
+        [moved(value, "meta") for value in arguments],
+        {k: moved(value, "meta") for k, value in options.items()},
+    )
+    for group, wanted in zip(actual, expected, strict=True):
+        for a, e in zip(group, wanted, strict=True):
+            assert a.device.type == "meta", "left the meta device"
+            assert (a.shape, a.dtype) == (e.shape, e.dtype), (a.shape, a.dtype, e.shape, e.dtype)
+
+
 def break_one(case: Case, arguments: list[Any], options: dict[str, Any]) -> bool:
     """Plants a mistake that must be refused; False where this call has no place for it."""
     tensors = [i for i, value in enumerate(arguments) if isinstance(value, Tensor)]
     place = case.random.choice(tensors)
     value = arguments[place]
-    kind = case.random.choice(["dimension", "dtype", "type", "index", "option"])
+    kind = case.random.choice(["dimension", "dtype", "type", "index", "option", "device"])
     if kind == "dimension":
         arguments[place] = value.unsqueeze(0).expand(2, *value.shape)
     elif kind == "dtype":
@@ -202,6 +242,8 @@ def break_one(case: Case, arguments: list[Any], options: dict[str, Any]) -> bool
     elif kind == "index" and options.get("index") is not None and options["index"].numel():
         options["index"] = options["index"].clone()
         options["index"][0, 0] = case.random.choice([-2, 10**6])
+    elif kind == "device" and len(tensors) > 1:
+        arguments[place] = moved(value, "meta")
     elif kind == "option" and "family" in options:
         options[case.random.choice(["family", "reduction", "scale_activation"])] = "nonsense"
     else:
@@ -222,20 +264,26 @@ def run(seed: int) -> str:
                 raise AssertionError("an error without words") from error
             return f"{name}: refused"
         raise AssertionError("a mistake was accepted")
+    if case.random.random() < 0.05:
+        check_on_meta(function, arguments, options)
+        return f"{name}: meta"
     with mdnkernels.use_backend("eager"):
         expected, expected_gradients = results(
             function, [widen(value) for value in arguments], {key: widen(value) for key, value in options.items()}
         )
-    backend = case.random.choice([b for b in backends.TABLE[name] if backends.missing(name, b, "cpu") is None])
+    device = case.random.choice(["cpu", "cuda"]) if torch.cuda.is_available() else "cpu"
+    backend = case.random.choice([b for b in backends.TABLE[name] if backends.missing(name, b, device) is None])
     with mdnkernels.use_backend(backend):
-        actual, gradients = results(function, list(arguments), options)
+        actual, gradients = results(
+            function, [moved(value, device) for value in arguments], {k: moved(v, device) for k, v in options.items()}
+        )
     dtype = case.dtype if name != "splat_gaussians" else torch.float32
     for a, e in zip(actual, expected, strict=True):
-        assert_equal(a, e, dtype, 0.0)
+        assert_equal(a.cpu(), e, dtype, 0.0)
     size = max([0.0, *(g.abs().max().item() for g in expected_gradients if g.numel())])
     for a, e in zip(gradients, expected_gradients, strict=True):
-        assert_equal(a, e, dtype, 0.1 * size)
-    return f"{name}: {backend}"
+        assert_equal(a.cpu(), e, dtype, 0.1 * size)
+    return f"{name}: {backend}" + (f" on {device}" if device != "cpu" else "")
 
 
 def main() -> int:

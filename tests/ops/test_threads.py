@@ -1,0 +1,77 @@
+"""Every op, forward and backward, from any number of threads: the same bits, and no crash."""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import Tensor
+
+import mdnkernels
+from tests.ops.calls import CALLS, Call, outputs_and_gradients
+
+# More than one block of each kernel, of which the last is not whole.
+LARGE = {"size": (61, 67), "batch": 3}
+
+
+def same_bits(actual: list[Tensor], expected: list[Tensor]) -> bool:
+    return all(
+        a.shape == e.shape and a.dtype == e.dtype and torch.equal(a, e) for a, e in zip(actual, expected, strict=True)
+    )
+
+
+def close(actual: list[Tensor], expected: list[Tensor]) -> bool:
+    return all(torch.allclose(a, e, rtol=1e-5, atol=1e-6) for a, e in zip(actual, expected, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("call", CALLS, ids=str)
+def test_same_bits_for_any_number_of_threads(call: Call, dtype: torch.dtype):
+    arguments = call.arguments(**LARGE, dtype=dtype)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            with mdnkernels.use_backend("native"):
+                results.append(outputs_and_gradients(call, arguments))
+    finally:
+        torch.set_num_threads(before)
+    assert all(same_bits(other, results[0]) for other in results[1:])
+
+
+@pytest.mark.parametrize("backend", ["native", "eager"])
+def test_threads_that_call_different_ops_at_once_get_what_one_thread_gets(backend: str):
+    with mdnkernels.use_backend(backend):
+        # Torch's own sums may be cut elsewhere in another thread: bits are asked of native alone.
+        same = same_bits if backend == "native" else close
+        expected = {call.name: outputs_and_gradients(call, call.arguments(size=(31, 37))) for call in CALLS}
+
+        def wrong(turn: int) -> str | None:
+            call = CALLS[turn % len(CALLS)]
+            result = outputs_and_gradients(call, call.arguments(size=(31, 37)))
+            return None if same(result, expected[call.name]) else call.name
+
+        with ThreadPoolExecutor(5) as pool:
+            assert [name for name in pool.map(wrong, range(8 * len(CALLS))) if name] == []
+
+
+def _call_all(queue: multiprocessing.Queue) -> None:
+    torch.set_num_threads(1)  # torch's own thread pool does not outlive a fork
+    for call in CALLS:
+        # Lists, not tensors, which would travel in shared memory that ends with this process.
+        queue.put([value.detach().flatten().tolist() for value in outputs_and_gradients(call, call.arguments())])
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_can_go_on_calling_every_op():
+    expected = [outputs_and_gradients(call, call.arguments()) for call in CALLS]
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_call_all, args=(queue,))
+    child.start()
+    for call, values in zip(CALLS, expected, strict=True):
+        assert queue.get(timeout=60) == [value.detach().flatten().tolist() for value in values], call.name
+    child.join(60)
+    assert child.exitcode == 0
