@@ -20,6 +20,12 @@ Tensor copy(const Tensor& from, int64_t width, int64_t count, int64_t first, int
   return (width == 4 ? copied<float, 4> : copied<float, 1>)(from, count, first, step);
 }
 
+Tensor gather(const Tensor& from, const Tensor& index) {
+  const Tensor to = new_empty(index.sizes(), DType::float32);
+  launch(toy::gather, index.numel() / 32, 32, 0, from.data<float>(), index.data<int64_t>(), to.data<float>());
+  return to;
+}
+
 Tensor row_sums(const Tensor& from) {
   const Tensor to = new_empty({from.size(0)}, DType::float32);
   launch(toy::row_sums, from.size(0), 32, 0, from.data<float>(), to.data<float>(), from.size(1));
@@ -125,6 +131,7 @@ Tensor mistaken(const std::string& mistake, const Tensor& from) {
 
 CUDA_ON_CPU_BINDINGS {
   module.def("toy_copy", &copy);
+  module.def("toy_gather", &gather);
   module.def("toy_row_sums", &row_sums);
   module.def("toy_block_sums", &block_sums);
   module.def("toy_reverse", &reverse);

@@ -65,6 +65,17 @@ def test_lanes_far_apart_read_a_sector_each(step):
     assert launch.read.sectors == launch.read.distinct_sectors == 64
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_lanes_that_share_sectors_of_two_far_places_read_each_sector_once(seed):
+    """Lanes in turns from either place: 16 neighbours of each, which are two sectors."""
+    values = torch.randn(2000)
+    index = torch.stack([torch.arange(16), 1000 + torch.arange(16)], 1).flatten()
+    result, launch = launched("gather", values, index, seed=seed)
+    assert torch.equal(result, values[index])
+    assert launch.read.accesses == 2
+    assert launch.read.sectors == launch.read.distinct_sectors == 32 * 8 // 32 + 4
+
+
 def test_the_turns_of_a_loop_are_accesses_of_their_own_and_lanes_may_sit_out():
     values = torch.randn(3, 72)
     sums, launch = launched("row_sums", values)

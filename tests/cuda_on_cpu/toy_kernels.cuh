@@ -24,6 +24,12 @@ __global__ void __launch_bounds__(256) copy(const T* from, T* to, int64_t count,
   store_global(reinterpret_cast<P*>(to) + i, load_global(reinterpret_cast<const P*>(from + first) + step * i));
 }
 
+// to[i] = from[index[i]].
+__global__ void gather(const float* from, const int64_t* index, float* to) {
+  const int64_t i = thread_of_grid();
+  store_global(to + i, load_global(from + load_global(index + i)));
+}
+
 // A row of `columns` for each warp: its lanes read it in turns, and those beyond the end sit out.
 __global__ void __launch_bounds__(256) row_sums(const float* from, float* to, int64_t columns) {
   const int lane = threadIdx.x % 32;
