@@ -116,22 +116,10 @@ MDN_INLINE int64_t offset_of(const View& view, const Positions& positions, int i
 // the first-level cache when the next channel, its neighbour in a channels_last map, is wanted.
 constexpr int tile_points = 16;
 
+// The two do not overlap: bytes may alias anything, and would keep this from becoming vectors.
 template <class T, class Storage>
-MDN_INLINE void convert_row(const Storage* from, T* to, int count) {
+MDN_INLINE void convert_row(const Storage* __restrict from, T* __restrict to, int count) {
   for (int i = 0; i < count; ++i) convert(from[i], to[i]);
-}
-
-// Bytes may alias anything, so that compilers do not find these vectors by themselves.
-template <class T>
-MDN_INLINE void convert_row(const uint8_t* from, T* to, int count) {
-  typedef uint8_t Bytes __attribute__((vector_size(lanes<T>)));
-  int i = 0;
-  for (; i + lanes<T> <= count; i += lanes<T>) {
-    Bytes bytes;
-    __builtin_memcpy(&bytes, from + i, sizeof bytes);
-    store(to + i, Vector<T>(-__builtin_convertvector(bytes != 0, Vector<T>)));
-  }
-  for (; i < count; ++i) convert(from[i], to[i]);
 }
 
 template <class T, class Storage>

@@ -133,8 +133,7 @@ class Block {
     if (any_observed_) {
       read_parameters();
       sum_constants();
-      for (int m = 0; m < call_.components; ++m) prepare_scales(m);
-      masked_ ? standardise<true>() : standardise<false>();
+      for (int m = 0; m < call_.components; ++m) standardise(m);
       sum = combine();
       if (call_.parameter_gradients || call_.target_gradient) differentiate();
     } else {
@@ -342,8 +341,8 @@ class Block {
     }
   }
 
-  // The scales of one component, and log phi but for its residuals.
-  void prepare_scales(int m) {
+  // One component: its scales, its standardised residuals, and log phi.
+  void standardise(int m) {
     const T min_scale = T(call_.min_scale);
     const T unseen_scale = call_.activation == ScaleActivation::identity ? T(1) : T(0);
     T* evidence = work_.evidence[m];
@@ -362,62 +361,51 @@ class Block {
         store(energy + i, V{});
         store(evidence + i, V(load(evidence + i) - load(work_.count[s] + i) * log(scale.sigma)));
       }
+      if (masked_) {
+        all_residuals<true>(m, s, inverse, energy);
+      } else {
+        all_residuals<false>(m, s, inverse, energy);
+      }
+      for (int i = 0; i < padded_; i += step) {
+        store(evidence + i, V(load(evidence + i) - energy_factor<family, T> * load(energy + i)));
+      }
     }
   }
 
-  // Dimensions go before components, two of a scale at a time: the target's two rows then stay in the first-level cache
-  // for all components. A map's channels often lie a power of two apart, where all rows compete for the same few places
-  // of every cache, and a row that was left for later is gone.
+  // Four dimensions of a scale at a time share what they load of it.
   template <bool masked>
-  void standardise() {
-    for (int s = 0; s < call_.scales; ++s) {
-      int d = s;
-      for (; d + call_.scales < call_.dims; d += 2 * call_.scales) {
-        for (int m = 0; m < call_.components; ++m) residuals<masked, 2>(m, s, d);
-      }
-      if (d < call_.dims) {
-        for (int m = 0; m < call_.components; ++m) residuals<masked, 1>(m, s, d);
-      }
-    }
-    for (int m = 0; m < call_.components; ++m) {
-      T* evidence = work_.evidence[m];
-      for (int s = 0; s < call_.scales; ++s) {
-        const T* energy = work_.energy[int64_t(m) * call_.scales + s];
-        for (int i = 0; i < padded_; i += step) {
-          store(evidence + i, V(load(evidence + i) - energy_factor<family, T> * load(energy + i)));
-        }
-      }
-    }
+  void all_residuals(int m, int s, const T* inverse, T* energy) {
+    int d = s;
+    for (; d + 3 * call_.scales < call_.dims; d += 4 * call_.scales) residuals<masked, 4>(m, d, inverse, energy);
+    for (; d < call_.dims; d += call_.scales) residuals<masked, 1>(m, d, inverse, energy);
   }
 
   // Rows lie far apart in memory and are short, so the hardware's prefetchers lose them at each end: while these
-  // `count` rows are computed, those that come next are asked for.
+  // `count` rows are computed, the rows four dimensions of the scale further on are asked for.
   template <bool masked, int count>
-  MDN_INLINE void residuals(int m, int s, int d) {
+  MDN_INLINE void residuals(int m, int d, const T* inverse, T* energy) {
     const int scales = call_.scales;
-    const int64_t ms = int64_t(m) * scales + s, row = int64_t(m) * call_.dims + d;
-    const T *inverse = work_.inverse[ms], *target = target_[d], *loc = loc_[row];
-    T *z_row = work_.z[row], *energy = work_.energy[ms];
-    // From one of these dimensions to the next.
-    const int64_t target_step = scales * target_.stride, loc_step = scales * loc_.stride, z_step = scales * call_.block;
-    const bool last = m + 1 == call_.components;
-    const int64_t target_ahead = last ? count * target_step : 0;
-    const int64_t loc_ahead = last ? count * loc_step - m * call_.dims * loc_.stride : call_.dims * loc_.stride;
-    const T* seen[count];
-    V kappa[count];
+    const T *target[count], *loc[count], *seen[count];
+    T *z_row[count], kappa[count];
     for (int j = 0; j < count; ++j) {
-      seen[j] = masked ? observed(d + j * scales) : nullptr;
-      kappa[j] = broadcast<T>(inverse_kappa(d + j * scales));
+      const int dim = d + j * scales;
+      const int64_t row = int64_t(m) * call_.dims + dim;
+      target[j] = target_[dim];
+      loc[j] = loc_[row];
+      seen[j] = masked ? observed(dim) : nullptr;
+      z_row[j] = work_.z[row];
+      kappa[j] = inverse_kappa(dim);
     }
+    const int64_t loc_ahead = 4 * scales * loc_.stride, target_ahead = m == 0 ? 4 * scales * target_.stride : 0;
     for (int i = 0; i < padded_; i += step) {
       const V pull = load(inverse + i);
       V sum = load(energy + i);
       for (int j = 0; j < count; ++j) {
-        __builtin_prefetch(loc + j * loc_step + i + loc_ahead);
-        if (target_ahead != 0) __builtin_prefetch(target + j * target_step + i + target_ahead);
-        V z = (load(target + j * target_step + i) - load(loc + j * loc_step + i)) * (pull * kappa[j]);
+        __builtin_prefetch(loc[j] + i + loc_ahead);
+        if (target_ahead != 0) __builtin_prefetch(target[j] + i + target_ahead);
+        V z = (load(target[j] + i) - load(loc[j] + i)) * (pull * kappa[j]);
         if (masked) z = load(seen[j] + i) != 0 ? z : V{};
-        store(z_row + j * z_step + i, z);
+        store(z_row[j] + i, z);
         sum += energy_of<family>(z);
       }
       store(energy + i, sum);
