@@ -239,7 +239,8 @@ def _mean_gradients(
     share = alpha
     if components is not None:
         allowed = torch.zeros(count, dtype=torch.bool, device=alpha.device)
-        allowed[list(components)] = True
+        for component in components:  # one by one: a list would be copied to the device, which waits
+            allowed[component] = True
         share = torch.where(allowed.view(1, -1, 1), alpha, 0.0)
     share = share / share.sum(1, keepdim=True)
     results: list[Tensor | None] = [grad_logits, None, None]

@@ -1,8 +1,9 @@
 """Which implementations of each op exist here, which one runs, and how to choose.
 
 `native` is C++ on the CPU, `triton` is Triton on a GPU, `eager` is plain PyTorch on any device. The first of them that
-an op has for the tensors' device runs. `use_backend` or the environment variable MDNKERNELS_BACKEND asks for one by
-name; one that is not there is an error that says why, never another backend.
+an op has for the tensors' device runs; on the CPU, where Triton has only its interpreter, it must be asked for.
+`use_backend` or the environment variable MDNKERNELS_BACKEND asks for one by name; one that is not there is an error
+that says why, never another backend.
 """
 
 from __future__ import annotations
@@ -15,18 +16,26 @@ from typing import Any
 
 import torch
 
-from mdnkernels import eager, native
+from mdnkernels import eager, native, triton
 
 BACKENDS = ("native", "triton", "eager")
 
 # The one table of implementations. Each function takes the checked arguments of its op, positionally and in one form.
 TABLE: dict[str, dict[str, Callable[..., Any]]] = {
-    "mixture_nll": {"native": native.mixture_nll, "eager": eager.mixture_nll},
-    "mixture_mode": {"native": native.mixture_mode, "eager": eager.mixture_mode},
-    "topk_peaks": {"native": native.topk_peaks, "eager": eager.topk_peaks},
-    "gather_patches": {"native": native.gather_patches, "eager": eager.gather_patches},
-    "heatmap_focal_loss": {"native": native.heatmap_focal_loss, "eager": eager.heatmap_focal_loss},
-    "splat_gaussians": {"native": native.splat_gaussians, "eager": eager.splat_gaussians},
+    "mixture_nll": {"native": native.mixture_nll, "triton": triton.mixture_nll, "eager": eager.mixture_nll},
+    "mixture_mode": {"native": native.mixture_mode, "triton": triton.mixture_mode, "eager": eager.mixture_mode},
+    "topk_peaks": {"native": native.topk_peaks, "triton": triton.topk_peaks, "eager": eager.topk_peaks},
+    "gather_patches": {"native": native.gather_patches, "triton": triton.gather_patches, "eager": eager.gather_patches},
+    "heatmap_focal_loss": {
+        "native": native.heatmap_focal_loss,
+        "triton": triton.heatmap_focal_loss,
+        "eager": eager.heatmap_focal_loss,
+    },
+    "splat_gaussians": {
+        "native": native.splat_gaussians,
+        "triton": triton.splat_gaussians,
+        "eager": eager.splat_gaussians,
+    },
 }
 
 _chosen: str | None = None
@@ -36,6 +45,8 @@ def missing(op: str, backend: str, device_type: str) -> str | None:
     """Why `backend` cannot run `op` on a device of this type, or None where it can."""
     if backend == "eager":
         return None
+    if backend == "triton" and backend in TABLE[op]:
+        return triton.missing(device_type)
     if backend not in TABLE[op]:
         return f"{op} has no {backend} implementation in this version"
     if device_type != "cpu":
@@ -59,7 +70,11 @@ def select(op: str, device: torch.device) -> Callable[..., Any]:
 
 def chosen_by_default(op: str, device_type: str) -> str:
     """The name of the backend that runs `op` where none is asked for."""
-    return next(backend for backend in BACKENDS if missing(op, backend, device_type) is None)
+    return next(
+        backend
+        for backend in BACKENDS
+        if missing(op, backend, device_type) is None and (backend, device_type) != ("triton", "cpu")
+    )
 
 
 def chosen() -> str | None:
