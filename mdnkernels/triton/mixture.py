@@ -1,10 +1,11 @@
 """mixture_nll in Triton: one kernel gives the loss and, where they will be wanted, its gradients.
 
 Memory story. A program holds the M components of a block of positions as one tile, (M, block), and walks over the
-dimensions; each thread moves 16 bytes of a planar channel at a time. logits, loc, scale, target and mask are read once;
-where they fit, the standardised residuals of all dimensions stay in registers until the posterior is known and the
-gradients are written, once. Where they do not, the block's loc and target are read a second time, from the caches.
-Positions with nothing observed read their mask alone. With a mean that must first be counted, a small kernel reads the
+dimensions; each thread moves 16 bytes of a planar channel at a time (8 where that keeps more on chip). logits, loc and
+target are read once: where they fit, the standardised residuals of all dimensions stay in registers until the posterior
+is known and the gradients are written, once. Where they do not fit, the block's loc and target are read a second time,
+from the caches; so are, always, the few scales and the mask's bytes. A sector of memory at none of whose positions
+anything is observed is not read but for its mask. With a mean that must first be counted, a small kernel reads the
 mask, the index and the weight beforehand.
 """
 
@@ -21,7 +22,7 @@ from mdnkernels.triton.launch import COUNTERS, NAMESPACE, op, padded, strides, w
 from mdnkernels.triton.patches import add_patches
 
 _WARPS = 4
-_KEPT_REGISTERS = 176  # of the 255 that a thread can have: what the residuals and scales of a block may fill
+_COUNTED = 1024  # positions that a program counts at a time: eight masks for each thread
 
 
 @triton.jit
@@ -69,40 +70,58 @@ def observed_weight_kernel(
 
 
 @triton.jit
-def spread_of(scale_at, valid, scale_c, s, T: tl.constexpr, ACTIVATION: tl.constexpr, min_scale: tl.constexpr):
+def around(anything, NEIGHBOURS: tl.constexpr, BLOCK: tl.constexpr):
+    """Whether anything is observed at a position or at those that share a sector of memory with it.
+
+    A load masked position by position moves one element at a time. The sector is what memory moves in any case, so
+    asking sector by sector reads not a byte more, and keeps loads of 16 bytes.
+    """
+    sectors = tl.max(tl.reshape(anything.to(tl.int32), (BLOCK // NEIGHBOURS, NEIGHBOURS)), 1, keep_dims=True)
+    near = tl.reshape(tl.broadcast_to(sectors, (BLOCK // NEIGHBOURS, NEIGHBOURS)), (1, BLOCK)) != 0
+    return tl.max_constancy(near, [1, NEIGHBOURS])
+
+
+@triton.jit
+def spread_of(scale_at, scale_c, near, valid, s, T: tl.constexpr, ACTIVATION: tl.constexpr, min_scale: tl.constexpr):
     """Scale s of each component: log sigma, 1 / sigma and d sigma / d raw."""
-    raw = tl.load(scale_at + tl.cast(s, tl.int64) * scale_c, mask=valid, other=1.0).to(T)
-    sigma, derivative = activate(raw, ACTIVATION, min_scale)
+    raw = tl.load(scale_at + tl.cast(s, tl.int64) * scale_c, mask=near, other=1.0).to(T)
+    sigma, derivative = activate(tl.where(valid, raw, 1.0), ACTIVATION, min_scale)
     return tl.log(sigma), 1 / sigma, derivative
 
 
 @triton.jit
+def inverse_kappa_of(dim_scale, dim_scale_d, d, T: tl.constexpr):
+    result = tl.full((), 1.0, T)
+    if dim_scale is not None:
+        result = 1 / tl.load(dim_scale + d * dim_scale_d).to(T)
+    return result
+
+
+@triton.jit
 def residual_of(
-    loc_at, loc_c, target_at, target_c, mask_at, mask_c, dim_scale, dim_scale_d, valid, inverse, d,
-    T: tl.constexpr, LAPLACE: tl.constexpr, DIMS_IN_GROUP: tl.constexpr,
+    loc_at, loc_c, target_at, target_c, mask_at, mask_c, inverse_kappa, near, valid, inverse, d,
+    T: tl.constexpr, DIMS_IN_GROUP: tl.constexpr,
 ):  # fmt: skip
-    """Dimension d of each component: the standardised residual z, what it adds to the energy, whether it is observed,
-    1 / kappa, and log kappa where it is observed."""
+    """Dimension d of each component: the standardised residual, 0 where it is not observed, and where it is."""
     seen = valid
     if mask_at is not None:
-        seen = tl.load(mask_at + tl.cast(d // DIMS_IN_GROUP, tl.int64) * mask_c, mask=valid, other=0) != 0
-    target = tl.load(target_at + tl.cast(d, tl.int64) * target_c, mask=seen, other=0.0).to(T)
-    loc = tl.load(loc_at + tl.cast(d, tl.int64) * loc_c, mask=seen, other=0.0).to(T)
-    inverse_kappa = tl.full((), 1.0, T)
-    if dim_scale is not None:
-        kappa = tl.load(dim_scale + d * dim_scale_d).to(T)
-        inverse_kappa = 1 / kappa
-        log_kappa = tl.where(seen, tl.log(kappa), 0.0)
-    else:
-        log_kappa = tl.zeros(seen.shape, T)
-    z = tl.where(seen, (target - loc) * (inverse * inverse_kappa), 0.0)
-    energy = tl.abs(z) if LAPLACE else z * z
-    return z, energy, seen.to(T), inverse_kappa, log_kappa
+        mask = tl.load(mask_at + tl.cast(d // DIMS_IN_GROUP, tl.int64) * mask_c, mask=near, other=0)
+        seen = valid & (mask != 0)
+    target = tl.load(target_at + tl.cast(d, tl.int64) * target_c, mask=near, other=0.0).to(T)
+    loc = tl.load(loc_at + tl.cast(d, tl.int64) * loc_c, mask=near, other=0.0).to(T)
+    return tl.where(seen, (target - loc) * (inverse * inverse_kappa), 0.0), seen
+
+
+@triton.jit
+def energy_of(z, LAPLACE: tl.constexpr):
+    """What a dimension adds to the energy, whose sum over a scale's dimensions also gives the scale's gradient:
+    d(-log phi) / d sigma = (n - sum of these) / sigma."""
+    return tl.abs(z) if LAPLACE else z * z
 
 
 @triton.jit
 def write_residual_gradients(
-    z, pull, grad_loc_at, grad_loc_c, grad_target_at, grad_target_c, d, stored, stored_target, LAPLACE: tl.constexpr
+    z, pull, grad_loc_at, grad_loc_c, grad_target_at, grad_target_c, d, stored, inside, LAPLACE: tl.constexpr
 ):  # fmt: skip
     """Of loc and target, from z and the share of the posterior over sigma kappa."""
     slope = z
@@ -113,7 +132,7 @@ def write_residual_gradients(
         tl.store(grad_loc_at + tl.cast(d, tl.int64) * grad_loc_c, -gradient, mask=stored)
     if grad_target_at is not None:
         over_components = tl.sum(gradient, 0, keep_dims=True)
-        tl.store(grad_target_at + tl.cast(d, tl.int64) * grad_target_c, over_components, mask=stored_target)
+        tl.store(grad_target_at + tl.cast(d, tl.int64) * grad_target_c, over_components, mask=inside)
 
 
 @triton.jit
@@ -134,7 +153,8 @@ def mixture_nll_kernel(
     total, points,
     M: tl.constexpr, C: tl.constexpr, S: tl.constexpr, G: tl.constexpr,
     LAPLACE: tl.constexpr, ACTIVATION: tl.constexpr, min_scale: tl.constexpr, MEAN: tl.constexpr,
-    KEEP: tl.constexpr, COUNTERS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    KEEP: tl.constexpr, COUNTERS: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr, NEIGHBOURS: tl.constexpr,
 ):  # fmt: skip
     T: tl.constexpr = tl.float64 if loc.dtype.element_ty == tl.float64 else tl.float32
     LOG_NORMALISER: tl.constexpr = 0.69314718055994530942 if LAPLACE else 0.91893853320467274178  # log 2, log(2 pi) / 2
@@ -148,6 +168,9 @@ def mixture_nll_kernel(
     )
     m = tl.arange(0, ROWS)[:, None].to(tl.int64)
     valid = (m < M) & anything
+    near = valid
+    if NEIGHBOURS > 1 and mask is not None:
+        near = (m < M) & around(anything, NEIGHBOURS, BLOCK)
     stored = (m < M) & inside
 
     # Components along the first axis, positions along the second. What all components share is addressed as a tile too:
@@ -160,41 +183,45 @@ def mixture_nll_kernel(
         mask_at = tl.broadcast_to(mask + (batch * mask_b + point * mask_p), (ROWS, BLOCK))
 
     evidence = tl.zeros((ROWS, BLOCK), T)
-    residuals = ()
-    spreads = ()
+    kept = ()
     if KEEP:
         for s in tl.static_range(S):
-            log_sigma, inverse, derivative = spread_of(scale_at, valid, scale_c, s, T, ACTIVATION, min_scale)
+            log_sigma, inverse, _ = spread_of(scale_at, scale_c, near, valid, s, T, ACTIVATION, min_scale)
             energy = tl.zeros((ROWS, BLOCK), T)
             count = tl.zeros((ROWS, BLOCK), T)
             for j in tl.static_range(C // S):
-                z, e, seen, _, log_kappa = residual_of(
-                    loc_at, loc_c, target_at, target_c, mask_at, mask_c, dim_scale, dim_scale_d, valid, inverse,
-                    j * S + s, T, LAPLACE, DIMS_IN_GROUP,
+                inverse_kappa = inverse_kappa_of(dim_scale, dim_scale_d, j * S + s, T)
+                z, seen = residual_of(
+                    loc_at, loc_c, target_at, target_c, mask_at, mask_c, inverse_kappa, near, valid, inverse,
+                    j * S + s, T, DIMS_IN_GROUP,
                 )  # fmt: skip
-                residuals += (z,)  # type: ignore[assignment]
-                energy += e
-                count += seen
-                evidence -= log_kappa
-            spreads += (inverse, derivative, energy, count)  # type: ignore[assignment]
+                kept += (z,)  # type: ignore[assignment]
+                energy += energy_of(z, LAPLACE)
+                count += seen.to(T)
+                if dim_scale is not None:
+                    evidence += tl.where(seen, tl.log(inverse_kappa), 0.0)
+            kept += (energy, count)  # type: ignore[assignment]
             evidence -= energy * ENERGY_FACTOR + tl.where(count > 0, count * (log_sigma + LOG_NORMALISER), 0.0)
     else:
         for s in range(S):
-            log_sigma, inverse, derivative = spread_of(scale_at, valid, scale_c, s, T, ACTIVATION, min_scale)
+            log_sigma, inverse, _ = spread_of(scale_at, scale_c, near, valid, s, T, ACTIVATION, min_scale)
             energy = tl.zeros((ROWS, BLOCK), T)
             count = tl.zeros((ROWS, BLOCK), T)
             for j in range(C // S):
-                z, e, seen, _, log_kappa = residual_of(
-                    loc_at, loc_c, target_at, target_c, mask_at, mask_c, dim_scale, dim_scale_d, valid, inverse,
-                    j * S + s, T, LAPLACE, DIMS_IN_GROUP,
+                inverse_kappa = inverse_kappa_of(dim_scale, dim_scale_d, j * S + s, T)
+                z, seen = residual_of(
+                    loc_at, loc_c, target_at, target_c, mask_at, mask_c, inverse_kappa, near, valid, inverse,
+                    j * S + s, T, DIMS_IN_GROUP,
                 )  # fmt: skip
-                energy += e
-                count += seen
-                evidence -= log_kappa
+                energy += energy_of(z, LAPLACE)
+                count += seen.to(T)
+                if dim_scale is not None:
+                    evidence += tl.where(seen, tl.log(inverse_kappa), 0.0)
             evidence -= energy * ENERGY_FACTOR + tl.where(count > 0, count * (log_sigma + LOG_NORMALISER), 0.0)
 
     logits_at = logits + (batch * logits_b + source * logits_p) + m * logits_c
-    logit = tl.where(m < M, tl.load(logits_at, mask=valid, other=0.0).to(T), -float("inf"))
+    logit = tl.where(anything, tl.load(logits_at, mask=near, other=0.0).to(T), 0.0)
+    logit = tl.where(m < M, logit, -float("inf"))
     top = tl.max(logit, 0, keep_dims=True)
     alpha = tl.exp(logit - top)
     alphas = tl.sum(alpha, 0, keep_dims=True)
@@ -235,39 +262,45 @@ def mixture_nll_kernel(
             grad_target_at = grad_target + (batch * grad_target_b + point * grad_target_p)
         if KEEP:
             for s in tl.static_range(S):
-                inverse, derivative, energy, count = (
-                    spreads[4 * s], spreads[4 * s + 1], spreads[4 * s + 2], spreads[4 * s + 3],
-                )  # fmt: skip
+                _, inverse, derivative = spread_of(scale_at, scale_c, near, valid, s, T, ACTIVATION, min_scale)
+                energy = kept[(s + 1) * (C // S + 2) - 2]
+                count = kept[(s + 1) * (C // S + 2) - 1]
+                inverse_pull = tl.where(count > 0, pull * inverse, 0.0)
                 for j in tl.static_range(C // S):
-                    inverse_kappa = tl.full((), 1.0, T)
-                    if dim_scale is not None:
-                        inverse_kappa = 1 / tl.load(dim_scale + (j * S + s) * dim_scale_d).to(T)
+                    inverse_kappa = inverse_kappa_of(dim_scale, dim_scale_d, j * S + s, T)
                     write_residual_gradients(
-                        residuals[s * (C // S) + j], pull * (inverse * inverse_kappa), grad_loc_at, grad_loc_c,
+                        kept[s * (C // S + 2) + j], inverse_pull * inverse_kappa, grad_loc_at, grad_loc_c,
                         grad_target_at, grad_target_c, j * S + s, stored, inside, LAPLACE,
                     )  # fmt: skip
                 if grad_loc is not None:
-                    gradient = tl.where(count > 0, pull * inverse * (count - energy) * derivative, 0.0)
+                    gradient = tl.where(count > 0, inverse_pull * (count - energy) * derivative, 0.0)
                     tl.store(grad_scale_at + tl.cast(s, tl.int64) * grad_scale_c, gradient, mask=stored)
         else:
             for s in range(S):
-                _, inverse, derivative = spread_of(scale_at, valid, scale_c, s, T, ACTIVATION, min_scale)
+                _, inverse, derivative = spread_of(scale_at, scale_c, near, valid, s, T, ACTIVATION, min_scale)
                 energy = tl.zeros((ROWS, BLOCK), T)
                 count = tl.zeros((ROWS, BLOCK), T)
                 for j in range(C // S):
-                    z, e, seen, inverse_kappa, _ = residual_of(
-                        loc_at, loc_c, target_at, target_c, mask_at, mask_c, dim_scale, dim_scale_d, valid, inverse,
-                        j * S + s, T, LAPLACE, DIMS_IN_GROUP,
+                    inverse_kappa = inverse_kappa_of(dim_scale, dim_scale_d, j * S + s, T)
+                    z, seen = residual_of(
+                        loc_at, loc_c, target_at, target_c, mask_at, mask_c, inverse_kappa, near, valid, inverse,
+                        j * S + s, T, DIMS_IN_GROUP,
                     )  # fmt: skip
-                    energy += e
-                    count += seen
+                    energy += energy_of(z, LAPLACE)
+                    count += seen.to(T)
                     write_residual_gradients(
-                        z, pull * (inverse * inverse_kappa), grad_loc_at, grad_loc_c,
+                        z, tl.where(seen, pull * (inverse * inverse_kappa), 0.0), grad_loc_at, grad_loc_c,
                         grad_target_at, grad_target_c, j * S + s, stored, inside, LAPLACE,
                     )  # fmt: skip
                 if grad_loc is not None:
                     gradient = tl.where(count > 0, pull * inverse * (count - energy) * derivative, 0.0)
                     tl.store(grad_scale_at + tl.cast(s, tl.int64) * grad_scale_c, gradient, mask=stored)
+
+
+def _kept_words(loc: Tensor, mask: Tensor | None) -> int:
+    """Of the 255 registers that a thread can have, those that may hold what is kept from reading to writing: as many as
+    leave nothing to spill. Masks and the 64-bit constants of double need more of the others."""
+    return 160 if mask is None and loc.dtype != torch.float64 else 120
 
 
 @op(
@@ -300,15 +333,24 @@ def _mixture_nll(
     batch, dims, points = target.shape
     total, components = batch * points, logits.shape[1]
     scales, groups = scale.shape[1] // components, 1 if mask is None else mask.shape[1]
-    rows, block, keep = mixture_blocks(loc, components, dims, scales, index is not None, any(options[4:]))
+    rows, wide = padded(components), index is None and loc.stride(2) == 1
+    # As many neighbouring positions a thread as make 16 bytes of a planar channel, or half of them where only then the
+    # residuals stay in registers; one where positions do not lie side by side: more programs then share the waiting.
+    widest = 16 // max(loc.element_size(), 4) if wide else 1
+    words = (dims + 2 * scales) * loss.element_size() // 4
+    fitting = [
+        each for each in (widest, widest // 2) if each > 0 and words * max(each, rows // 8) <= _kept_words(loc, mask)
+    ]
+    keep = (parameter_gradients or target_gradient) and len(fitting) > 0
+    block = max(32 * _WARPS * (fitting[0] if keep else widest) // rows, 16)
 
     observed = (*(mask, *strides(mask, 3)), *(weight, *strides(weight, 2)), *(index, *strides(index, 2)))
     observed_weight = None
     if reduction == "mean" and not (mask is None and weight is None and index is None):
         observed_weight = loss.new_empty(COUNTERS, dtype=torch.float64)
-        rounds = triton.cdiv(total, COUNTERS * 256)
+        rounds = triton.cdiv(total, COUNTERS * _COUNTED)
         wrap_triton(observed_weight_kernel)[(COUNTERS,)](
-            *observed, observed_weight, total, points, rounds, G=groups, BLOCK=256
+            *observed, observed_weight, total, points, rounds, G=groups, BLOCK=_COUNTED
         )
     programs = triton.cdiv(total, block)
     partial = loss.new_empty(programs, dtype=torch.float64)
@@ -333,27 +375,12 @@ def _mixture_nll(
             COUNTERS=COUNTERS,
             ROWS=rows,
             BLOCK=block,
+            NEIGHBOURS=min(32 // loc.element_size(), block) if wide else 1,
             num_warps=_WARPS,
         )
     if reduction != "none":
         write_total(partial, observed_weight, total if reduction == "mean" else 1, loss)
     return outputs
-
-
-def mixture_blocks(
-    loc: Tensor, components: int, dims: int, scales: int, indexed: bool, gradients: bool
-) -> tuple[int, int, bool]:
-    """Rows of a tile, its positions, and whether the residuals stay in registers.
-
-    A thread holds as many neighbouring positions as make 16 bytes of a planar channel, but one where positions do not
-    lie side by side: more programs then share the waiting.
-    """
-    rows = padded(components)
-    planar = not indexed and loc.stride(2) == 1
-    each = (2 if loc.dtype == torch.float64 else 4) if planar else 1
-    block = max(32 * _WARPS * each // rows, 16)
-    registers = rows * block * (dims + 4 * scales) // (32 * _WARPS) * (2 if loc.dtype == torch.float64 else 1)
-    return rows, block, gradients and registers <= _KEPT_REGISTERS
 
 
 @op("scatter_points", "(Tensor values, Tensor index, SymInt positions) -> Tensor")

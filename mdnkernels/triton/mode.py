@@ -16,8 +16,7 @@ from torch import Tensor
 
 from mdnkernels import autograd
 from mdnkernels.triton.functions import activate
-from mdnkernels.triton.launch import NAMESPACE, op, strides, wrap_triton
-from mdnkernels.triton.mixture import mixture_blocks
+from mdnkernels.triton.launch import NAMESPACE, op, padded, strides, wrap_triton
 
 
 @triton.jit
@@ -59,9 +58,9 @@ def mixture_mode_kernel(
     if SELECT == "density":
         # At its own mean a component's density is alpha / prod_d sigma_d, up to factors that all components share.
         score = logit - top - tl.log(alphas)
-        at = scale + (batch * scale_b + source * scale_p) + m * S * scale_c
         for s in range(S):
-            raw = tl.load(at + tl.cast(s, tl.int64) * scale_c, mask=valid, other=1.0).to(T)
+            raw_at = scale + (batch * scale_b + source * scale_p) + (m * S + s) * scale_c
+            raw = tl.load(raw_at, mask=valid, other=1.0).to(T)
             sigma, _ = activate(raw, ACTIVATION, min_scale)
             score -= tl.log(sigma) * (C // S)
     choice = m < M
@@ -88,16 +87,14 @@ def mixture_mode_kernel(
         share = tl.where(valid, share / tl.sum(share, 0, keep_dims=True), 0.0)
         for d in range(C):
             value = tl.load(loc_at + (m * C + d) * loc_c, mask=valid, other=0.0).to(T)
-            value = tl.sum(share * value, 0, keep_dims=True)
-            at = mode_loc_at + tl.cast(d, tl.int64) * mode_loc_c
-            tl.store(at, value.to(mode_loc.dtype.element_ty), mask=inside)
+            value = tl.sum(share * value, 0, keep_dims=True).to(mode_loc.dtype.element_ty)
+            tl.store(mode_loc_at + tl.cast(d, tl.int64) * mode_loc_c, value, mask=inside)
         if scale is not None:
             for s in range(S):
                 raw = tl.load(scale_at + (m * S + s) * scale_c, mask=valid, other=1.0).to(T)
                 sigma, _ = activate(raw, ACTIVATION, min_scale)
-                sigma = tl.sum(share * sigma, 0, keep_dims=True)
-                at = mode_scale_at + tl.cast(s, tl.int64) * mode_scale_c
-                tl.store(at, sigma.to(mode_scale.dtype.element_ty), mask=inside)
+                sigma = tl.sum(share * sigma, 0, keep_dims=True).to(mode_scale.dtype.element_ty)
+                tl.store(mode_scale_at + tl.cast(s, tl.int64) * mode_scale_c, sigma, mask=inside)
     else:
         for d in range(C):
             value = tl.load(loc_at + (component * C + d) * loc_c, mask=real, other=0.0)
@@ -106,8 +103,8 @@ def mixture_mode_kernel(
             for s in range(S):
                 raw = tl.load(scale_at + (component * S + s) * scale_c, mask=real, other=1.0).to(T)
                 sigma, _ = activate(raw, ACTIVATION, min_scale)
-                at = mode_scale_at + tl.cast(s, tl.int64) * mode_scale_c
-                tl.store(at, tl.where(real, sigma, 0.0).to(mode_scale.dtype.element_ty), mask=inside)
+                sigma = tl.where(real, sigma, 0.0).to(mode_scale.dtype.element_ty)
+                tl.store(mode_scale_at + tl.cast(s, tl.int64) * mode_scale_c, sigma, mask=inside)
 
 
 @op(
@@ -129,7 +126,10 @@ def _mixture_mode(
     mode_loc, mode_scale, component, weight = outputs
     count, (batch, dims, points) = logits.shape[1], mode_loc.shape
     scales = 1 if scale is None else scale.shape[1] // count
-    rows, block, _ = mixture_blocks(loc, count, dims, scales, index is not None, gradients=False)
+    # Four neighbouring positions a thread, where they lie side by side; fewer where the tile of weights would fill the
+    # registers.
+    rows = padded(count)
+    block = max(min(512 if index is None and loc.stride(2) == 1 else 128, 4096 // rows), 16)
     allowed = None
     if components is not None:
         allowed = component.new_zeros(count, dtype=torch.int32)
