@@ -100,7 +100,7 @@ def mixture_maps(channels_last: bool = False, dtype: torch.dtype = torch.float32
 
 def nll(*maps: torch.Tensor, **options: Any) -> torch.Tensor:
     """With gradients, through the backend's function: the public one would look for a GPU."""
-    points = [value.flatten(2).requires_grad_(i < 3) for i, value in enumerate(maps)]
+    points = [value.detach().flatten(2).requires_grad_(i < 3) for i, value in enumerate(maps)]
     given = {"mask": None, "weight": None, "index": None, "dim_scale": None, **options}
     return mixture.mixture_nll(*points, *given.values(), "gaussian", "elu", 1.0, "mean")
 
@@ -113,7 +113,8 @@ def mixture_mode(select: str) -> None:
 POINTS = torch.zeros(2, 32, dtype=torch.int64)
 HEATMAP = torch.zeros(2, 80, 128, 128)
 CALLS: dict[str, Callable[[], Any]] = {
-    "nll pose": lambda: nll(*mixture_maps(), mask=torch.ones(2, 17, 256, dtype=torch.bool)),
+    "nll pose": lambda: nll(*mixture_maps()),
+    "nll pose, masked": lambda: nll(*mixture_maps(), mask=torch.ones(2, 17, 256, dtype=torch.bool)),
     "nll detection": lambda: nll(*mixture_maps(dims=2)),
     "nll double": lambda: nll(*mixture_maps(dtype=torch.float64)),
     "nll bfloat16": lambda: nll(*mixture_maps(dtype=torch.bfloat16)),
