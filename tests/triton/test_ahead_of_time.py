@@ -32,7 +32,7 @@ def test_every_kernel_compiles_without_local_memory_and_with_wide_accesses(call,
     for binary in binaries.values():
         assert ".local" not in binary.ptx, binary.name
         assert binary.local_bytes == 0, (
-            f"{binary.name} spills {binary.local_bytes} bytes at {binary.registers} registers"
+            f"{binary.name}: {binary.registers} registers, {binary.local_bytes} bytes spilled"
         )
     main = next(binary for name, binary in binaries.items() if not name.startswith(("observed_", "count_", "total_")))
     for kind, width in zip(("ld", "st"), WIDE.get(call, (None, None)), strict=True):

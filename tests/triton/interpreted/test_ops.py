@@ -36,7 +36,7 @@ MIXTURES = [
     MixtureCase(points=11, reduction="none"),
     MixtureCase(points=5, weighted=False, groups=None, channels_last=True),
     MixtureCase(positions=(), components=5, dims=1, scales=1, groups=None),
-    MixtureCase(dims=34, groups=17, kappa=False),
+    MixtureCase(dims=34, groups=17, kappa=False, batch=1),
     MixtureCase(dims=34, groups=17, positions=(300,), batch=1, observed=0.02),
     MixtureCase(dims=130, groups=10, positions=(5,), kappa=False),  # too many residuals for registers
     MixtureCase(min_scale=0.0, components=2, dims=3, scales=3, groups=3),
@@ -77,7 +77,7 @@ def test_slices_of_a_larger_map_are_read_in_place():
     assert_close(loss_and_gradients("triton", sliced, others, torch.float64), expected, 1e-12)
 
 
-@pytest.mark.parametrize("case", [MixtureCase(reduction="none"), MixtureCase(points=40)], ids=str)
+@pytest.mark.parametrize("case", [MixtureCase(reduction="none"), MixtureCase(points=8)], ids=str)
 def test_nothing_observed_gives_exactly_zero_whatever_the_inputs_hold(case):
     arguments, others = dataclasses.replace(case, dtype=torch.float32).make()
     hidden = ~others["mask"].any(1)
@@ -96,10 +96,15 @@ def test_nothing_observed_gives_exactly_zero_whatever_the_inputs_hold(case):
         assert all((value[hidden.unsqueeze(1).expand_as(value)] == 0).all() for value in gradients)
 
 
-@pytest.mark.parametrize(("activation", "raw"), [("exp", 200.0), ("identity", 0.0), ("elu", math.nan)])
-@pytest.mark.parametrize("dims", [4, 132])
+@pytest.mark.parametrize(
+    ("activation", "raw", "dims"),
+    [("exp", 200.0, 4), ("identity", 0.0, 4), ("elu", math.nan, 4), ("elu", math.nan, 68)],
+)
 def test_a_scale_whose_dimensions_are_all_unobserved_leaves_the_density(activation, raw, dims):
-    case = MixtureCase(dtype=torch.float32, dims=dims, groups=4, scales=4, scale_activation=activation, positions=(9,))
+    """With 4 dimensions the residuals stay in registers, with 68 they are read again."""
+    case = MixtureCase(
+        dtype=torch.float32, batch=1, dims=dims, groups=4, scales=4, scale_activation=activation, positions=(5,)
+    )
     arguments, others = case.make()
     others["mask"][:] = True
     seen = torch.arange(dims) % 4 != 1
@@ -171,7 +176,7 @@ def test_mixture_mode_and_its_gradients(select, dtype, layout, options):
     actual = mode_and_gradients("triton", maps, select=select, **options)
     expected = mode_and_gradients("eager", [value.double() for value in maps], select=select, **options)
     assert torch.equal(actual[2], expected[2])
-    step = max(4 * torch.finfo(dtype).eps, 1e-12)
+    step = max((16 if dtype.itemsize > 2 else 4) * torch.finfo(dtype).eps, 1e-12)  # sums over components and dimensions
     for a, e in zip(actual, expected, strict=True):
         torch.testing.assert_close(a.double(), e.double(), rtol=step, atol=step * e.double().abs().max().item())
 
