@@ -170,7 +170,7 @@ def mixture_nll_kernel(
     valid = (m < M) & anything
     near = valid
     if NEIGHBOURS > 1 and mask is not None:
-        near = (m < M) & around(anything, NEIGHBOURS, BLOCK)
+        near = (m < M) & inside & around(anything, NEIGHBOURS, BLOCK)
     stored = (m < M) & inside
 
     # Components along the first axis, positions along the second. What all components share is addressed as a tile too:
