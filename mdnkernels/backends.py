@@ -1,9 +1,10 @@
 """Which implementations of each op exist here, which one runs, and how to choose.
 
 `native` is C++ on the CPU, `triton` is Triton on a GPU, `eager` is plain PyTorch on any device. The first of them that
-an op has for the tensors' device runs. `use_backend` or the environment variable MDNKERNELS_BACKEND asks for one by
-name; one that is not there is an error that says why, never another backend. Within torch.func transforms (vmap, grad)
-eager is all that is there: it has their rules from PyTorch.
+an op has for the tensors' device runs; on the CPU, where Triton has only its interpreter, it must be asked for.
+`use_backend` or the environment variable MDNKERNELS_BACKEND asks for one by name; one that is not there is an error
+that says why, never another backend. Within torch.func transforms (vmap, grad) eager is all that is there: it has their
+rules from PyTorch.
 """
 
 from __future__ import annotations
@@ -16,18 +17,26 @@ from typing import Any
 
 import torch
 
-from mdnkernels import eager, native
+from mdnkernels import eager, native, triton
 
 BACKENDS = ("native", "triton", "eager")
 
 # The one table of implementations. Each function takes the checked arguments of its op, positionally and in one form.
 TABLE: dict[str, dict[str, Callable[..., Any]]] = {
-    "mixture_nll": {"native": native.mixture_nll, "eager": eager.mixture_nll},
-    "mixture_mode": {"native": native.mixture_mode, "eager": eager.mixture_mode},
-    "topk_peaks": {"native": native.topk_peaks, "eager": eager.topk_peaks},
-    "gather_patches": {"native": native.gather_patches, "eager": eager.gather_patches},
-    "heatmap_focal_loss": {"native": native.heatmap_focal_loss, "eager": eager.heatmap_focal_loss},
-    "splat_gaussians": {"native": native.splat_gaussians, "eager": eager.splat_gaussians},
+    "mixture_nll": {"native": native.mixture_nll, "triton": triton.mixture_nll, "eager": eager.mixture_nll},
+    "mixture_mode": {"native": native.mixture_mode, "triton": triton.mixture_mode, "eager": eager.mixture_mode},
+    "topk_peaks": {"native": native.topk_peaks, "triton": triton.topk_peaks, "eager": eager.topk_peaks},
+    "gather_patches": {"native": native.gather_patches, "triton": triton.gather_patches, "eager": eager.gather_patches},
+    "heatmap_focal_loss": {
+        "native": native.heatmap_focal_loss,
+        "triton": triton.heatmap_focal_loss,
+        "eager": eager.heatmap_focal_loss,
+    },
+    "splat_gaussians": {
+        "native": native.splat_gaussians,
+        "triton": triton.splat_gaussians,
+        "eager": eager.splat_gaussians,
+    },
 }
 
 _chosen: str | None = None
@@ -41,6 +50,8 @@ def missing(op: str, backend: str, device_type: str) -> str | None:
         return f"{op} has no {backend} implementation in this version"
     if torch._C._are_functorch_transforms_active():
         return "within torch.func transforms (vmap, grad, jvp and others) only eager runs"
+    if backend == "triton":
+        return triton.missing(device_type)
     if device_type != "cpu":
         return f"the native library has no {device_type} kernels in this version"
     return native.problem
@@ -62,7 +73,11 @@ def select(op: str, device: torch.device) -> Callable[..., Any]:
 
 def chosen_by_default(op: str, device_type: str) -> str:
     """The name of the backend that runs `op` where none is asked for."""
-    return next(backend for backend in BACKENDS if missing(op, backend, device_type) is None)
+    return next(
+        backend
+        for backend in BACKENDS
+        if missing(op, backend, device_type) is None and (backend, device_type) != ("triton", "cpu")
+    )
 
 
 def chosen() -> str | None:

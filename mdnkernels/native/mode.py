@@ -1,23 +1,14 @@
-"""mixture_mode of the native library, and its gradient from the chosen component in PyTorch.
-
-Predictions are seldom differentiated, so the backward pass is no kernel of its own: beside the zero-filled gradients it
-touches what the chosen component alone holds ("mean" has a share in all of them). Exponentials, and sums of many terms,
-are the native op's or are added one by one: those of torch have other bits where threads cut a tensor elsewhere.
-"""
+"""mixture_mode of the native library."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from mdnkernels.eager.mixture import gather_points
+from mdnkernels import autograd
 from mdnkernels.native import library
-
-Result = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def mixture_mode(
@@ -37,171 +28,5 @@ def mixture_mode(
     return mode_loc, None if scale is None else mode_scale, component, weight
 
 
-def _fake(
-    logits: Tensor,
-    loc: Tensor,
-    scale: Tensor | None,
-    index: Tensor | None,
-    select: str,
-    components: Sequence[int] | None,
-    scale_activation: str,
-    min_scale: float,
-) -> Result:
-    batch, _, points = loc.shape if index is None else (*loc.shape[:2], index.shape[1])
-    by_point = index is None and loc.stride(1) == 1 and loc.stride(2) != 1
-
-    def output(of: Tensor) -> Tensor:
-        channels = of.shape[1] // logits.shape[1]
-        if by_point:  # the modes of a map whose channels lie side by side have theirs so too
-            return loc.new_empty(batch, points, channels).transpose(1, 2)
-        return loc.new_empty(batch, channels, points)
-
-    return (
-        output(loc),
-        loc.new_empty(0) if scale is None else output(scale),
-        loc.new_empty(batch, points, dtype=torch.int64),
-        loc.new_empty(batch, points),
-    )
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Result) -> None:
-    logits, loc, scale, index, *ctx.options = inputs
-    component = output[2]
-    ctx.mark_non_differentiable(component)
-    ctx.set_materialize_grads(False)
-    ctx.save_for_backward(logits, loc if ctx.options[0] == "mean" else None, scale, index, component)
-
-
-def _softmax(logits: Tensor) -> Tensor:
-    """Over dimension 1 of (B, M, P): the weight of each component that is the only one to choose from."""
-    mode = torch.ops.mdnkernels.mixture_mode
-    weights = [mode(logits, logits, None, None, "weight", [m], "identity", 0.0)[3] for m in range(logits.shape[1])]
-    return torch.stack(weights, 1)
-
-
-def _sigma(raw: Tensor, scale_activation: str, min_scale: float) -> Tensor:
-    """All channels of the raw scales (B, K, P) activated: those of a mixture of one component."""
-    logits = raw.new_zeros(raw.shape[0], 1, raw.shape[2])
-    return torch.ops.mdnkernels.mixture_mode(logits, raw, raw, None, "weight", None, scale_activation, min_scale)[1]
-
-
-def _slope(raw: Tensor, scale_activation: str) -> Tensor:
-    """d sigma / d raw of (B, K, P)."""
-    if scale_activation == "elu":
-        return _sigma(raw, "elu", 0.0).clamp(max=1)
-    if scale_activation == "softplus":  # whose slope is the logistic function, a softmax over 0 and raw
-        flat = raw.flatten(1).unsqueeze(1)
-        return _softmax(torch.cat([torch.zeros_like(flat), flat], 1))[:, 1].view(raw.shape)
-    return _sigma(raw, "exp", 0.0) if scale_activation == "exp" else torch.ones_like(raw)
-
-
-def _sum(values: Tensor, dim: int) -> Tensor:
-    return functools.reduce(torch.add, values.unbind(dim))
-
-
-def _into_maps(gradient: Tensor, index: Tensor | None, positions: int) -> Tensor:
-    """`gradient` (B, K, N) of the points at `index`, added into zeros (B, K, P)."""
-    if index is None:
-        return gradient
-    gradient = torch.where((index >= 0).unsqueeze(1), gradient, 0.0)
-    where = index.clamp(min=0).unsqueeze(1).expand_as(gradient)
-    return gradient.new_zeros(*gradient.shape[:2], positions).scatter_add(2, where, gradient)
-
-
-def _of_component(values: Tensor, component: Tensor, count: int) -> Tensor:
-    """The channels of `values` (B, M*K, P) that belong to `component` (B, P)."""
-    values = values.unflatten(1, (count, -1))
-    return values.gather(1, component[:, None, None].expand(-1, -1, *values.shape[2:])).squeeze(1)
-
-
-def _to_component(gradient: Tensor, component: Tensor, count: int) -> Tensor:
-    """The inverse: `gradient` (B, K, P) as the channels of `component`, all others zero."""
-    batch, channels, points = gradient.shape
-    whole = gradient.new_zeros(batch, count, channels, points)
-    where = component[:, None, None].expand(-1, 1, channels, -1)
-    return whole.scatter(1, where, gradient.unsqueeze(1)).flatten(1, 2)
-
-
-def _backward(
-    ctx: Any, grad_loc: Tensor | None, grad_scale: Tensor | None, _: None, grad_weight: Tensor | None
-) -> tuple[Tensor | None, ...]:
-    if torch.is_grad_enabled():  # create_graph=True
-        raise NotImplementedError(
-            "mixture_mode of the native backend is differentiable once; "
-            'for second derivatives run it within mdnkernels.use_backend("eager")'
-        )
-    logits, loc, scale, index, component = ctx.saved_tensors
-    select, _, scale_activation, _ = ctx.options
-    count, positions = logits.shape[1], logits.shape[2]
-    component = component.clamp(min=0)  # padding, whose gradients _into_maps drops
-    if index is not None:
-        logits, loc, scale = (None if maps is None else gather_points(maps, index) for maps in (logits, loc, scale))
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    if scale is None:
-        grad_scale = None
-    alpha = None
-    if grad_weight is not None or select == "mean":
-        alpha = _softmax(logits.to(dtype))
-
-    results: list[Tensor | None] = [None, None, None]
-    if grad_weight is not None and alpha is not None:
-        # d alpha_k / d logit_m = alpha_k (delta_mk - alpha_m)
-        pull = grad_weight.to(dtype).unsqueeze(1) * alpha.gather(1, component.unsqueeze(1))
-        results[0] = _to_component(pull, component, count) - alpha * pull
-    if select == "mean" and alpha is not None:
-        results = _mean_gradients(ctx, results[0], alpha, loc, scale, grad_loc, grad_scale)
-    else:
-        if grad_loc is not None and ctx.needs_input_grad[1]:
-            results[1] = _to_component(grad_loc, component, count)
-        if grad_scale is not None and ctx.needs_input_grad[2]:
-            raw = _of_component(scale, component, count).to(dtype)
-            pull = (grad_scale * _slope(raw, scale_activation)).to(scale.dtype)
-            results[2] = _to_component(pull, component, count)
-    return (
-        *(
-            None if result is None or not needed else _into_maps(result.to(logits.dtype), index, positions)
-            for result, needed in zip(results, ctx.needs_input_grad, strict=False)
-        ),
-        *[None] * 5,
-    )
-
-
-def _mean_gradients(
-    ctx: Any,
-    grad_logits: Tensor | None,
-    alpha: Tensor,
-    loc: Tensor,
-    scale: Tensor | None,
-    grad_loc: Tensor | None,
-    grad_scale: Tensor | None,
-) -> list[Tensor | None]:
-    """Of sum_m share_m mu_m and sum_m share_m sigma_m, where share is alpha over the components that may be chosen."""
-    _, components, scale_activation, min_scale = ctx.options
-    count = alpha.shape[1]
-    share = alpha
-    if components is not None:
-        allowed = torch.zeros(count, dtype=torch.bool, device=alpha.device)
-        allowed[list(components)] = True
-        share = torch.where(allowed.view(1, -1, 1), alpha, 0.0)
-    share = share / _sum(share, 1).unsqueeze(1)
-    results: list[Tensor | None] = [grad_logits, None, None]
-    pull = torch.zeros_like(share)  # on the shares
-    for i, values, gradient in ((1, loc, grad_loc), (2, scale, grad_scale)):
-        if values is None or gradient is None:
-            continue
-        values, gradient = values.to(alpha.dtype), gradient.to(alpha.dtype).unsqueeze(1)
-        each = share.unsqueeze(2) * gradient  # (B, M, K, P)
-        if i == 2:
-            each = each * _slope(values, scale_activation).unflatten(1, (count, -1))
-            values = _sigma(values, scale_activation, min_scale)
-        results[i] = each.flatten(1, 2)
-        pull = pull + _sum(values.unflatten(1, (count, -1)) * gradient, 2)
-    if grad_loc is not None or grad_scale is not None:
-        through_shares = share * (pull - _sum(share * pull, 1).unsqueeze(1))
-        results[0] = through_shares if grad_logits is None else grad_logits + through_shares
-    return results
-
-
 if library.problem is None:
-    torch.library.register_fake("mdnkernels::mixture_mode", _fake)
-    torch.library.register_autograd("mdnkernels::mixture_mode", _backward, setup_context=_setup_context)
+    autograd.register_mixture_mode("mdnkernels", "native")

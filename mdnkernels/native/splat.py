@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mdnkernels import autograd
 from mdnkernels.native import library
 
 
@@ -13,9 +14,5 @@ def splat_gaussians(center: Tensor, radius: Tensor, label: Tensor, num_labels: i
     return torch.ops.mdnkernels.splat_gaussians(center, radius, label, num_labels, *size)
 
 
-def _fake(center: Tensor, radius: Tensor, label: Tensor, num_labels: int, height: int, width: int) -> Tensor:
-    return label.new_empty((label.shape[0], num_labels, height, width), dtype=torch.float32)
-
-
 if library.problem is None:
-    torch.library.register_fake("mdnkernels::splat_gaussians", _fake)
+    autograd.register_splat_gaussians("mdnkernels")

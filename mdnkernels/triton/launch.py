@@ -1,0 +1,73 @@
+"""How the kernels become ops of torch, and what their launches share.
+
+An op is a `torch.library.triton_op`, whose kernels torch.compile and torch.export see and can schedule with the code
+around them. Under the Triton interpreter there is nothing to see: there it is an opaque custom op.
+
+Block sizes follow from fixed rules, not from autotuning: every kernel is limited by memory, and what decides is that
+each thread moves 16 bytes at a time, which follows from shapes and dtypes alone. So no first call of a new shape stops
+to time configurations, which would wait for the device and cannot happen within a CUDA graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+NAMESPACE = "mdnkernels_triton"
+INTERPRETED: bool = triton.knobs.runtime.interpret
+
+# Programs of a pass that only counts, and partial sums it leaves: enough for the device, few enough for every program
+# of the next pass to add them all.
+COUNTERS = 128
+_CHUNK = 1024
+
+
+def op(name: str, schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers a function as an op of `NAMESPACE`."""
+    register: Callable[..., Any] = torch.library.custom_op if INTERPRETED else torch.library.triton_op
+    return register(f"{NAMESPACE}::{name}", mutates_args=(), schema=schema)
+
+
+def wrap_triton(kernel: Any) -> Any:
+    """`kernel`, visible to torch.compile."""
+    return kernel if INTERPRETED else torch.library.wrap_triton(kernel)
+
+
+def padded(count: int) -> int:
+    """The least power of two that is at least `count`: the extents of Triton's tensors are powers of two."""
+    return 1 << max(int(count) - 1, 0).bit_length()
+
+
+def strides(value: Tensor | None, count: int) -> tuple[int, ...]:
+    """Those of a tensor that may be absent, in which case nothing uses them."""
+    return (0,) * count if value is None else value.stride()
+
+
+@triton.jit
+def total_kernel(partial, count, weights, number, loss, COUNTERS: tl.constexpr, CHUNK: tl.constexpr):
+    """loss = sum of `count` partial sums, over that of `weights` where they are given, else over `number`; over 1 where
+    this is 0.
+
+    One program adds in one order and in double, so the result has the same bits every time.
+    """
+    lane = tl.arange(0, CHUNK)
+    total = tl.zeros((CHUNK,), tl.float64)
+    for first in range(0, count, CHUNK):
+        total += tl.load(partial + first + lane, mask=first + lane < count, other=0.0)
+    result = tl.sum(total, 0)
+    share = tl.cast(number, tl.float64)
+    if weights is not None:
+        share = tl.sum(tl.load(weights + tl.arange(0, COUNTERS)), 0)
+    result = result / tl.where(share == 0, 1.0, share)
+    tl.store(loss, result.to(loss.dtype.element_ty))
+
+
+def write_total(partial: Tensor, weights: Tensor | None, number: int, loss: Tensor) -> None:
+    wrap_triton(total_kernel)[(1,)](
+        *(partial, partial.shape[0], weights, number, loss), COUNTERS=COUNTERS, CHUNK=_CHUNK
+    )

@@ -1,0 +1,39 @@
+"""Triton's compiler for GPUs that need not be there: every kernel, with the arguments of real calls."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.triton.ahead_of_time import CALLS, CAPABILITIES, compile_call
+
+# What each thread moves of the large tensors of a planar call: 16 bytes, or 8 where that keeps all residuals on chip.
+WIDE = {
+    "nll pose, masked": ("v2.b32", "v2.b32"),
+    "nll pose": ("v4.b32", "v4.b32"),
+    "nll detection": ("v4.b32", "v4.b32"),
+    "nll 128 dimensions": ("v4.b32", "v4.b32"),
+    "nll bfloat16": ("v2.b32", "v4.b32"),
+    "mode weight": ("v4.b32", "v4.b32"),
+    "mode density": ("v4.b32", "v4.b32"),
+    "mode mean": ("v4.b32", "v4.b32"),
+    "peaks": ("v4.b32", None),
+    "patches": (None, "v4.b32"),
+    "focal": ("v4.b32", "v4.b32"),
+    "focal bfloat16": ("v4.b32", "v4.b32"),
+    "splat": (None, "v4.b32"),
+}
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("call", CALLS)
+def test_every_kernel_compiles_without_local_memory_and_with_wide_accesses(call, capability):
+    binaries = compile_call(CALLS[call], capability)
+    assert binaries
+    for binary in binaries.values():
+        assert ".local" not in binary.ptx, binary.name
+        assert binary.local_bytes == 0, (
+            f"{binary.name}: {binary.registers} registers, {binary.local_bytes} bytes spilled"
+        )
+    main = next(binary for name, binary in binaries.items() if not name.startswith(("observed_", "count_", "total_")))
+    for kind, width in zip(("ld", "st"), WIDE.get(call, (None, None)), strict=True):
+        assert width is None or width in main.accesses(kind), (main.name, kind, main.accesses(kind))
