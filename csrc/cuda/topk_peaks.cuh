@@ -1,0 +1,496 @@
+// topk_peaks on a GPU.
+//
+// Memory story. scan_tiles reads the heatmap once, in tiles of whole rows together with the rows around them that their
+// windows reach: from tile to tile 2 * reach rows are read twice, and none where a tile is a whole plane. A tile lies in
+// shared memory as keys, integers in the order of the scores, and which of its cells are peaks stays in registers, a bit
+// a cell. No map is written: a radix selection leaves each tile's k best, and of these only what does not lie below the
+// k-th best of a tile that is done already is written, 16 bytes a candidate. select_peaks leaves each image's k best of
+// its candidates, a few hundred KB that stay in the caches, and write_peaks puts them in order.
+//
+// The candidates of an image lie in the order in which its tiles happened to finish, and how many there are depends on
+// it too; which of them are the best, and their order, does not: (score, label, index) orders them totally.
+#pragma once
+
+#include "../math/functions.h"
+#include "device.cuh"
+#include "ranges.cuh"
+
+namespace mdn {
+namespace device {
+
+constexpr int scan_threads = 512;
+constexpr int select_threads = 1024;
+constexpr int write_threads = 256;
+constexpr int tile_bytes = 40 << 10;                  // of keys, in shared memory
+constexpr int most_cells_of_thread = 32;              // bits of a mask
+constexpr int pack_bytes = 16;
+constexpr int64_t most_blocks = 0x7fffffff;
+constexpr int digits = 256;                           // of a radix selection, 8 bits each
+
+// How a heatmap (batch, labels, height, width), contiguous, is cut into tiles.
+struct PeakPlan {
+  int64_t batch, labels;
+  int height, width;
+  int reach;  // of a window beyond its cell
+  int64_t k;
+  bool by_columns;  // windows of 3 x 3: threads walk down strips of a column
+  int tile_cells;   // of a full tile, whole rows unless `rows_around` is false
+  bool rows_around; // a tile is loaded with the rows that its windows reach; else these are read through the caches
+  int64_t tiles_of_plane;
+  int64_t candidates;  // the most that an image may have
+  int key_bytes;
+
+  MDN_ON_BOTH int64_t cells_of_plane() const { return int64_t(height) * width; }
+  MDN_ON_BOTH int64_t cells_of_image() const { return labels * cells_of_plane(); }
+  MDN_ON_BOTH int64_t tiles() const { return batch * labels * tiles_of_plane; }
+  // How many peaks an image may give.
+  MDN_ON_BOTH int64_t kept() const { return k < cells_of_image() ? k : cells_of_image(); }
+  MDN_ON_BOTH int64_t blocks_to_write() const { return (k + write_threads - 1) / write_threads; }
+};
+
+inline PeakPlan peak_plan(int64_t batch, int64_t labels, int64_t height, int64_t width, int64_t k, int64_t kernel_size,
+                          int key_bytes) {
+  PeakPlan plan = {};
+  plan.batch = batch;
+  plan.labels = labels;
+  plan.height = static_cast<int>(height);
+  plan.width = static_cast<int>(width);
+  const int64_t longest = height > width ? height : width;
+  plan.reach = static_cast<int>(kernel_size / 2 < longest ? kernel_size / 2 : longest);
+  plan.k = k;
+  plan.key_bytes = key_bytes;
+  if (batch * labels * height * width == 0) return plan;
+
+  const int64_t room = (tile_bytes - pack_bytes) / key_bytes;  // a tile begins anywhere in a pack
+  plan.by_columns = plan.reach == 1 && width <= scan_threads;
+  const int64_t strips = plan.by_columns ? scan_threads / width : scan_threads;
+  const int64_t most_rows = most_cells_of_thread * strips / (plan.by_columns ? 1 : width);
+  const int64_t rows_in_room = room / width;
+  int64_t rows = rows_in_room >= height ? height : rows_in_room - 2 * plan.reach;
+  rows = rows < most_rows ? rows : most_rows;
+  // Where the rows around a tile would be more than its own, only windows that matter are read, from the caches.
+  plan.rows_around = rows >= height || rows >= 2 * (plan.reach > 0 ? plan.reach : 1);
+  if (plan.rows_around) {
+    plan.tiles_of_plane = (height + rows - 1) / rows;
+    rows = (height + plan.tiles_of_plane - 1) / plan.tiles_of_plane;
+    plan.tile_cells = static_cast<int>(rows * width);
+  } else {
+    plan.by_columns = false;
+    const int64_t most_cells = most_cells_of_thread * scan_threads;
+    plan.tile_cells = static_cast<int>(room < most_cells ? room : most_cells);
+  }
+  plan.tiles_of_plane = (height * width + plan.tile_cells - 1) / plan.tile_cells;
+  plan.candidates = labels * plan.tiles_of_plane * (k < plan.tile_cells ? k : plan.tile_cells);
+  return plan;
+}
+
+// What the kernels hand on, in device memory.
+struct PeakWorkspace {
+  unsigned long long* count;  // [batch], 0 before the scan: the candidates of each image
+  unsigned long long* floor;  // [batch], 0 before the scan: a key that k candidates of the image reach
+  uint64_t* key;              // [batch, candidates]
+  uint64_t* place;            // [batch, candidates]: the image's last cell less the candidate's cell
+  uint64_t* best_key;         // [batch, kept]
+  uint64_t* best_place;       // [batch, kept]
+};
+
+// Of workspace for a plan, in elements of 8 bytes, `count` and `floor` apart.
+inline int64_t peak_workspace_size(const PeakPlan& plan) { return 2 * plan.batch * (plan.candidates + plan.kept()); }
+
+// `header` is [2, batch] and zero, `memory` of the size above.
+inline PeakWorkspace peak_workspace(const PeakPlan& plan, void* header, void* memory) {
+  auto* counts = static_cast<unsigned long long*>(header);
+  auto* words = static_cast<uint64_t*>(memory);
+  const int64_t candidates = plan.batch * plan.candidates;
+  return {counts,
+          counts + plan.batch,
+          words,
+          words + candidates,
+          words + 2 * candidates,
+          words + 2 * candidates + plan.batch * plan.kept()};
+}
+
+// --- Keys ------------------------------------------------------------------------------------------------------------
+
+template <class Key>
+constexpr Key not_a_number = static_cast<Key>(~Key(0));
+
+// The bits of a float of any format, whose infinity is given, as an integer in the order of the values: -0 equals 0, a
+// NaN is above all, nothing is 0.
+template <class Key>
+MDN_ON_DEVICE Key key_of(Key bits, Key infinity) {
+  constexpr Key sign = static_cast<Key>(Key(1) << (8 * sizeof(Key) - 1));
+  if (static_cast<Key>(bits & ~sign) > infinity) return not_a_number<Key>;
+  return static_cast<Key>(bits > sign ? ~bits : bits | sign);
+}
+
+// The bins of a radix selection's digit that are above, at, and below its k-th best.
+struct Boundary {
+  unsigned digit;   // of the k-th best
+  unsigned above;   // how many have a larger one
+  unsigned within;  // how many have the same
+};
+
+// By one warp: in which bin of the histogram the `wanted`-th largest lies.
+template <class Histogram>
+MDN_ON_DEVICE void find_boundary(Histogram& histogram, unsigned wanted, SharedArray<Boundary, 1>& boundary) {
+  constexpr int bins = digits / warp_lanes;  // of a lane, the largest digits first
+  const int lane = threadIdx.x % warp_lanes, top = digits - 1 - lane * bins;
+  unsigned sum = 0;
+  for (int i = 0; i < bins; ++i) sum += histogram[top - i];
+  unsigned above = sum;
+  for (int step = 1; step < warp_lanes; step *= 2) {
+    const unsigned other = __shfl_up_sync(all_lanes, above, step);
+    if (lane >= step) above += other;
+  }
+  above -= sum;
+  if (above >= wanted || above + sum < wanted) return;
+  for (int i = 0; i < bins; ++i) {
+    const unsigned within = histogram[top - i];
+    if (above + within >= wanted) {
+      boundary[0] = Boundary{static_cast<unsigned>(top - i), above, within};
+      return;
+    }
+    above += within;
+  }
+}
+
+// --- Peaks of a tile -------------------------------------------------------------------------------------------------
+
+struct Tile {
+  int64_t image, plane;  // the plane among all
+  int64_t first;         // own cells, in the plane
+  int count;
+  int64_t loaded;  // from this cell on
+  int loaded_count;
+};
+
+MDN_ON_DEVICE Tile tile_of(const PeakPlan& plan, int64_t number) {
+  Tile tile;
+  tile.plane = number / plan.tiles_of_plane;
+  tile.image = tile.plane / plan.labels;
+  tile.first = number % plan.tiles_of_plane * plan.tile_cells;
+  const int64_t cells = plan.cells_of_plane();
+  tile.count = static_cast<int>(min(int64_t(plan.tile_cells), cells - tile.first));
+  const int64_t around = plan.rows_around ? int64_t(plan.reach) * plan.width : 0;
+  tile.loaded = max(tile.first - around, int64_t(0));
+  tile.loaded_count = static_cast<int>(min(tile.first + tile.count + around, cells) - tile.loaded);
+  return tile;
+}
+
+// The cells of a tile that belong to one thread: `first`, `first + step`, ..., bit by bit of a mask.
+struct OwnCells {
+  int first, step;
+};
+
+template <class Key>
+using TileKeys = SharedArray<Key, tile_bytes / static_cast<int>(sizeof(Key))>;
+
+// A tile's keys: those loaded lie in shared memory from `offset` on.
+template <class Key>
+struct TileView {
+  TileKeys<Key>& keys;
+  int offset;
+  const Key* plane;
+  Key infinity;
+
+  // Of a cell, relative to the first one loaded.
+  MDN_ON_DEVICE Key loaded(int cell) const { return keys[offset + cell]; }
+};
+
+template <class Key>
+MDN_ON_DEVICE TileView<Key> load_tile(const Key* heatmap, const PeakPlan& plan, const Tile& tile, Key infinity,
+                                      TileKeys<Key>& keys) {
+  constexpr int width = pack_width<Key>;
+  const Key* plane = heatmap + tile.plane * plan.cells_of_plane();
+  const Key* from = plane + tile.loaded;
+  const int offset = static_cast<int>(reinterpret_cast<uintptr_t>(from) % pack_bytes / sizeof(Key));
+  over_packs<width>(
+      from, tile.loaded_count,
+      [&](int i) {
+        const Pack<Key, width> pack = load_global(reinterpret_cast<const Pack<Key, width>*>(from + i));
+        for (int j = 0; j < width; ++j) keys[offset + i + j] = key_of(pack[j], infinity);
+      },
+      [&](int i) { keys[offset + i] = key_of(load_global(from + i), infinity); });
+  return {keys, offset, plane, infinity};
+}
+
+// Windows of 3 x 3. Each thread walks down a strip of one column and keeps the maxima of three rows of three: a cell
+// costs three reads of shared memory.
+template <class Key>
+MDN_ON_DEVICE unsigned peaks_in_column(const TileView<Key>& view, const PeakPlan& plan, const Tile& tile,
+                                       OwnCells& own) {
+  const int width = plan.width, strips = scan_threads / width, rows = tile.count / width;
+  const int strip_rows = (rows + strips - 1) / strips;
+  const int strip = threadIdx.x / width, x = threadIdx.x % width;
+  const int first = strip * strip_rows, last = strip < strips ? min(first + strip_rows, rows) : 0;
+  own = {first * width + x, width};
+  if (first >= last) return 0;
+  const int own_row = static_cast<int>((tile.first - tile.loaded) / width);
+  const int loaded_rows = tile.loaded_count / width;
+  Key centre = 0;
+  const auto maximum_of_row = [&](int row) -> Key {
+    if (row < 0 || row >= loaded_rows) return 0;  // outside the map
+    const int cell = row * width + x;
+    centre = view.loaded(cell);
+    const Key left = x > 0 ? view.loaded(cell - 1) : Key(0);
+    const Key right = x + 1 < width ? view.loaded(cell + 1) : Key(0);
+    const Key sides = left > right ? left : right;
+    return sides > centre ? sides : centre;
+  };
+  Key above = maximum_of_row(own_row + first - 1), here = maximum_of_row(own_row + first);
+  unsigned peaks = 0;
+  for (int row = first; row < last; ++row) {
+    const Key key = centre;
+    const Key below = maximum_of_row(own_row + row + 1);
+    const Key around = above > below ? above : below;
+    const bool peak = key >= here && key >= around && key != not_a_number<Key>;
+    peaks |= static_cast<unsigned>(peak) << (row - first);
+    above = here;
+    here = below;
+  }
+  return peaks;
+}
+
+template <class Key>
+MDN_ON_DEVICE bool is_peak(const TileView<Key>& view, const PeakPlan& plan, const Tile& tile, int y, int x, Key key) {
+  if (key == not_a_number<Key>) return false;
+  const int bottom = min(y + plan.reach, plan.height - 1), right = min(x + plan.reach, plan.width - 1);
+  for (int v = max(y - plan.reach, 0); v <= bottom; ++v) {
+    for (int u = max(x - plan.reach, 0); u <= right; ++u) {
+      const int64_t cell = int64_t(v) * plan.width + u, at = cell - tile.loaded;
+      const bool here = at >= 0 && at < tile.loaded_count;
+      const Key other =
+          here ? view.loaded(static_cast<int>(at)) : key_of(load_global(view.plane + cell), view.infinity);
+      if (other > key) return false;
+    }
+  }
+  return true;
+}
+
+// Windows of any size. Nearly all cells meet a larger one within a few steps.
+template <class Key>
+MDN_ON_DEVICE unsigned peaks_by_window(const TileView<Key>& view, const PeakPlan& plan, const Tile& tile,
+                                       OwnCells& own) {
+  own = {static_cast<int>(threadIdx.x), scan_threads};
+  unsigned peaks = 0;
+  for (int i = 0, cell = own.first; cell < tile.count; ++i, cell += own.step) {
+    const int64_t in_plane = tile.first + cell;
+    const int y = static_cast<int>(in_plane / plan.width), x = static_cast<int>(in_plane % plan.width);
+    const Key key = view.loaded(static_cast<int>(in_plane - tile.loaded));
+    peaks |= static_cast<unsigned>(is_peak(view, plan, tile, y, x, key)) << i;
+  }
+  return peaks;
+}
+
+// --- Kernels ---------------------------------------------------------------------------------------------------------
+
+// Calls visit(i) for each bit i of a mask.
+template <class Visit>
+MDN_ON_DEVICE void over_bits(unsigned mask, Visit visit) {
+  for (; mask != 0; mask &= mask - 1) visit(__ffs(static_cast<int>(mask)) - 1);
+}
+
+template <class Key, bool by_columns>
+__global__ void __launch_bounds__(scan_threads)
+    scan_tiles(const Key* heatmap, Key infinity, PeakPlan plan, PeakWorkspace workspace) {
+  __shared__ TileKeys<Key> keys;
+  __shared__ SharedArray<unsigned, digits> histogram;
+  __shared__ SharedArray<Boundary, 1> boundary;
+  __shared__ SharedArray<unsigned, 2> counts;  // peaks, and what is written of them
+  __shared__ SharedArray<uint64_t, 2> shared;  // the floor, and where the tile's candidates begin
+  const int thread = threadIdx.x;
+
+  for (int64_t number = blockIdx.x; number < plan.tiles(); number += gridDim.x) {
+    const Tile tile = tile_of(plan, number);
+    if (thread == 0) {
+      counts[0] = 0;
+      counts[1] = 0;
+      shared[0] = load_global_written(workspace.floor + tile.image);
+    }
+    const TileView<Key> view = load_tile(heatmap, plan, tile, infinity, keys);
+    __syncthreads();
+
+    OwnCells own;
+    unsigned active = by_columns ? peaks_in_column(view, plan, tile, own) : peaks_by_window(view, plan, tile, own);
+    const int own_first = static_cast<int>(tile.first - tile.loaded);
+    const auto key_at = [&](int i) { return view.loaded(own_first + own.first + i * own.step); };
+    const uint64_t known = shared[0];
+    const Key known_floor = static_cast<Key>(known);
+    over_bits(active, [&](int i) {
+      if (key_at(i) < known_floor) active &= ~(1u << i);
+    });
+    const unsigned peaks_of_warp = __reduce_add_sync(all_lanes, static_cast<unsigned>(__popc(active)));
+    if (thread % warp_lanes == 0) atomicAdd(&counts[0], peaks_of_warp);
+    __syncthreads();
+
+    // Digit by digit, the key's and then the cell's: what is above the boundary is chosen, what is below is dropped, and
+    // the rest waits for the next digit.
+    unsigned remaining = static_cast<unsigned>(min(plan.k, int64_t(tile.count))), count = counts[0], chosen = 0;
+    Key floor = 0;
+    for (int digit = 0; count > remaining; ++digit) {
+      const int shift = 8 * (static_cast<int>(sizeof(Key)) - 1 - digit);
+      const auto digit_at = [&](int i) -> unsigned {
+        if (shift >= 0) return static_cast<unsigned>(key_at(i) >> shift) % digits;
+        const unsigned last_first = 0xffff - static_cast<unsigned>(own.first + i * own.step);
+        return (shift == -8 ? last_first >> 8 : last_first) % digits;
+      };
+      if (thread < digits) histogram[thread] = 0;
+      __syncthreads();
+      over_bits(active, [&](int i) { atomicAdd(&histogram[static_cast<int>(digit_at(i))], 1u); });
+      __syncthreads();
+      if (thread < warp_lanes) find_boundary(histogram, remaining, boundary);
+      __syncthreads();
+      const Boundary at = boundary[0];
+      over_bits(active, [&](int i) {
+        const unsigned value = digit_at(i);
+        if (value != at.digit) active &= ~(1u << i);
+        if (value > at.digit) chosen |= 1u << i;
+      });
+      remaining -= at.above;
+      count = at.within;
+      if (shift >= 0) floor = static_cast<Key>(floor | static_cast<Key>(static_cast<Key>(at.digit) << shift));
+    }
+    chosen |= active;
+
+    unsigned slot = 0;
+    if (chosen != 0) slot = atomicAdd(&counts[1], static_cast<unsigned>(__popc(chosen)));
+    __syncthreads();
+    if (thread == 0) {
+      const unsigned written = counts[1];
+      shared[1] = written == 0 ? 0 : atomicAdd(workspace.count + tile.image, static_cast<unsigned long long>(written));
+      // Selected from more than k, all k chosen reach it.
+      if (floor > known_floor) atomicMax(workspace.floor + tile.image, static_cast<unsigned long long>(floor));
+    }
+    __syncthreads();
+    const uint64_t begin = shared[1];
+    const int64_t first_cell = tile.plane % plan.labels * plan.cells_of_plane() + tile.first + own.first;
+    const int64_t last_cell = plan.cells_of_image() - 1;
+    const int64_t base = tile.image * plan.candidates + static_cast<int64_t>(begin);
+    over_bits(chosen, [&](int i) {
+      const int64_t cell = first_cell + int64_t(i) * own.step;
+      store_global(workspace.key + base + slot, static_cast<uint64_t>(key_at(i)));
+      store_global(workspace.place + base + slot, static_cast<uint64_t>(last_cell - cell));
+      ++slot;
+    });
+    __syncthreads();
+  }
+}
+
+// One block an image: its k best candidates, in any order. Passes over their keys, 8 bits each, find the k-th best.
+__global__ void __launch_bounds__(select_threads) select_peaks(PeakPlan plan, PeakWorkspace workspace) {
+  __shared__ SharedArray<unsigned, digits> histogram;
+  __shared__ SharedArray<Boundary, 1> boundary;
+  __shared__ SharedArray<unsigned, 1> written;
+  const int thread = threadIdx.x;
+  const int64_t image = blockIdx.x;
+  const int64_t candidates = static_cast<int64_t>(load_global(workspace.count + image));
+  const uint64_t* key = workspace.key + image * plan.candidates;
+  const uint64_t* place = workspace.place + image * plan.candidates;
+
+  // What is known of the k-th best: its leading digits, and zeros.
+  uint64_t known_key = 0, known_place = 0;
+  int64_t remaining = plan.kept(), count = candidates;
+  int key_shift = 8 * plan.key_bytes, place_shift = 64;
+  while (count > remaining) {
+    const bool of_key = key_shift > 0;
+    if (of_key) {
+      key_shift -= 8;
+    } else {
+      place_shift -= 8;
+    }
+    if (thread < digits) histogram[thread] = 0;
+    __syncthreads();
+    for (int64_t i = thread; i < candidates; i += select_threads) {
+      const uint64_t here = load_global(key + i);
+      if (of_key) {
+        // In two steps, as no shift may be by 64.
+        if ((here ^ known_key) >> key_shift >> 8 != 0) continue;
+        atomicAdd(&histogram[static_cast<int>(here >> key_shift) % digits], 1u);
+      } else if (here == known_key) {
+        const uint64_t where = load_global(place + i);
+        if ((where ^ known_place) >> place_shift >> 8 != 0) continue;
+        atomicAdd(&histogram[static_cast<int>(where >> place_shift) % digits], 1u);
+      }
+    }
+    __syncthreads();
+    if (thread < warp_lanes) find_boundary(histogram, static_cast<unsigned>(remaining), boundary);
+    __syncthreads();
+    const Boundary at = boundary[0];
+    remaining -= at.above;
+    count = at.within;
+    if (of_key) {
+      known_key |= static_cast<uint64_t>(at.digit) << key_shift;
+    } else {
+      known_place |= static_cast<uint64_t>(at.digit) << place_shift;
+    }
+  }
+
+  if (thread == 0) written[0] = 0;
+  __syncthreads();
+  for (int64_t i = thread; i < candidates; i += select_threads) {
+    const uint64_t here = load_global(key + i);
+    if (here < known_key) continue;
+    const uint64_t where = load_global(place + i);
+    if (here == known_key && where < known_place) continue;
+    const int64_t slot = image * plan.kept() + atomicAdd(&written[0], 1u);
+    store_global(workspace.best_key + slot, here);
+    store_global(workspace.best_place + slot, where);
+  }
+}
+
+template <class Storage>
+MDN_ON_DEVICE Storage score_of(Storage value, bool logits) {
+  if (!logits) return value;
+  using T = std::conditional_t<sizeof(Storage) == 8, double, float>;
+  return static_cast<Storage>(1 / (1 + exp(-static_cast<T>(value))));
+}
+
+// Each thread has one of an image's best, counts those before it, and writes it where it belongs.
+template <class Storage>
+__global__ void __launch_bounds__(write_threads)
+    write_peaks(const Storage* heatmap, bool logits, PeakPlan plan, PeakWorkspace workspace, Storage* score,
+                int64_t* label, int64_t* index) {
+  __shared__ SharedArray<uint64_t, write_threads> keys, places;
+  const int thread = threadIdx.x;
+  for (int64_t block = blockIdx.x; block < plan.batch * plan.blocks_to_write(); block += gridDim.x) {
+    const int64_t image = block / plan.blocks_to_write();
+    const int64_t mine = block % plan.blocks_to_write() * write_threads + thread;
+    const int64_t found = min(static_cast<int64_t>(load_global(workspace.count + image)), plan.kept());
+    const uint64_t* best_key = workspace.best_key + image * plan.kept();
+    const uint64_t* best_place = workspace.best_place + image * plan.kept();
+    const uint64_t key = mine < found ? load_global(best_key + mine) : 0;
+    const uint64_t place = mine < found ? load_global(best_place + mine) : 0;
+    int64_t rank = 0;
+    for (int64_t first = 0; first < found; first += write_threads) {
+      const int here = static_cast<int>(min(found - first, int64_t(write_threads)));
+      if (thread < here) {
+        keys[thread] = load_global(best_key + first + thread);
+        places[thread] = load_global(best_place + first + thread);
+      }
+      __syncthreads();
+      for (int i = 0; i < here; ++i) {
+        const uint64_t other = keys[i], other_place = places[i];
+        rank += other > key || (other == key && other_place > place);
+      }
+      __syncthreads();
+    }
+    if (mine >= plan.k) continue;
+    if (mine < found) {
+      const int64_t cell = plan.cells_of_image() - 1 - static_cast<int64_t>(place);
+      const int64_t to = image * plan.k + rank;
+      const Storage value = load_global(heatmap + image * plan.cells_of_image() + cell);
+      store_global(score + to, score_of(value, logits));
+      store_global(label + to, cell / plan.cells_of_plane());
+      store_global(index + to, cell % plan.cells_of_plane());
+    } else {
+      const int64_t to = image * plan.k + mine;
+      store_global(score + to, static_cast<Storage>(0.0f));
+      store_global(label + to, int64_t(-1));
+      store_global(index + to, int64_t(-1));
+    }
+  }
+}
+
+}  // namespace device
+}  // namespace mdn
