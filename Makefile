@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 SETUP := $(VENV)/.installed
-NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h)
+NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh)
+# One GPU architecture, and PTX for later ones, keeps the CUDA build short; a wheel is built for all of them.
+export TORCH_CUDA_ARCH_LIST ?= 8.0+PTX
 
 .DEFAULT_GOAL := help
 CASES ?= 20000

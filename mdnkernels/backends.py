@@ -1,6 +1,6 @@
 """Which implementations of each op exist here, which one runs, and how to choose.
 
-`native` is C++ on the CPU, `triton` is Triton on a GPU, `eager` is plain PyTorch on any device. The first of them that
+`native` is C++ on the CPU and CUDA C++ on a GPU, `triton` is Triton on a GPU, `eager` is plain PyTorch on any device. The first of them that
 an op has for the tensors' device runs. `use_backend` or the environment variable MDNKERNELS_BACKEND asks for one by
 name; one that is not there is an error that says why, never another backend.
 """
@@ -38,6 +38,8 @@ def missing(op: str, backend: str, device_type: str) -> str | None:
         return None
     if backend not in TABLE[op]:
         return f"{op} has no {backend} implementation in this version"
+    if device_type == "cuda":
+        return native.cuda_problem
     if device_type != "cpu":
         return f"the native library has no {device_type} kernels in this version"
     return native.problem
