@@ -11,6 +11,8 @@
 // it too; which of them are the best, and their order, does not: (score, label, index) orders them totally.
 #pragma once
 
+#include <type_traits>
+
 #include "../math/functions.h"
 #include "device.cuh"
 #include "ranges.cuh"
@@ -24,7 +26,6 @@ constexpr int write_threads = 256;
 constexpr int tile_bytes = 40 << 10;                  // of keys, in shared memory
 constexpr int most_cells_of_thread = 32;              // bits of a mask
 constexpr int pack_bytes = 16;
-constexpr int64_t most_blocks = 0x7fffffff;
 constexpr int digits = 256;                           // of a radix selection, 8 bits each
 
 // How a heatmap (batch, labels, height, width), contiguous, is cut into tiles.
@@ -292,7 +293,7 @@ MDN_ON_DEVICE void over_bits(unsigned mask, Visit visit) {
 }
 
 template <class Key, bool by_columns>
-__global__ void __launch_bounds__(scan_threads)
+__global__ void __launch_bounds__(scan_threads, 3)
     scan_tiles(const Key* heatmap, Key infinity, PeakPlan plan, PeakWorkspace workspace) {
   __shared__ TileKeys<Key> keys;
   __shared__ SharedArray<unsigned, digits> histogram;
