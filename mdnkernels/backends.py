@@ -1,8 +1,8 @@
 """Which implementations of each op exist here, which one runs, and how to choose.
 
-`native` is C++ on the CPU and CUDA C++ on a GPU, `triton` is Triton on a GPU, `eager` is plain PyTorch on any device. The first of them that
-an op has for the tensors' device runs. `use_backend` or the environment variable MDNKERNELS_BACKEND asks for one by
-name; one that is not there is an error that says why, never another backend.
+`native` is C++ on the CPU and CUDA C++ on a GPU, `triton` is Triton on a GPU, `eager` is plain PyTorch on any device.
+The first of them that an op has for the tensors' device runs. `use_backend` or the environment variable
+MDNKERNELS_BACKEND asks for one by name; one that is not there is an error that says why, never another backend.
 """
 
 from __future__ import annotations

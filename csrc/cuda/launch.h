@@ -13,6 +13,9 @@
 #include <string>
 #include <vector>
 
+#include "../math/mixture.h"
+#include "tiles.cuh"
+
 namespace mdn {
 
 using torch::headeronly::ScalarType;
@@ -41,6 +44,14 @@ void allow_shared_bytes(Kernel* kernel, int64_t bytes) {
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
   STD_TORCH_CHECK(error == cudaSuccess, "mdnkernels: ", bytes, " bytes of shared memory: ", cudaGetErrorString(error));
 }
+
+DType dtype_of(const Tensor& tensor);
+
+// A (B, K, P) tensor as a view. `gathered`: its points are chosen by an index.
+View view_of(const Tensor& tensor, bool gathered = false);
+
+// The option of that name.
+ScaleActivation activation_of(const std::string& name);
 
 // An uninitialised contiguous tensor on the device of `like`.
 inline Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType dtype) {
