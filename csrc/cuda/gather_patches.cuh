@@ -1,18 +1,17 @@
 // gather_patches on a GPU, and its gradient.
 //
 // Memory story. A block makes a tile of one object's patch: whole channels of it, at most 1152 elements, in shared
-// memory, where it gets from the map's order into the patch's. A channels_last map is read by runs of channels, 16 bytes
-// a lane where they are aligned; a planar one row by row of the windows, each of which is a sector or two. Patches are
-// written once, in order, 16 bytes a lane.
+// memory, where it gets from the map's order into the patch's. A channels_last map is read by runs of channels, 16
+// bytes a lane where they are aligned; a planar one row by row of the windows, each of which is a sector or two.
+// Patches are written once, in order, 16 bytes a lane.
 //
-// The gradient is zeroed, then each covered cell is summed by one block: that of the first object whose window covers it,
-// in the order of the objects, and written once. No atomics: the same bits every time. Which windows overlap is seen from
-// the index, which every block reads: 8 bytes for each object of its image.
+// The gradient is zeroed, then each covered cell is summed by one block: that of the first object whose window covers
+// it, in the order of the objects, and written once. No atomics: the same bits every time. Which windows overlap is
+// seen from the index, which every block reads: 8 bytes for each object of its image.
 #pragma once
 
-#include <type_traits>
-
 #include "device.cuh"
+#include "dispatch.cuh"
 #include "ranges.cuh"
 
 namespace mdn {
@@ -180,23 +179,8 @@ __global__ void __launch_bounds__(patch_threads)
 
 // --- The gradient ----------------------------------------------------------------------------------------------------
 
-constexpr int zero_threads = 256;
-constexpr int zeros_of_block = zero_threads * 16 * 8;  // bytes
-
-// `bytes` of zeros.
-__global__ void __launch_bounds__(zero_threads) zero_bytes(unsigned char* to, int64_t bytes) {
-  for (int64_t first = int64_t(blockIdx.x) * zeros_of_block; first < bytes;
-       first += int64_t(gridDim.x) * zeros_of_block) {
-    unsigned char* here = to + first;
-    over_packs<16>(
-        here, static_cast<int>(min(int64_t(zeros_of_block), bytes - first)),
-        [&](int i) { store_global(reinterpret_cast<Pack<unsigned char, 16>*>(here + i), Pack<unsigned char, 16>{}); },
-        [&](int i) { store_global(here + i, static_cast<unsigned char>(0)); });
-  }
-}
-
-// An object whose window overlaps the block's own: the cell (row, column) of the own window is its (row + down, column +
-// right).
+// An object whose window overlaps the block's own: the cell (row, column) of the own window is its (row + down, column
+// + right).
 struct Overlap {
   int object;
   int down, right;
@@ -236,16 +220,16 @@ MDN_ON_DEVICE int find_overlaps(const PatchPlan& plan, const PatchTile& tile, co
 }
 
 // `width` as above, of the gradient. Into zeros.
-template <class Storage, int width>
+template <class Element, int width>
 __global__ void __launch_bounds__(patch_threads, 3)
-    sum_windows(const Storage* patches, const int64_t* index, PatchPlan plan, Storage* gradient) {
-  using T = std::conditional_t<sizeof(Storage) == 8, double, float>;
+    sum_windows(const Element* patches, const int64_t* index, PatchPlan plan, Element* gradient) {
+  using T = typename ArithmeticOf<Element>::Type;
   __shared__ SharedArray<int, patch_threads / warp_lanes> found_by_warp;
   __shared__ SharedArray<Overlap, patch_threads> overlaps;
   for (int64_t piece = blockIdx.x; piece < plan.pieces(); piece += gridDim.x) {
     const PatchTile tile = patch_tile_of(plan, index, piece);
     if (tile.padding) continue;
-    const Storage* patches_of_image = patches + tile.image * plan.points * plan.length + tile.first;
+    const Element* patches_of_image = patches + tile.image * plan.points * plan.length + tile.first;
     const ElementsOfTile places(plan, tile);
 
     T sum[elements_of_thread];
@@ -259,14 +243,13 @@ __global__ void __launch_bounds__(patch_threads, 3)
       column[e] = cell.column;
       own[e] = cell.inside && i < tile.count;
       sum[e] = 0;
-      if (own[e]) sum[e] += static_cast<T>(load_global(patches_of_image + tile.object * plan.length + i));
+      if (own[e]) sum[e] += to_number(load_global(patches_of_image + tile.object * plan.length + i));
     }
     for (int64_t first = 0; first < plan.points; first += patch_threads) {
-      const int count =
-          find_overlaps(plan, tile, index + tile.image * plan.points, first, found_by_warp, overlaps);
+      const int count = find_overlaps(plan, tile, index + tile.image * plan.points, first, found_by_warp, overlaps);
       for (int o = 0; o < count; ++o) {
         const Overlap other = overlaps[o];
-        const Storage* patch =
+        const Element* patch =
             patches_of_image + other.object * plan.length + other.down * plan.kernel_size + other.right;
 #pragma unroll
         for (int e = 0; e < elements_of_thread; ++e) {
@@ -275,34 +258,38 @@ __global__ void __launch_bounds__(patch_threads, 3)
           if (other.object < tile.object) {
             own[e] = false;
           } else {
-            sum[e] += static_cast<T>(load_global(patch + threadIdx.x + e * patch_threads));
+            sum[e] += to_number(load_global(patch + threadIdx.x + e * patch_threads));
           }
         }
       }
     }
 
-    Storage* image = gradient + tile.image * plan.map.batch_stride;
+    Element* image = gradient + tile.image * plan.map.batch_stride;
     if constexpr (width == 0) {
 #pragma unroll
       for (int e = 0; e < elements_of_thread; ++e) {
         if (!own[e]) continue;
         const int i = static_cast<int>(threadIdx.x) + e * patch_threads;
         const int64_t offset = window_cell(plan, tile, places.cell(i)).offset;
-        store_global(image + offset + places.channel(i) * plan.map.channel_stride, static_cast<Storage>(sum[e]));
+        Element element;
+        to_element(sum[e], element);
+        store_global(image + offset + places.channel(i) * plan.map.channel_stride, element);
       }
     } else {
-      __shared__ PatchElements<Storage> sums;
+      __shared__ PatchElements<Element> sums;
       __shared__ PatchElements<unsigned char> owned;
 #pragma unroll
       for (int e = 0; e < elements_of_thread; ++e) {
         const int i = static_cast<int>(threadIdx.x) + e * patch_threads;
-        sums[i] = static_cast<Storage>(sum[e]);
+        Element element;
+        to_element(sum[e], element);
+        sums[i] = element;
         owned[i] = own[e];
       }
       __syncthreads();
-      using Channels = Pack<Storage, width>;
+      using Channels = Pack<Element, width>;
       const int runs = tile.count / plan.window / width;
-      Storage* first = image + tile.first / plan.window;
+      Element* first = image + tile.first / plan.window;
       for (int i = threadIdx.x; i < runs * plan.window; i += patch_threads) {
         const int number = i / runs, channel = i % runs * width;
         const bool mine = owned[channel * plan.window + number];
@@ -319,4 +306,54 @@ __global__ void __launch_bounds__(patch_threads, 3)
 }
 
 }  // namespace device
+
+struct PatchCall {
+  DType dtype;
+  void* map;             // the feature, or the gradient to be written
+  const int64_t* index;  // (batch, points), contiguous
+  void* patches;         // (batch, points, length), contiguous
+};
+
+// The launch of gather_patches: launch(kernel, blocks, threads, shared bytes, arguments...).
+template <class Launch>
+void run_gather_patches(const PatchCall& call, const device::PatchPlan& plan, Launch launch) {
+  using namespace device;
+  if (plan.pieces() == 0) return;
+  const auto run = [&](auto type) {
+    using Word = typename decltype(type)::Type;
+    auto* kernel = gather_windows<Word, 0>;
+    if (plan.channel_width == 1) kernel = gather_windows<Word, 1>;
+    if (plan.channel_width > 1) kernel = gather_windows<Word, pack_width<Word>>;
+    launch(kernel, blocks_over(plan.pieces()), patch_threads, 0, static_cast<const Word*>(call.map), call.index, plan,
+           static_cast<Word*>(call.patches));
+  };
+  switch (element_bytes(call.dtype)) {
+    case 8:
+      return run(ElementType<uint64_t>{});
+    case 4:
+      return run(ElementType<uint32_t>{});
+    default:
+      return run(ElementType<uint16_t>{});
+  }
+}
+
+// The launches of gather_patches_backward, into the `elements` elements of a dense map.
+template <class Launch>
+void run_gather_patches_backward(const PatchCall& call, const device::PatchPlan& plan, int64_t elements,
+                                 Launch launch) {
+  using namespace device;
+  if (elements == 0) return;
+  with_element_type(call.dtype, [&](auto type) {
+    using Element = typename decltype(type)::Type;
+    auto* gradient = static_cast<Element*>(call.map);
+    launch(write_zeros<Element>, blocks_over(blocks_of_zeros<Element>(elements)), zero_threads, 0, gradient, elements);
+    if (plan.pieces() == 0) return;
+    auto* kernel = sum_windows<Element, 0>;
+    if (plan.channel_width == 1) kernel = sum_windows<Element, 1>;
+    if (plan.channel_width > 1) kernel = sum_windows<Element, pack_width<Element>>;
+    launch(kernel, blocks_over(plan.pieces()), patch_threads, 0, static_cast<const Element*>(call.patches), call.index,
+           plan, gradient);
+  });
+}
+
 }  // namespace mdn

@@ -1,6 +1,8 @@
-#include "launch.h"
-
 #include <dlfcn.h>
+
+#include <array>
+
+#include "launch.h"
 
 namespace mdn {
 namespace {
@@ -25,6 +27,14 @@ cudaStream_t current_stream(int32_t device) {
 }
 
 }  // namespace
+
+Tensor fresh_strided(const Tensor& like, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides) {
+  using torch::stable::detail::from;
+  std::array<StableIValue, 7> stack{from(like),         from(sizes),        from(strides),     from(std::nullopt),
+                                    from(std::nullopt), from(std::nullopt), from(std::nullopt)};
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::new_empty_strided", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
 
 DType dtype_of(const Tensor& tensor) {
   switch (tensor.scalar_type()) {

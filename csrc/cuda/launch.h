@@ -36,6 +36,19 @@ class DeviceCall {
 // Raises where the launch just made was refused.
 void check_launch(const char* kernel);
 
+// Makes a run_OP's launches in a call's stream.
+struct Launcher {
+  const DeviceCall& call;
+  const char* op;
+
+  template <class... Parameters, class... Arguments>
+  void operator()(void (*kernel)(Parameters...), int blocks, int threads, int shared_bytes,
+                  Arguments... arguments) const {
+    kernel<<<blocks, threads, shared_bytes, call.stream()>>>(arguments...);
+    check_launch(op);
+  }
+};
+
 // Allows a kernel more dynamic shared memory than the 48 KB that every kernel may use.
 template <class Kernel>
 void allow_shared_bytes(Kernel* kernel, int64_t bytes) {
@@ -57,5 +70,8 @@ ScaleActivation activation_of(const std::string& name);
 inline Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType dtype) {
   return torch::stable::new_empty(like, sizes, dtype);
 }
+
+// The same of the dtype of `like`, of other sizes and strides.
+Tensor fresh_strided(const Tensor& like, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides);
 
 }  // namespace mdn

@@ -1,14 +1,14 @@
 // splat_gaussians on a GPU.
 //
-// Memory story. A block makes a band of one (image, label) map in registers and writes it once, 16 bytes a lane. It reads
-// the labels of all of the image's objects, 8 bytes each, and the centre and radius of those with the map's label; those
-// that reach the band wait in shared memory. Most maps have none, and nothing is computed for them. A maximum does not
-// depend on the order, so neither does the result.
+// Memory story. A block makes a band of one (image, label) map in registers and writes it once, 16 bytes a lane. It
+// reads the labels of all of the image's objects, 8 bytes each, and the centre and radius of those with the map's
+// label; those that reach the band wait in shared memory. Most maps have none, and nothing is computed for them. A
+// maximum does not depend on the order, so neither does the result.
 #pragma once
 
 #include "../math/splat.h"
 #include "device.cuh"
-#include "ranges.cuh"
+#include "dispatch.cuh"
 
 namespace mdn {
 namespace device {
@@ -49,11 +49,11 @@ MDN_ON_DEVICE float raised(float peak, const SplatObject& object, int y, int x) 
   const int across = x - object.x, down = y - object.y;
   if (abs(across) > object.radius || abs(down) > object.radius) return peak;
   const float sigma = gaussian_sigma(object.radius);
-  return maximum(peak, gaussian_profile(static_cast<float>(across), sigma) *
-                           gaussian_profile(static_cast<float>(down), sigma));
+  return maximum(
+      peak, gaussian_profile(static_cast<float>(across), sigma) * gaussian_profile(static_cast<float>(down), sigma));
 }
 
-__global__ void __launch_bounds__(splat_threads, 2)
+static __global__ void __launch_bounds__(splat_threads, 2)
     splat_bands(SplatObjects objects, SplatPlan plan, float* heatmap) {
   __shared__ SharedArray<SplatObject, splat_threads> reaching;
   __shared__ SharedArray<int, 1> reaching_count;
@@ -120,4 +120,13 @@ __global__ void __launch_bounds__(splat_threads, 2)
 }
 
 }  // namespace device
+
+// The launch of a call: launch(kernel, blocks, threads, shared bytes, arguments...).
+template <class Launch>
+void run_splat_gaussians(const device::SplatObjects& objects, const device::SplatPlan& plan, float* heatmap,
+                         Launch launch) {
+  if (plan.pieces() == 0) return;
+  launch(device::splat_bands, blocks_over(plan.pieces()), device::splat_threads, 0, objects, plan, heatmap);
+}
+
 }  // namespace mdn

@@ -1,20 +1,19 @@
 // topk_peaks on a GPU.
 //
 // Memory story. scan_tiles reads the heatmap once, in tiles of whole rows together with the rows around them that their
-// windows reach: from tile to tile 2 * reach rows are read twice, and none where a tile is a whole plane. A tile lies in
-// shared memory as keys, integers in the order of the scores, and which of its cells are peaks stays in registers, a bit
-// a cell. No map is written: a radix selection leaves each tile's k best, and of these only what does not lie below the
-// k-th best of a tile that is done already is written, 16 bytes a candidate. select_peaks leaves each image's k best of
-// its candidates, a few hundred KB that stay in the caches, and write_peaks puts them in order.
+// windows reach: from tile to tile 2 * reach rows are read twice, and none where a tile is a whole plane. A tile lies
+// in shared memory as keys, integers in the order of the scores, and which of its cells are peaks stays in registers, a
+// bit a cell. No map is written: a radix selection leaves each tile's k best, and of these only what does not lie below
+// the k-th best of a tile that is done already is written, 16 bytes a candidate. select_peaks leaves each image's k
+// best of its candidates, a few hundred KB that stay in the caches, and write_peaks puts them in order.
 //
 // The candidates of an image lie in the order in which its tiles happened to finish, and how many there are depends on
 // it too; which of them are the best, and their order, does not: (score, label, index) orders them totally.
 #pragma once
 
-#include <type_traits>
-
 #include "../math/functions.h"
 #include "device.cuh"
+#include "dispatch.cuh"
 #include "ranges.cuh"
 
 namespace mdn {
@@ -23,10 +22,10 @@ namespace device {
 constexpr int scan_threads = 512;
 constexpr int select_threads = 1024;
 constexpr int write_threads = 256;
-constexpr int tile_bytes = 40 << 10;                  // of keys, in shared memory
-constexpr int most_cells_of_thread = 32;              // bits of a mask
+constexpr int tile_bytes = 40 << 10;      // of keys, in shared memory
+constexpr int most_cells_of_thread = 32;  // bits of a mask
 constexpr int pack_bytes = 16;
-constexpr int digits = 256;                           // of a radix selection, 8 bits each
+constexpr int digits = 256;  // of a radix selection, 8 bits each
 
 // How a heatmap (batch, labels, height, width), contiguous, is cut into tiles.
 struct PeakPlan {
@@ -34,9 +33,9 @@ struct PeakPlan {
   int height, width;
   int reach;  // of a window beyond its cell
   int64_t k;
-  bool by_columns;  // windows of 3 x 3: threads walk down strips of a column
-  int tile_cells;   // of a full tile, whole rows unless `rows_around` is false
-  bool rows_around; // a tile is loaded with the rows that its windows reach; else these are read through the caches
+  bool by_columns;   // windows of 3 x 3: threads walk down strips of a column
+  int tile_cells;    // of a full tile, whole rows unless `rows_around` is false
+  bool rows_around;  // a tile is loaded with the rows that its windows reach; else these are read through the caches
   int64_t tiles_of_plane;
   int64_t candidates;  // the most that an image may have
   int key_bytes;
@@ -87,34 +86,55 @@ inline PeakPlan peak_plan(int64_t batch, int64_t labels, int64_t height, int64_t
 
 // What the kernels hand on, in device memory.
 struct PeakWorkspace {
-  unsigned long long* count;  // [batch], 0 before the scan: the candidates of each image
-  unsigned long long* floor;  // [batch], 0 before the scan: a key that k candidates of the image reach
+  unsigned long long* count;  // [batch]: the candidates of each image
+  unsigned long long* floor;  // [batch]: a key that k candidates of the image reach
   uint64_t* key;              // [batch, candidates]
   uint64_t* place;            // [batch, candidates]: the image's last cell less the candidate's cell
   uint64_t* best_key;         // [batch, kept]
   uint64_t* best_place;       // [batch, kept]
 };
 
-// Of workspace for a plan, in elements of 8 bytes, `count` and `floor` apart.
-inline int64_t peak_workspace_size(const PeakPlan& plan) { return 2 * plan.batch * (plan.candidates + plan.kept()); }
+// In elements of 8 bytes.
+inline int64_t peak_workspace_size(const PeakPlan& plan) {
+  return 2 * plan.batch * (1 + plan.candidates + plan.kept());
+}
 
-// `header` is [2, batch] and zero, `memory` of the size above.
-inline PeakWorkspace peak_workspace(const PeakPlan& plan, void* header, void* memory) {
-  auto* counts = static_cast<unsigned long long*>(header);
-  auto* words = static_cast<uint64_t*>(memory);
-  const int64_t candidates = plan.batch * plan.candidates;
-  return {counts,
-          counts + plan.batch,
-          words,
-          words + candidates,
-          words + 2 * candidates,
-          words + 2 * candidates + plan.batch * plan.kept()};
+inline PeakWorkspace peak_workspace(const PeakPlan& plan, void* memory) {
+  auto* counts = static_cast<unsigned long long*>(memory);
+  auto* key = static_cast<uint64_t*>(memory) + 2 * plan.batch;
+  uint64_t* place = key + plan.batch * plan.candidates;
+  uint64_t* best_key = place + plan.batch * plan.candidates;
+  return {counts, counts + plan.batch, key, place, best_key, best_key + plan.batch * plan.kept()};
 }
 
 // --- Keys ------------------------------------------------------------------------------------------------------------
 
 template <class Key>
 constexpr Key not_a_number = static_cast<Key>(~Key(0));
+
+// Of a heatmap's elements: the type of their keys, as wide as they are, and the bits of an infinity.
+template <class Element>
+struct KeyOf;
+template <>
+struct KeyOf<float> {
+  using Type = uint32_t;
+  static constexpr Type infinity = 0x7f800000;
+};
+template <>
+struct KeyOf<double> {
+  using Type = uint64_t;
+  static constexpr Type infinity = 0x7ff0000000000000;
+};
+template <>
+struct KeyOf<__nv_bfloat16> {
+  using Type = uint16_t;
+  static constexpr Type infinity = 0x7f80;
+};
+template <>
+struct KeyOf<__half> {
+  using Type = uint16_t;
+  static constexpr Type infinity = 0x7c00;
+};
 
 // The bits of a float of any format, whose infinity is given, as an integer in the order of the values: -0 equals 0, a
 // NaN is above all, nothing is 0.
@@ -158,7 +178,7 @@ MDN_ON_DEVICE void find_boundary(Histogram& histogram, unsigned wanted, SharedAr
 
 // --- Peaks of a tile -------------------------------------------------------------------------------------------------
 
-struct Tile {
+struct HeatmapTile {
   int64_t image, plane;  // the plane among all
   int64_t first;         // own cells, in the plane
   int count;
@@ -166,8 +186,8 @@ struct Tile {
   int loaded_count;
 };
 
-MDN_ON_DEVICE Tile tile_of(const PeakPlan& plan, int64_t number) {
-  Tile tile;
+MDN_ON_DEVICE HeatmapTile heatmap_tile(const PeakPlan& plan, int64_t number) {
+  HeatmapTile tile;
   tile.plane = number / plan.tiles_of_plane;
   tile.image = tile.plane / plan.labels;
   tile.first = number % plan.tiles_of_plane * plan.tile_cells;
@@ -200,7 +220,7 @@ struct TileView {
 };
 
 template <class Key>
-MDN_ON_DEVICE TileView<Key> load_tile(const Key* heatmap, const PeakPlan& plan, const Tile& tile, Key infinity,
+MDN_ON_DEVICE TileView<Key> load_tile(const Key* heatmap, const PeakPlan& plan, const HeatmapTile& tile, Key infinity,
                                       TileKeys<Key>& keys) {
   constexpr int width = pack_width<Key>;
   const Key* plane = heatmap + tile.plane * plan.cells_of_plane();
@@ -219,7 +239,7 @@ MDN_ON_DEVICE TileView<Key> load_tile(const Key* heatmap, const PeakPlan& plan, 
 // Windows of 3 x 3. Each thread walks down a strip of one column and keeps the maxima of three rows of three: a cell
 // costs three reads of shared memory.
 template <class Key>
-MDN_ON_DEVICE unsigned peaks_in_column(const TileView<Key>& view, const PeakPlan& plan, const Tile& tile,
+MDN_ON_DEVICE unsigned peaks_in_column(const TileView<Key>& view, const PeakPlan& plan, const HeatmapTile& tile,
                                        OwnCells& own) {
   const int width = plan.width, strips = scan_threads / width, rows = tile.count / width;
   const int strip_rows = (rows + strips - 1) / strips;
@@ -254,7 +274,8 @@ MDN_ON_DEVICE unsigned peaks_in_column(const TileView<Key>& view, const PeakPlan
 }
 
 template <class Key>
-MDN_ON_DEVICE bool is_peak(const TileView<Key>& view, const PeakPlan& plan, const Tile& tile, int y, int x, Key key) {
+MDN_ON_DEVICE bool is_peak(const TileView<Key>& view, const PeakPlan& plan, const HeatmapTile& tile, int y, int x,
+                           Key key) {
   if (key == not_a_number<Key>) return false;
   const int bottom = min(y + plan.reach, plan.height - 1), right = min(x + plan.reach, plan.width - 1);
   for (int v = max(y - plan.reach, 0); v <= bottom; ++v) {
@@ -271,7 +292,7 @@ MDN_ON_DEVICE bool is_peak(const TileView<Key>& view, const PeakPlan& plan, cons
 
 // Windows of any size. Nearly all cells meet a larger one within a few steps.
 template <class Key>
-MDN_ON_DEVICE unsigned peaks_by_window(const TileView<Key>& view, const PeakPlan& plan, const Tile& tile,
+MDN_ON_DEVICE unsigned peaks_by_window(const TileView<Key>& view, const PeakPlan& plan, const HeatmapTile& tile,
                                        OwnCells& own) {
   own = {static_cast<int>(threadIdx.x), scan_threads};
   unsigned peaks = 0;
@@ -303,7 +324,7 @@ __global__ void __launch_bounds__(scan_threads, 3)
   const int thread = threadIdx.x;
 
   for (int64_t number = blockIdx.x; number < plan.tiles(); number += gridDim.x) {
-    const Tile tile = tile_of(plan, number);
+    const HeatmapTile tile = heatmap_tile(plan, number);
     if (thread == 0) {
       counts[0] = 0;
       counts[1] = 0;
@@ -325,8 +346,8 @@ __global__ void __launch_bounds__(scan_threads, 3)
     if (thread % warp_lanes == 0) atomicAdd(&counts[0], peaks_of_warp);
     __syncthreads();
 
-    // Digit by digit, the key's and then the cell's: what is above the boundary is chosen, what is below is dropped, and
-    // the rest waits for the next digit.
+    // Digit by digit, the key's and then the cell's: what is above the boundary is chosen, what is below is dropped,
+    // and the rest waits for the next digit.
     unsigned remaining = static_cast<unsigned>(min(plan.k, int64_t(tile.count))), count = counts[0], chosen = 0;
     Key floor = 0;
     for (int digit = 0; count > remaining; ++digit) {
@@ -379,7 +400,7 @@ __global__ void __launch_bounds__(scan_threads, 3)
 }
 
 // One block an image: its k best candidates, in any order. Passes over their keys, 8 bits each, find the k-th best.
-__global__ void __launch_bounds__(select_threads) select_peaks(PeakPlan plan, PeakWorkspace workspace) {
+static __global__ void __launch_bounds__(select_threads) select_peaks(PeakPlan plan, PeakWorkspace workspace) {
   __shared__ SharedArray<unsigned, digits> histogram;
   __shared__ SharedArray<Boundary, 1> boundary;
   __shared__ SharedArray<unsigned, 1> written;
@@ -440,17 +461,16 @@ __global__ void __launch_bounds__(select_threads) select_peaks(PeakPlan plan, Pe
   }
 }
 
-template <class Storage>
-MDN_ON_DEVICE Storage score_of(Storage value, bool logits) {
-  if (!logits) return value;
-  using T = std::conditional_t<sizeof(Storage) == 8, double, float>;
-  return static_cast<Storage>(1 / (1 + exp(-static_cast<T>(value))));
+template <class Element>
+MDN_ON_DEVICE Element score_of(Element value, bool logits) {
+  if (logits) to_element(1 / (1 + exp(-to_number(value))), value);
+  return value;
 }
 
 // Each thread has one of an image's best, counts those before it, and writes it where it belongs.
-template <class Storage>
+template <class Element>
 __global__ void __launch_bounds__(write_threads)
-    write_peaks(const Storage* heatmap, bool logits, PeakPlan plan, PeakWorkspace workspace, Storage* score,
+    write_peaks(const Element* heatmap, bool logits, PeakPlan plan, PeakWorkspace workspace, Element* score,
                 int64_t* label, int64_t* index) {
   __shared__ SharedArray<uint64_t, write_threads> keys, places;
   const int thread = threadIdx.x;
@@ -480,13 +500,13 @@ __global__ void __launch_bounds__(write_threads)
     if (mine < found) {
       const int64_t cell = plan.cells_of_image() - 1 - static_cast<int64_t>(place);
       const int64_t to = image * plan.k + rank;
-      const Storage value = load_global(heatmap + image * plan.cells_of_image() + cell);
+      const Element value = load_global(heatmap + image * plan.cells_of_image() + cell);
       store_global(score + to, score_of(value, logits));
       store_global(label + to, cell / plan.cells_of_plane());
       store_global(index + to, cell % plan.cells_of_plane());
     } else {
       const int64_t to = image * plan.k + mine;
-      store_global(score + to, static_cast<Storage>(0.0f));
+      store_global(score + to, Element{});
       store_global(label + to, int64_t(-1));
       store_global(index + to, int64_t(-1));
     }
@@ -494,4 +514,37 @@ __global__ void __launch_bounds__(write_threads)
 }
 
 }  // namespace device
+
+struct PeakCall {
+  DType dtype;
+  const void* heatmap;  // (batch, labels, height, width), contiguous
+  bool logits;
+  void* score;  // (batch, k) as the two others, of the heatmap's dtype
+  int64_t *label, *index;
+};
+
+// The launches of a call: launch(kernel, blocks, threads, shared bytes, arguments...).
+template <class Launch>
+void run_topk_peaks(const PeakCall& call, const device::PeakPlan& plan, const device::PeakWorkspace& workspace,
+                    Launch launch) {
+  using namespace device;
+  if (plan.batch == 0) return;
+  launch(write_zeros<unsigned long long>, blocks_over(blocks_of_zeros<unsigned long long>(2 * plan.batch)),
+         zero_threads, 0, workspace.count, 2 * plan.batch);
+  with_element_type(call.dtype, [&](auto type) {
+    using Element = typename decltype(type)::Type;
+    using Key = typename KeyOf<Element>::Type;
+    const Key infinity = KeyOf<Element>::infinity;
+    const auto* keys = static_cast<const Key*>(call.heatmap);
+    if (plan.tiles() > 0) {
+      launch(plan.by_columns ? scan_tiles<Key, true> : scan_tiles<Key, false>, blocks_over(plan.tiles()), scan_threads,
+             0, keys, infinity, plan, workspace);
+    }
+    launch(select_peaks, blocks_over(plan.batch), select_threads, 0, plan, workspace);
+    launch(write_peaks<Element>, blocks_over(plan.batch * plan.blocks_to_write()), write_threads, 0,
+           static_cast<const Element*>(call.heatmap), call.logits, plan, workspace, static_cast<Element*>(call.score),
+           call.label, call.index);
+  });
+}
+
 }  // namespace mdn
