@@ -1,0 +1,170 @@
+"""The CUDA kernels on the CPU: built by the host compiler, run on fibers, watched.
+
+    with cuda_on_cpu.running(seed=3) as report:
+        loss = mdnkernels.mixture_nll(...)
+    report.launches[0].read.sectors
+
+runs the public functions as they will run on a GPU, with the kernels of csrc/cuda in place of the CPU's. A mistake of a
+kernel raises KernelError, which names the kernel, the block and the thread.
+
+An op is added by its bindings alone: bindings_OP.cpp, as bindings.h says. Nothing else is to be registered.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pybind11
+import torch
+
+FOLDER = Path(__file__).parent
+ROOT = FOLDER.parents[1]
+# -O2 neither copies nor merges branches; the last three keep it from doing so to the instructions that are counted.
+COMPILE_FLAGS = [
+    *("-std=c++17", "-O2", "-g1", "-fPIC", "-DMDN_CUDA_ON_CPU"),
+    *("-Wall", "-Wextra", "-Wno-attributes", "-Wno-unknown-pragmas", "-Wno-psabi"),
+    *("-fno-thread-jumps", "-fno-crossjumping", "-fno-ipa-icf"),
+]
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """One direction of a launch's traffic with global memory.
+
+    An access is one instruction of one warp: the k-th execution of a place in the source by each of its lanes.
+    """
+
+    accesses: int
+    sectors: int  # of 32 bytes, counted once for each access that touches it
+    bytes: int  # that the lanes asked for
+    distinct_sectors: int  # counted once
+
+
+@dataclass(frozen=True)
+class Launch:
+    kernel: str  # with its template arguments
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    shared_bytes: int  # dynamic
+    read: Traffic
+    written: Traffic
+    atomic: Traffic
+
+
+@dataclass
+class Report:
+    """The launches within one `running`, in their order."""
+
+    launches: list[Launch] = field(default_factory=list)
+
+    @property
+    def sectors_read(self) -> int:
+        return sum(launch.read.sectors for launch in self.launches)
+
+    @property
+    def sectors_written(self) -> int:
+        return sum(launch.written.sectors for launch in self.launches)
+
+
+@cache
+def kernels() -> ModuleType:
+    """The module with every bindings_*.cpp, built where its sources changed.
+
+    CXXFLAGS and LDFLAGS are those of the environment: `make sanitize` builds it with sanitizers.
+
+    Raises:
+        RuntimeError: there is no C++ compiler, or it refused the sources; says why.
+    """
+    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        raise RuntimeError("the CUDA kernels run on the CPU where a C++ compiler is: set CXX or install g++ or clang++")
+    compile_flags = [
+        *COMPILE_FLAGS,
+        *(f"-I{FOLDER}", f"-I{ROOT / 'csrc'}"),
+        *("-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")),
+        *os.environ.get("CXXFLAGS", "").split(),
+    ]
+    link_flags = os.environ.get("LDFLAGS", "").split()
+    # Flags and the interpreter decide the folder; within it ninja rebuilds what changed.
+    identity = " ".join([compiler, *compile_flags, *link_flags, sysconfig.get_config_var("EXT_SUFFIX")])
+    folder = ROOT / "build" / f"cuda_on_cpu-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    module = folder / "cuda_on_cpu_kernels.so"
+    lines = [
+        "rule compile",
+        f"  command = {compiler} {' '.join(compile_flags)} -MMD -MF $out.d -c $in -o $out",
+        "  depfile = $out.d",
+        "  deps = gcc",
+        "rule link",
+        f"  command = {compiler} -shared $in -o $out {' '.join(link_flags)} -ldl",
+    ]
+    sources = sorted(FOLDER.glob("*.cpp"))
+    lines += [f"build {source.stem}.o: compile {source}" for source in sources]
+    lines += [f"build {module.name}: link {' '.join(f'{source.stem}.o' for source in sources)}", ""]
+    (folder / "build.ninja").write_text("\n".join(lines))
+    ninja = shutil.which("ninja") or str(Path(sysconfig.get_path("scripts")) / "ninja")
+    # A sanitizer that is preloaded for the tests has no business in the compiler.
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    built = subprocess.run([ninja, "-C", str(folder)], env=environment, capture_output=True, text=True)
+    if built.returncode != 0:
+        raise RuntimeError(f"the CUDA kernels do not compile for the CPU:\n{built.stdout}{built.stderr}")
+    spec = importlib.util.spec_from_file_location("cuda_on_cpu_kernels", module)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def kernel_error() -> type[RuntimeError]:
+    """What a mistake of a kernel raises."""
+    return kernels().KernelError
+
+
+def ops() -> list[str]:
+    """The ops of the native library that have kernels here."""
+    names = (name for name in dir(kernels()) if not name.startswith("_"))
+    return [name for name in names if hasattr(torch.ops.mdnkernels, name)]
+
+
+@contextmanager
+def running(seed: int = 0, count: bool = True) -> Iterator[Report]:
+    """Within the block, CPU tensors go through the CUDA kernels. Ops without kernels here stay as they are.
+
+    Args:
+        seed: 0 runs blocks and threads in their natural order, any other one in an order of its own.
+        count: count sectors. Without it launches take less time; all checks stay.
+
+    Yields:
+        The report, which is complete when the block has ended.
+    """
+    module = kernels()
+    report = Report()
+    module.configure(seed=seed, count=count)
+    module.take_records()
+    library = torch.library.Library("mdnkernels", "IMPL")
+    try:
+        for name in ops():
+            library.impl(name, getattr(module, name), "CPU", allow_override=True)
+        yield report
+    finally:
+        library._destroy()
+        report.launches.extend(_launch(record) for record in module.take_records())
+        module.configure(seed=0, count=True)
+
+
+def _launch(record: dict[str, Any]) -> Launch:
+    traffic = {name: Traffic(**record[name]) for name in ("read", "written", "atomic")}
+    return Launch(**{**record, **traffic})
