@@ -41,12 +41,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   call.loc = view_of(loc, gathered);
   call.scale = view_of(scale, gathered);
   call.target = view_of(target);
-  if (mask) call.mask = view_of(*mask);
+  if (mask) call.observed.mask = view_of(*mask);
+  plan_groups(call.observed, points, call.dims);
   if (weight) call.weight = view_of(torch::stable::unsqueeze(*weight, 1));
   Tensor index_contiguous, kappa;
   if (gathered) {
     index_contiguous = torch::stable::contiguous(*index);
-    call.index = static_cast<const int64_t*>(index_contiguous.data_ptr());
+    call.observed.index = static_cast<const int64_t*>(index_contiguous.data_ptr());
   }
   if (dim_scale) {
     kappa = torch::stable::contiguous(torch::stable::to(*dim_scale, accumulate));
@@ -73,9 +74,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   }
   if (target_gradient) call.grad_target = view_of(grad_target);
 
-  const MixturePlan plan = plan_mixture(call);
-  const Tensor sums = fresh(target, {plan.tiles + 1}, ScalarType::Double);
-  const Tensor workspace = fresh(target, {plan.workspace_bytes}, ScalarType::Byte);
+  MixturePlan plan = plan_mixture(call);
+  const Tensor sums = fresh(target, {plan.tiling.count + 1}, ScalarType::Double);
+  const Tensor workspace = fresh(target, {workspace_bytes(plan)}, ScalarType::Byte);
   place_workspaces(call, plan, static_cast<double*>(sums.data_ptr()),
                    static_cast<unsigned char*>(workspace.data_ptr()));
   run_mixture(call, plan, [&](auto* kernel, int blocks, int threads, int shared_bytes, auto... arguments) {

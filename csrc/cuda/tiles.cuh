@@ -188,9 +188,12 @@ MDN_ON_DEVICE void read_tile(const View& view, const Tile& tile, const Divisor& 
   }
 }
 
+// Which elements a thread may write 16 bytes of at a time.
+enum class Packs { none, points, all };
+
 // Writes make(Count<N>, channel, position), the values of the N positions from `position` on, to every element of the
-// tile. `packs`: whether N may be more than 1; then make is also called for positions beyond the tile's count.
-template <class Element, bool packs, class Make>
+// tile. Where `packs` are of points N may be more than 1, and the last positions beyond the tile's count.
+template <class Element, Packs packs, class Make>
 MDN_ON_DEVICE void write_tile(const View& view, const Tile& tile, const Divisor& channels, Make make) {
   constexpr int width = pack_width<Element>;
   Element* data = static_cast<Element*>(view.data);
@@ -202,7 +205,7 @@ MDN_ON_DEVICE void write_tile(const View& view, const Tile& tile, const Divisor&
     to_element(make(Count<1>{}, channel, position)[0], element);
     store_global(data + offset_of(view, tile, channel, position), element);
   };
-  if (packs && view.walk == Walk::points_packed) {
+  if (packs != Packs::none && view.walk == Walk::points_packed) {
     for (int at = thread * width; at < total; at += threads * width) {
       const int channel = at >> shift, position = at & (tile.positions - 1);
       if (position >= tile.count) continue;
@@ -222,7 +225,7 @@ MDN_ON_DEVICE void write_tile(const View& view, const Tile& tile, const Divisor&
         }
       }
     }
-  } else if (view.walk == Walk::channels_packed) {
+  } else if (packs == Packs::all && view.walk == Walk::channels_packed) {
     Element* first = data + offset_of(view, tile, 0, 0);
     const int end = tile.count * lines;
     for (int at = thread * width; at < end; at += threads * width) {
@@ -243,7 +246,7 @@ MDN_ON_DEVICE void write_tile(const View& view, const Tile& tile, const Divisor&
       }
     }
   } else {
-    const bool along_channels = view.walk == Walk::channels;
+    const bool along_channels = view.walk == Walk::channels || view.walk == Walk::channels_packed;
     for (int at = thread; at < total; at += threads) {
       const int line = along_channels ? quotient(at, channels) : at >> shift;
       const int rest = along_channels ? at - line * lines : at & (tile.positions - 1);
