@@ -53,7 +53,7 @@ MDN_ON_DEVICE float raised(float peak, const SplatObject& object, int y, int x) 
       peak, gaussian_profile(static_cast<float>(across), sigma) * gaussian_profile(static_cast<float>(down), sigma));
 }
 
-static __global__ void __launch_bounds__(splat_threads, 2)
+__global__ void __launch_bounds__(splat_threads, 2)
     splat_bands(SplatObjects objects, SplatPlan plan, float* heatmap) {
   __shared__ SharedArray<SplatObject, splat_threads> reaching;
   __shared__ SharedArray<int, 1> reaching_count;

@@ -400,7 +400,7 @@ __global__ void __launch_bounds__(scan_threads, 3)
 }
 
 // One block an image: its k best candidates, in any order. Passes over their keys, 8 bits each, find the k-th best.
-static __global__ void __launch_bounds__(select_threads) select_peaks(PeakPlan plan, PeakWorkspace workspace) {
+__global__ void __launch_bounds__(select_threads) select_peaks(PeakPlan plan, PeakWorkspace workspace) {
   __shared__ SharedArray<unsigned, digits> histogram;
   __shared__ SharedArray<Boundary, 1> boundary;
   __shared__ SharedArray<unsigned, 1> written;
@@ -428,11 +428,11 @@ static __global__ void __launch_bounds__(select_threads) select_peaks(PeakPlan p
       if (of_key) {
         // In two steps, as no shift may be by 64.
         if ((here ^ known_key) >> key_shift >> 8 != 0) continue;
-        atomicAdd(&histogram[static_cast<int>(here >> key_shift) % digits], 1u);
+        atomicAdd(&histogram[static_cast<int>((here >> key_shift) % digits)], 1u);
       } else if (here == known_key) {
         const uint64_t where = load_global(place + i);
         if ((where ^ known_place) >> place_shift >> 8 != 0) continue;
-        atomicAdd(&histogram[static_cast<int>(where >> place_shift) % digits], 1u);
+        atomicAdd(&histogram[static_cast<int>((where >> place_shift) % digits)], 1u);
       }
     }
     __syncthreads();

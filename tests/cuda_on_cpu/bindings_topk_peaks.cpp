@@ -13,7 +13,7 @@ std::tuple<Tensor, Tensor, Tensor> topk_peaks(const Tensor& map, int64_t k, int6
   const Tensor score = new_empty({batch, k}, heatmap.dtype());
   const Tensor label = new_empty({batch, k}, DType::int64);
   const Tensor index = new_empty({batch, k}, DType::int64);
-  const mdn::DType dtype = dtype_of_view(heatmap);
+  const mdn::DType dtype = dtype_of_view(heatmap.dtype());
   const mdn::device::PeakPlan plan = mdn::device::peak_plan(batch, heatmap.size(1), heatmap.size(2), heatmap.size(3), k,
                                                             kernel_size, mdn::element_bytes(dtype));
   const Tensor memory = new_empty({mdn::device::peak_workspace_size(plan)}, DType::int64);
