@@ -81,14 +81,18 @@ struct PatchTile {
   int count;
 };
 
-MDN_ON_DEVICE PatchTile patch_tile_of(const PatchPlan& plan, const int64_t* index, int64_t piece) {
+// By all threads of the block, of which one reads the index.
+MDN_ON_DEVICE PatchTile patch_tile_of(const PatchPlan& plan, const int64_t* index, int64_t piece,
+                                      SharedArray<int64_t, 1>& own_cell) {
   PatchTile tile;
   const int64_t object = piece / plan.tiles;
   tile.image = object / plan.points;
   tile.object = object % plan.points;
   tile.first = piece % plan.tiles * plan.tile;
   tile.count = static_cast<int>(min(int64_t(plan.tile), plan.length - tile.first));
-  const int64_t cell = load_global(index + object);
+  if (threadIdx.x == 0) own_cell[0] = load_global(index + object);
+  __syncthreads();
+  const int64_t cell = own_cell[0];
   tile.padding = cell < 0;
   tile.top = tile.padding ? 0 : cell / plan.map.width - plan.kernel_size / 2;
   tile.left = tile.padding ? 0 : cell % plan.map.width - plan.kernel_size / 2;
@@ -134,8 +138,9 @@ template <class Word, int width>
 __global__ void __launch_bounds__(patch_threads)
     gather_windows(const Word* feature, const int64_t* index, PatchPlan plan, Word* patches) {
   __shared__ PatchElements<Word> elements;
+  __shared__ SharedArray<int64_t, 1> own_cell;
   for (int64_t piece = blockIdx.x; piece < plan.pieces(); piece += gridDim.x) {
-    const PatchTile tile = patch_tile_of(plan, index, piece);
+    const PatchTile tile = patch_tile_of(plan, index, piece, own_cell);
     const Word* image = feature + tile.image * plan.map.batch_stride;
     if constexpr (width == 0) {
       const ElementsOfTile places(plan, tile);
@@ -224,11 +229,15 @@ template <class Element, int width>
 __global__ void __launch_bounds__(patch_threads, 3)
     sum_windows(const Element* patches, const int64_t* index, PatchPlan plan, Element* gradient) {
   using T = typename ArithmeticOf<Element>::Type;
+  __shared__ SharedArray<int64_t, 1> own_cell;
   __shared__ SharedArray<int, patch_threads / warp_lanes> found_by_warp;
   __shared__ SharedArray<Overlap, patch_threads> overlaps;
   for (int64_t piece = blockIdx.x; piece < plan.pieces(); piece += gridDim.x) {
-    const PatchTile tile = patch_tile_of(plan, index, piece);
-    if (tile.padding) continue;
+    const PatchTile tile = patch_tile_of(plan, index, piece, own_cell);
+    if (tile.padding) {
+      __syncthreads();
+      continue;
+    }
     const Element* patches_of_image = patches + tile.image * plan.points * plan.length + tile.first;
     const ElementsOfTile places(plan, tile);
 

@@ -80,8 +80,7 @@ __global__ void __launch_bounds__(focal_threads)
   }
 }
 
-__global__ void __launch_bounds__(focal_total_threads)
-    find_focal_divisor(FocalPlan plan, FocalWorkspace workspace) {
+__global__ void __launch_bounds__(focal_total_threads) find_focal_divisor(FocalPlan plan, FocalWorkspace workspace) {
   __shared__ SharedArray<int64_t, focal_total_threads / warp_lanes> sums_of_warps;
   int64_t positives = 0;
   for (int64_t share = threadIdx.x; share < plan.shares(); share += focal_total_threads) {

@@ -30,8 +30,8 @@ struct SplatPlan {
 
 inline SplatPlan splat_plan(int64_t batch, int64_t objects, int64_t labels, int64_t height, int64_t width) {
   SplatPlan plan = {batch, objects, labels, static_cast<int>(height), static_cast<int>(width), 0};
-  // A map may begin within a pack.
-  plan.bands = (height * width + splat_width - 1 + splat_band - 1) / splat_band;
+  const int64_t cells = plan.cells(), before = cells % splat_width == 0 ? 0 : splat_width - 1;  // of a map's first pack
+  plan.bands = (before + cells + splat_band - 1) / splat_band;
   return plan;
 }
 
@@ -53,8 +53,7 @@ MDN_ON_DEVICE float raised(float peak, const SplatObject& object, int y, int x) 
       peak, gaussian_profile(static_cast<float>(across), sigma) * gaussian_profile(static_cast<float>(down), sigma));
 }
 
-__global__ void __launch_bounds__(splat_threads, 2)
-    splat_bands(SplatObjects objects, SplatPlan plan, float* heatmap) {
+__global__ void __launch_bounds__(splat_threads, 2) splat_bands(SplatObjects objects, SplatPlan plan, float* heatmap) {
   __shared__ SharedArray<SplatObject, splat_threads> reaching;
   __shared__ SharedArray<int, 1> reaching_count;
   const int thread = threadIdx.x;
