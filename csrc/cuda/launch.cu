@@ -1,6 +1,6 @@
-#include "launch.h"
-
 #include <dlfcn.h>
+
+#include "launch.h"
 
 namespace mdn {
 namespace {

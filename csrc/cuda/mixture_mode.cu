@@ -1,9 +1,8 @@
 // mixture_mode on a GPU: outputs, workspaces and launches. Nothing waits for the device.
-#include "mixture_mode.cuh"
-
 #include <tuple>
 
 #include "launch.h"
+#include "mixture_mode.cuh"
 
 namespace mdn {
 namespace {

@@ -48,9 +48,8 @@ inline ModePlan plan_mode(const ModeCall& call) {
     return up_to(16, int64_t(plan.rows) * stride_of(call.logits, positions) * element);
   };
   const auto large_of = [&](int positions) { return seen_of(positions) + seen_bytes(call.observed, positions); };
-  plan.tiling = tiling_of(call.batch, call.points, sector_positions(call.loc.dtype), [&](int positions) {
-    return large_of(positions) + chosen_bytes(positions) + positions * 4;
-  });
+  plan.tiling = tiling_of(call.batch, call.points, sector_positions(call.loc.dtype),
+                          [&](int positions) { return large_of(positions) + chosen_bytes(positions) + positions * 4; });
   const int positions = plan.tiling.positions;
   plan.stride = stride_of(call.logits, positions);
   plan.seen = static_cast<int>(seen_of(positions));
@@ -71,15 +70,16 @@ inline int64_t workspace_bytes(const ModePlan& plan) {
 
 // Bits of the allowed components travel to the device as arguments of launches, so many words each: no copy from the
 // host, which a CUDA graph would make of memory that is gone when it is replayed.
-constexpr int words_in_launch = 64;
-
+template <int count>
 struct AllowedWords {
-  uint32_t words[words_in_launch];
+  uint32_t words[count];
 };
+constexpr int words_in_launch = 64;
 
 namespace device {
 
-inline __global__ void allow_components(const __grid_constant__ AllowedWords from, uint32_t* to, int count) {
+template <int most>
+__global__ void allow_components(const __grid_constant__ AllowedWords<most> from, uint32_t* to, int count) {
   const int word = threadIdx.x;
   if (word < count) store_global(to + word, from.words[word]);
 }
@@ -97,9 +97,9 @@ class ModeBlock {
         rows_(memory, 0, plan.rows, plan.stride),
         component_(dynamic_shared<int>(plan.component, plan.tiling.positions)) {}
 
-  MDN_ON_DEVICE void run(const Tile& tile) {
-    tile_ = tile;
-    if (observation_.look(tile)) {
+  MDN_ON_DEVICE void run(int64_t number) {
+    tile_ = tile_of(plan_.tiling, call_.points, number);
+    if (observation_.look(tile_, number, false)) {
       read_rows();
       __syncthreads();
     }
@@ -186,8 +186,7 @@ class ModeBlock {
           if (call_.selection == Selection::mean) rows_.set(m, position, T(0));
           continue;
         }
-        const T score =
-            call_.selection == Selection::density ? logit - normaliser - log_sigmas(m, position) : alpha;
+        const T score = call_.selection == Selection::density ? logit - normaliser - log_sigmas(m, position) : alpha;
         if (score > best || (score != score && best == best)) {
           best = score;
           weight = alpha;
@@ -289,7 +288,7 @@ __global__ void __launch_bounds__(tile_threads, sizeof(Element) == 8 || !shared 
   unsigned char* memory = shared ? nullptr : plan.workspace + int64_t(blockIdx.x) * plan.large;
   ModeBlock<Element, shared> block(call, plan, memory);
   for (int64_t number = blockIdx.x; number < plan.tiling.count; number += gridDim.x) {
-    block.run(tile_of(plan.tiling, call.points, number));
+    block.run(number);
     __syncthreads();
   }
 }
@@ -321,14 +320,14 @@ inline int allowed_words(int components) { return (components + 31) / 32; }
 template <class Numbers, class Launch>
 void run_allow_components(const Numbers& allowed, int components, uint32_t* to, Launch launch) {
   for (int first = 0; first < allowed_words(components); first += words_in_launch) {
-    AllowedWords words = {};
+    AllowedWords<words_in_launch> words = {};
     for (const int64_t m : allowed) {
       const int64_t word = m / 32 - first;
       if (word >= 0 && word < words_in_launch) words.words[word] |= uint32_t(1) << (m % 32);
     }
     const int left = allowed_words(components) - first;
     const int count = left < words_in_launch ? left : words_in_launch;
-    launch(device::allow_components, 1, words_in_launch, 0, words, to + first, count);
+    launch(device::allow_components<words_in_launch>, 1, words_in_launch, 0, words, to + first, count);
   }
 }
 

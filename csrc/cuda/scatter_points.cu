@@ -1,9 +1,8 @@
 // scatter_points on a GPU. Sorting the points is torch's.
-#include "scatter_points.cuh"
-
 #include <array>
 
 #include "launch.h"
+#include "scatter_points.cuh"
 
 namespace mdn {
 namespace {

@@ -25,6 +25,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(
   call.family = family == "gaussian" ? mdn::Family::gaussian : mdn::Family::laplace;
   call.activation = activation_of(scale_activation);
   call.min_scale = min_scale;
+  call.reduced = !none;
   call.mean = reduction == "mean";
   call.parameter_gradients = parameter_gradients;
   call.target_gradient = target_gradient;
@@ -49,7 +50,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(
   }
 
   const Tensor loss = new_empty(none ? std::vector<int64_t>{batch, points} : std::vector<int64_t>{}, accumulate);
-  (none ? call.nll : call.loss) = loss.data();
+  call.loss = loss.data();
   const auto gradient = [&](const Tensor& of, bool wanted, bool of_points) {
     if (!wanted) return new_empty({0}, accumulate);
     if (of_points || of.dtype() != accumulate) return new_empty({batch, of.size(1), points}, accumulate);
@@ -67,9 +68,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(
   if (target_gradient) call.grad_target = view_of(grad_target);
 
   mdn::MixturePlan plan = mdn::plan_mixture(call);
-  const Tensor sums = new_empty({plan.tiling.count + 1}, DType::float64);
-  const Tensor workspace = new_empty({mdn::workspace_bytes(plan)}, DType::uint8);
-  mdn::place_workspaces(call, plan, sums.data<double>(), workspace.data<unsigned char>());
+  const Tensor workspace = new_empty({mdn::workspace_of(call, plan).bytes}, DType::uint8);
+  mdn::place_workspace(call, plan, workspace.data<unsigned char>());
   mdn::run_mixture(call, plan, launch_here);
   return {loss, grad_logits, grad_loc, grad_scale, grad_target};
 }

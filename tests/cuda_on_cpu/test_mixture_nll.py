@@ -26,9 +26,7 @@ def assert_agrees(actual, arguments, others, dtype):
     """Relative to the largest element of each tensor, in units that follow the largest loss: a posterior is an
     exponential of log densities, and has their absolute rounding as its relative one."""
     expected = loss_and_gradients("eager", arguments, others, torch.float64)
-    losses = loss_and_gradients(
-        "eager", arguments, {**others, "weight": None, "reduction": "none"}, torch.float64
-    )[0]
+    losses = loss_and_gradients("eager", arguments, {**others, "weight": None, "reduction": "none"}, torch.float64)[0]
     largest = losses.abs().max().item() if losses.numel() else 0.0
     computed = torch.promote_types(dtype, torch.float32)
     tolerance = ULP[computed] * max(80.0, 4 * largest)
@@ -173,16 +171,17 @@ def test_a_nan_gives_a_nan_loss_where_it_is_observed_and_none_where_not(which):
 
 
 def test_parameters_of_what_nobody_observed_are_not_read():
-    case = MixtureCase(dims=34, groups=17, positions=(64, 64), weighted=False, dtype=torch.float32)
+    case = MixtureCase(batch=3, dims=34, groups=17, positions=(64, 64), weighted=False, dtype=torch.float32)
     arguments, others = case.make()
     others["mask"][:] = False
-    others["mask"][0, 3, 0, :32] = True  # one tile
+    others["mask"][0, 3, 0, :32] = True
     with cuda_on_cpu.running() as report:
         loss_and_gradients("native", arguments, others, torch.float32)
     kernel = next(launch for launch in report.launches if "mixture_nll<" in launch.kernel)
-    positions, mask_bytes = 2 * 64 * 64, 17
-    of_a_tile = 32 * 4 * (3 + 3 * 34 + 3 * 2 + 34)
-    assert kernel.read.sectors * 32 <= 1.05 * (positions * mask_bytes + of_a_tile) + 32 * (2 * 34 + kernel.grid[0])
+    bits, observed, kappa = 17 * 4, 32 * 4 * (3 + 3 * 34 + 3 * 2 + 34), 34 * 4
+    tiles = kernel.grid[0]
+    assert tiles == 3 * 64 * 64 / 32
+    assert 32 * kernel.read.sectors <= 1.05 * observed + tiles * (bits + kappa + 4 * 32)  # these four begin in a sector
 
 
 @pytest.mark.parametrize(
@@ -220,7 +219,13 @@ def sectors_over_the_least(case, dtype):
 @pytest.mark.parametrize("mask", [None, 17])
 def test_dense_aligned_maps_move_each_sector_once(mask, channels_last, dtype):
     case = MixtureCase(
-        batch=3, dims=34, groups=mask, positions=(64, 64), channels_last=channels_last, kappa=False, observed=1.0,
+        batch=3,
+        dims=34,
+        groups=mask,
+        positions=(64, 64),
+        channels_last=channels_last,
+        kappa=False,
+        observed=1.0,
         weighted=mask is not None,
     )
     read, written = sectors_over_the_least(case, dtype)
