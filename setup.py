@@ -1,13 +1,13 @@
 """Builds the native libraries, plain shared objects that register their ops with torch when they are loaded.
 
 They are written against torch's stable C++ API and include no Python.h, so one build serves every torch >= 2.10 and
-every Python. The CPU's kernel files (*_kernel.cpp) are compiled once for each instruction set; which one runs is decided
-at run time. The CUDA library is built where nvcc is found, and needs neither a GPU nor a torch with CUDA for that:
+every Python. The CPU's kernel files (*_kernel.cpp) are compiled once for each instruction set; which one runs is
+decided at run time. The CUDA library is built where nvcc is found, and needs neither a GPU nor a torch with CUDA:
 
     MDNKERNELS_BUILD_CUDA  0 leaves it out, 1 makes its absence an error
     CUDA_HOME              the toolkit; by default /usr/local/cuda, or the one that the nvcc on PATH belongs to
-    TORCH_CUDA_ARCH_LIST   the GPUs it is built for, "9.0" or "8.0;9.0+PTX" for instance; by default all of ARCHITECTURES
-                           that nvcc knows, and PTX for those to come
+    TORCH_CUDA_ARCH_LIST   the GPUs it is built for, "9.0" or "8.0;9.0+PTX" for instance; by default all of
+                           ARCHITECTURES that nvcc knows, and PTX for those to come
 
 Everything else about the package is in pyproject.toml.
 """
@@ -186,7 +186,7 @@ def cpu_ninja(compiler: str, torch: Path, library: Path) -> str:
 
 
 def cuda_ninja(compiler: str, toolkit: Path, torch: Path, library: Path) -> str:
-    """The same with nvcc. Linked with no library of a torch with CUDA: what it needs of that is looked up at run time."""
+    """The same with nvcc. What the library needs of a torch with CUDA it looks up at run time, and is not linked with."""
     nvcc = toolkit / "bin" / "nvcc"
     flags = [*NVCC_FLAGS, *code_flags(nvcc), f"-Xcompiler={','.join(NVCC_HOST_FLAGS)}", *DEFINES]
     lines = [

@@ -1,9 +1,8 @@
 // mixture_nll on a GPU: outputs, workspaces and launches. Nothing waits for the device.
-#include "mixture_nll.cuh"
-
 #include <tuple>
 
 #include "launch.h"
+#include "mixture_nll.cuh"
 
 namespace mdn {
 namespace {
@@ -34,6 +33,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   call.family = family_of(family);
   call.activation = activation_of(scale_activation);
   call.min_scale = min_scale;
+  call.reduced = !none;
   call.mean = reduction == "mean";
   call.parameter_gradients = parameter_gradients;
   call.target_gradient = target_gradient;
@@ -55,7 +55,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   }
 
   const Tensor loss = none ? fresh(target, {batch, points}, accumulate) : fresh(target, {}, accumulate);
-  (none ? call.nll : call.loss) = loss.data_ptr();
+  call.loss = loss.data_ptr();
   // As on the CPU: beside an index the gradients are those of the gathered points, and those of half-precision inputs
   // stay in float32 until autograd has multiplied them by what comes from above.
   const auto gradient = [&](const Tensor& of, bool wanted, bool of_points) {
@@ -75,10 +75,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   if (target_gradient) call.grad_target = view_of(grad_target);
 
   MixturePlan plan = plan_mixture(call);
-  const Tensor sums = fresh(target, {plan.tiling.count + 1}, ScalarType::Double);
-  const Tensor workspace = fresh(target, {workspace_bytes(plan)}, ScalarType::Byte);
-  place_workspaces(call, plan, static_cast<double*>(sums.data_ptr()),
-                   static_cast<unsigned char*>(workspace.data_ptr()));
+  const Tensor workspace = fresh(target, {workspace_of(call, plan).bytes}, ScalarType::Byte);
+  place_workspace(call, plan, static_cast<unsigned char*>(workspace.data_ptr()));
   run_mixture(call, plan, [&](auto* kernel, int blocks, int threads, int shared_bytes, auto... arguments) {
     allow_shared_bytes(kernel, shared_bytes);
     kernel<<<blocks, threads, shared_bytes, device.stream()>>>(arguments...);

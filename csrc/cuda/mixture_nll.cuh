@@ -6,7 +6,8 @@
 // is 8 to 256 positions, as many as leave a multiprocessor room for several blocks; where even 8 do not fit, rows lie
 // in a workspace in device memory, which the second-level cache holds for as long as it can. What nobody observed is
 // not read: neither a tile, nor a piece of 16 bytes. The mean's divisor is known before any gradient is written, from
-// a pass over mask and weight alone; it and all sums are in double, in an order that the shapes alone determine.
+// a pass over mask and weight alone, which leaves the mask as bits; it and all sums are in double, in an order that the
+// shapes alone determine.
 #pragma once
 
 #include "../math/mixture.h"
@@ -20,9 +21,10 @@ struct MixtureCall {
   View logits, loc, scale, target, weight;  // weight may be absent: data is null
   View grad_logits, grad_loc, grad_scale, grad_target;
   Observed observed;
-  void* nll;   // (B, points), contiguous, where the loss is not reduced; else null
-  void* loss;  // the reduced one
-  bool parameter_gradients, target_gradient, mean;
+  void* loss;    // one number, or (B, points), contiguous, where it is not reduced
+  bool reduced;  // else the loss of each position is wanted
+  bool mean;     // of all positions with something observed; else their sum
+  bool parameter_gradients, target_gradient;
   const void* dim_scale;  // [dims] of the arithmetic type, or null
   int64_t batch, points;
   int components, dims, scales;
@@ -39,7 +41,7 @@ struct MixturePlan {
   // workspace, of `large` bytes; chosen points and sums always in shared memory.
   int stride, kappa, seen, large, chosen, of_warps, shared;
   double known_divisor;  // what the loss is divided by, where `divisor` is null
-  // Workspaces, placed by who has allocated them.
+  // In the workspace, which who has allocated it places.
   double* divisor;           // the same where mask, weight or index decide it
   double* sums;              // [tiles]; null where the loss is not reduced
   unsigned char* workspace;  // a block's rows each, where they do not fit into shared memory
@@ -49,16 +51,16 @@ struct MixturePlan {
 struct MixtureRows {
   int z, target, inverse, term, part, logits, evidence, count, constant, weight, end;
   MDN_ON_BOTH MixtureRows(int m, int c, int s) {
-    z = 0;                    // [M * C] standardised residuals, 0 where not observed
-    target = z + m * c;       // [C]
-    inverse = target + c;     // [M * S] 1 / sigma; in the end times the component's share
-    term = inverse + m * s;   // [M * S] d sigma / d raw; in the end times what the scale's residuals pull
-    part = term + m * s;      // [M * S] what the scale's dimensions add to log phi
-    logits = part + m * s;    // [M] in the end their gradients
-    evidence = logits + m;    // [M] log alpha + log phi; in the end the posterior share times the position's factor
-    count = evidence + m;     // [S] observed dimensions of each scale
-    constant = count + s;     // [S] sum over these of log kappa and the density's constant
-    weight = constant + s;    // [1]
+    z = 0;                   // [M * C] standardised residuals, 0 where not observed
+    target = z + m * c;      // [C]
+    inverse = target + c;    // [M * S] 1 / sigma; in the end times the component's share
+    term = inverse + m * s;  // [M * S] d sigma / d raw; in the end times what the scale's residuals pull
+    part = term + m * s;     // [M * S] what the scale's dimensions add to log phi
+    logits = part + m * s;   // [M] in the end their gradients
+    evidence = logits + m;   // [M] log alpha + log phi; in the end the posterior share times the position's factor
+    count = evidence + m;    // [S] observed dimensions of each scale
+    constant = count + s;    // [S] sum over these of log kappa and the density's constant
+    weight = constant + s;   // [1]
     end = weight + 1;
   }
 };
@@ -72,9 +74,8 @@ inline MixturePlan plan_mixture(const MixtureCall& call) {
   const auto large_of = [&](int positions) { return seen_of(positions) + seen_bytes(call.observed, positions); };
   const int64_t sum_bytes = tile_threads / 32 * 8;
   MixturePlan plan = {};
-  plan.tiling = tiling_of(call.batch, call.points, sector_positions(call.loc.dtype), [&](int positions) {
-    return large_of(positions) + chosen_bytes(positions) + sum_bytes;
-  });
+  plan.tiling = tiling_of(call.batch, call.points, sector_positions(call.loc.dtype),
+                          [&](int positions) { return large_of(positions) + chosen_bytes(positions) + sum_bytes; });
   const int positions = plan.tiling.positions;
   plan.stride = stride_of(call.loc, positions);
   plan.kappa = static_cast<int>(kappa_of(positions));
@@ -92,17 +93,35 @@ inline MixturePlan plan_mixture(const MixtureCall& call) {
   return plan;
 }
 
-inline int64_t workspace_bytes(const MixturePlan& plan) {
-  return plan.tiling.shared ? 0 : int64_t(plan.tiling.blocks) * plan.large;
+// Bytes of the workspaces: sums, bits of the mask, and rows that do not fit into shared memory.
+struct MixtureWorkspace {
+  int64_t bits, rows, bytes;
+};
+
+// Whether mask, weight or index decide what a mean is divided by.
+inline bool divisor_is_counted(const MixtureCall& call) {
+  return call.mean && (call.observed.mask.data || call.observed.index || call.weight.data);
 }
 
-// Points a plan to its workspaces: a double for each tile and one more, and workspace_bytes.
-inline void place_workspaces(const MixtureCall& call, MixturePlan& plan, double* sums, unsigned char* workspace) {
-  const Observed& observed = call.observed;
-  const bool counted = call.mean && (observed.mask.data || observed.index || call.weight.data);
-  plan.divisor = counted ? sums + plan.tiling.count : nullptr;
-  plan.sums = call.nll == nullptr ? sums : nullptr;
-  plan.workspace = workspace;
+inline MixtureWorkspace workspace_of(const MixtureCall& call, const MixturePlan& plan) {
+  const Tiling& tiling = plan.tiling;
+  const bool keeps_bits = divisor_is_counted(call) && call.observed.mask.data;
+  MixtureWorkspace workspace;
+  workspace.bits = up_to(16, (tiling.count + 1) * 8);
+  workspace.rows =
+      workspace.bits + up_to(16, keeps_bits ? tiling.count * bits_of(call.observed, tiling.positions) * 4 : 0);
+  workspace.bytes = workspace.rows + (tiling.shared ? 0 : int64_t(tiling.blocks) * plan.large);
+  return workspace;
+}
+
+// Points call and plan to their workspace of workspace_of(call, plan).bytes bytes.
+inline void place_workspace(MixtureCall& call, MixturePlan& plan, unsigned char* memory) {
+  const MixtureWorkspace workspace = workspace_of(call, plan);
+  double* sums = reinterpret_cast<double*>(memory);
+  plan.divisor = divisor_is_counted(call) ? sums + plan.tiling.count : nullptr;
+  plan.sums = call.reduced ? sums : nullptr;
+  plan.workspace = memory + workspace.rows;
+  call.observed.bits = workspace.rows > workspace.bits ? reinterpret_cast<uint32_t*>(memory + workspace.bits) : nullptr;
 }
 
 namespace device {
@@ -130,7 +149,8 @@ __global__ void __launch_bounds__(tile_threads)
   const DynamicSharedArray<double> of_warps = dynamic_shared<double>(plan.of_warps, tile_threads / warp_lanes);
   for (int64_t number = blockIdx.x; number < plan.tiling.count; number += gridDim.x) {
     const Tile tile = tile_of(plan.tiling, call.points, number);
-    observation.look(tile);
+    observation.look(tile, number, false);
+    if (call.observed.bits != nullptr) observation.keep(number);
     double sum = 0;
     for (int i = threadIdx.x; i < tile.count; i += tile_threads) {
       if (!observation.observed().any(i, 1)) continue;
@@ -144,9 +164,8 @@ __global__ void __launch_bounds__(tile_threads)
 
 // One block: the sum of `count` numbers, as a divisor that is not 0, or divided by one as the loss.
 template <class T>
-__global__ void __launch_bounds__(tile_threads)
-    finish_sums(const double* sums, int64_t count, double* new_divisor, const double* divisor, double known_divisor,
-                T* loss) {
+__global__ void __launch_bounds__(tile_threads) finish_sums(const double* sums, int64_t count, double* new_divisor,
+                                                            const double* divisor, double known_divisor, T* loss) {
   const DynamicSharedArray<double> of_warps = dynamic_shared<double>(0, tile_threads / warp_lanes);
   double sum = 0;
   for (int64_t i = threadIdx.x; i < count; i += tile_threads) sum += load_global(sums + i);
@@ -183,10 +202,10 @@ class MixtureBlock {
     }
   }
 
-  // Loss and gradients of a tile. Returns this thread's part of the weighted sum of its losses.
-  MDN_ON_DEVICE double run(const Tile& tile) {
-    tile_ = tile;
-    const bool any = observation_.look(tile);
+  // Loss and gradients of the tile of that number. Returns this thread's part of the weighted sum of its losses.
+  MDN_ON_DEVICE double run(int64_t number) {
+    tile_ = tile_of(plan_.tiling, call_.points, number);
+    const bool any = observation_.look(tile_, number, call_.observed.bits != nullptr);
     double sum = 0;
     if (any) {
       count_observed();
@@ -385,8 +404,8 @@ class MixtureBlock {
   }
 
   MDN_ON_DEVICE void write_nll(int position, T loss) const {
-    if (call_.nll == nullptr || position >= tile_.count) return;
-    store_global(static_cast<T*>(call_.nll) + tile_.batch * call_.points + tile_.first + position, loss);
+    if (call_.reduced || position >= tile_.count) return;
+    store_global(static_cast<T*>(call_.loss) + tile_.batch * call_.points + tile_.first + position, loss);
   }
 
   // share / sigma: what all dimensions of a scale multiply.
@@ -470,7 +489,7 @@ __global__ void __launch_bounds__(tile_threads, resident_blocks<Element, shared>
   const DynamicSharedArray<double> of_warps = dynamic_shared<double>(plan.of_warps, tile_threads / warp_lanes);
   block.prepare();
   for (int64_t number = blockIdx.x; number < plan.tiling.count; number += gridDim.x) {
-    const double sum = sum_of_block(block.run(tile_of(plan.tiling, call.points, number)), of_warps);
+    const double sum = sum_of_block(block.run(number), of_warps);
     if (threadIdx.x == 0 && plan.sums != nullptr) store_global(plan.sums + number, sum);
     __syncthreads();
   }

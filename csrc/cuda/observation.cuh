@@ -8,6 +8,9 @@ namespace mdn {
 struct Observed {
   View mask;             // (B, G, points); absent where all is observed: data is null
   const int64_t* index;  // (B, points), contiguous, or null; -1 is padding, where nothing is observed
+  // The same as bits, a tile after the other, from the launch that counted what was observed to the one that computes:
+  // an eighth of the mask. Null where nothing is counted.
+  uint32_t* bits;
   int64_t points;
   Divisor by_groups, by_group_dims;  // G, or 1 without a mask, and the dimensions of a group
 };
@@ -20,10 +23,13 @@ inline void plan_groups(Observed& call, int64_t points, int dims) {
   call.by_group_dims = Divisor(dims / groups);
 }
 
-// Bytes of a tile's bits among the rows, and of the rest in shared memory.
-inline int64_t seen_bytes(const Observed& call, int positions) {
-  return up_to(16, int64_t(call.by_groups.divisor) * words_of(positions) * 4);
+// Words of a tile's bits.
+inline int64_t bits_of(const Observed& call, int positions) {
+  return int64_t(call.by_groups.divisor) * words_of(positions);
 }
+
+// Bytes of a tile's bits among the rows, and of the rest in shared memory.
+inline int64_t seen_bytes(const Observed& call, int positions) { return up_to(16, bits_of(call, positions) * 4); }
 inline int64_t chosen_bytes(int positions) { return up_to(16, positions * 8 + words_of(positions) * 4); }
 
 namespace device {
@@ -41,8 +47,9 @@ class Observation {
         chosen_(dynamic_shared<int64_t>(chosen, positions)),
         observed_(dynamic_shared<uint32_t>(chosen + positions * 8, words_)) {}
 
-  // Reads index and mask. Returns whether anything in the tile is observed.
-  MDN_ON_DEVICE bool look(const Tile& tile) {
+  // Reads index and mask of the tile of that number, or the bits that `keep` left. Returns whether anything in it is
+  // observed.
+  MDN_ON_DEVICE bool look(const Tile& tile, int64_t number, bool from_bits) {
     const int thread = threadIdx.x, threads = blockDim.x;
     if (call_.index != nullptr) {
       const int64_t* index = call_.index + tile.batch * call_.points + tile.first;
@@ -50,12 +57,15 @@ class Observation {
         chosen_[i] = i < tile.count ? load_global(index + i) : int64_t(-1);
       }
     }
-    const bool along_channels = call_.mask.walk == Walk::channels;
+    const bool along_channels = call_.mask.walk == Walk::channels && !from_bits;
     if (along_channels) {
       for (int i = thread; i < groups_ * words_; i += threads) seen_.set(i, 0);
     }
     __syncthreads();
-    if (along_channels) {
+    if (from_bits) {
+      const uint32_t* bits = call_.bits + number * (groups_ * words_);
+      for (int i = thread; i < groups_ * words_; i += threads) seen_.set(i, load_global(bits + i));
+    } else if (along_channels) {
       look_along_channels(tile);
     } else {
       look_along_points(tile);
@@ -69,6 +79,14 @@ class Observation {
       any |= bits != 0;
     }
     return __syncthreads_or(any) != 0;
+  }
+
+  // Leaves the bits of the tile that was looked at for later launches.
+  MDN_ON_DEVICE void keep(int64_t number) const {
+    uint32_t* bits = call_.bits + number * (groups_ * words_);
+    for (int i = threadIdx.x; i < groups_ * words_; i += static_cast<int>(blockDim.x)) {
+      store_global(bits + i, seen_.get(i));
+    }
   }
 
   // Whether dimension `dim` was observed at `position`: the lowest bit; at the positions that follow: those above.

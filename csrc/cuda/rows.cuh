@@ -15,7 +15,7 @@ inline int words_of(int positions) { return (positions + 31) / 32; }
 
 // How a (batch, points) range is cut into tiles.
 struct Tiling {
-  int positions = 0;  // of a tile, a power of two
+  int positions = 0;   // of a tile, a power of two
   bool shared = true;  // whether its rows fit into shared memory
   int64_t in_image = 0, count = 0;
   int blocks = 0;  // each with one tile; where rows lie in a workspace, a few with many
@@ -26,7 +26,7 @@ struct Tiling {
 template <class BytesOf>
 Tiling tiling_of(int64_t batch, int64_t points, int least, BytesOf bytes_of) {
   constexpr int64_t several = 24 << 10, some = 48 << 10, most = 96 << 10;  // the last is what every GPU since sm_80 has
-  constexpr int64_t enough = 264;  // blocks, to keep all multiprocessors busy
+  constexpr int64_t enough = 264;                                          // blocks, to keep all multiprocessors busy
   Tiling tiling;
   tiling.positions = 256;
   while (tiling.positions > 32 && bytes_of(tiling.positions) > several) tiling.positions /= 2;

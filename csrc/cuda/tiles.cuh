@@ -39,7 +39,8 @@ inline Walk walk_of(const View& view, int64_t batch) {
   const bool along_channels = view.channels > 1 && view.point_stride != 1 &&
                               (view.channel_stride == 1 || view.channel_stride < view.point_stride);
   const bool aligned = !view.gathered && view.dtype != DType::boolean &&
-                       reinterpret_cast<uintptr_t>(view.data) % 16 == 0 && (batch == 1 || view.batch_stride % width == 0);
+                       reinterpret_cast<uintptr_t>(view.data) % 16 == 0 &&
+                       (batch == 1 || view.batch_stride % width == 0);
   if (along_channels) {
     const bool dense = view.channel_stride == 1 && view.point_stride == view.channels;
     return aligned && dense ? Walk::channels_packed : Walk::channels;
@@ -48,8 +49,9 @@ inline Walk walk_of(const View& view, int64_t batch) {
   return aligned && side_by_side ? Walk::points_packed : Walk::points;
 }
 
-// Division by a number that a launch knows, of dividends below 2^31, without a division (Granlund and Montgomery, 1994):
-// with 2^shift the least power of two that is not below the divisor, magic = ceil(2^(31 + shift) / divisor) has 32 bits.
+// Division by a number that a launch knows, of dividends below 2^31, without a division (Granlund and Montgomery,
+// 1994): with 2^shift the least power of two that is not below the divisor, magic = ceil(2^(31 + shift) / divisor) has
+// 32 bits.
 struct Divisor {
   uint32_t divisor = 1, magic = 0, shift = 0;
   Divisor() = default;
@@ -173,7 +175,9 @@ MDN_ON_DEVICE void read_tile(const View& view, const Tile& tile, const Divisor& 
 #pragma unroll
       for (int j = 0; j < width; ++j) {
         use(Count<1>{}, channel, position,
-            Values<T, 1>{{whole ? to_number(pack[j]) : any ? read_one(channel, position) : T(0)}});
+            Values<T, 1>{{whole ? to_number(pack[j])
+                          : any ? read_one(channel, position)
+                                : T(0)}});
         if (++channel == lines) channel = 0, ++position;
       }
     }

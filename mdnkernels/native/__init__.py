@@ -1,6 +1,7 @@
 """The native library's ops, with their fake kernels and their autograd.
 
-The functions trust their inputs, as those of `mdnkernels.eager` do, and can be called where `problem` is None, on a GPU where `cuda_problem` is.
+The functions trust their inputs, as those of `mdnkernels.eager` do, and can be called where `problem` is None, on a GPU
+where `cuda_problem` is.
 """
 
 from mdnkernels.native.focal import heatmap_focal_loss

@@ -29,7 +29,9 @@ def _load_cuda() -> str | None:
         return "the native CUDA library was not built; 'pip install --no-build-isolation .' builds it with nvcc"
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
-    if torch.cuda.device_count() == 0:  # unlike is_available, it asks the driver's management library: forks stay usable
+    if (
+        torch.cuda.device_count() == 0
+    ):  # unlike is_available, it asks the driver's management library: forks stay usable
         return "torch sees no CUDA device"
     try:
         torch.ops.load_library(str(CUDA_PATH))
