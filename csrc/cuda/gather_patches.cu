@@ -8,6 +8,8 @@ namespace {
 using device::PatchPlan;
 
 PatchPlan plan_of(const Tensor& map, int64_t points, int64_t kernel_size) {
+  STD_TORCH_CHECK(kernel_size <= 46340, "gather_patches: kernel_size must be at most 46340 on a GPU, got ",
+                  kernel_size);
   const bool aligned = reinterpret_cast<uintptr_t>(map.data_ptr()) % 16 == 0;
   return device::patch_plan(
       {map.size(1), map.size(2), map.size(3), map.stride(0), map.stride(1), map.stride(2), map.stride(3)}, map.size(0),
