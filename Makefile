@@ -4,6 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SETUP := $(VENV)/.installed
 NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh)
+EMULATOR := $(wildcard tests/cuda_on_cpu/*.cpp tests/cuda_on_cpu/*.h tests/cuda_on_cpu/*.cuh)
 # One GPU architecture, and PTX for later ones, keeps the CUDA build short; a wheel is built for all of them.
 export TORCH_CUDA_ARCH_LIST ?= 8.0+PTX
 
@@ -43,27 +44,28 @@ test-slow: setup
 fuzz: setup
 	$(RUN) -m tests.ops.fuzz --cases $(CASES)
 
-# The native library with AddressSanitizer and UndefinedBehaviorSanitizer, under the op tests and some fuzzing. Leaks are
-# not looked for: Python and torch keep much until they end. Memory is not recycled, so that each output has its borders.
+# The native library, and the CUDA kernels on the CPU, with AddressSanitizer and UndefinedBehaviorSanitizer, under the op
+# tests and some fuzzing. Leaks are not looked for: Python and torch keep much until they end. Memory is not recycled, so
+# that each output has its borders. tests/cuda_on_cpu compiles its kernels with the flags that it finds.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-SANITIZED := env MDNKERNELS_LIBRARY=build/sanitize/mdnkernels/native/libmdnkernels_cpu.so ASAN_OPTIONS=detect_leaks=0 MDNKERNELS_CACHE_MB=0 \
+SANITIZER_FLAGS := CXXFLAGS="$(SANITIZE) -g1 -O1" LDFLAGS="$(SANITIZE)"
+SANITIZED := env $(SANITIZER_FLAGS) MDNKERNELS_LIBRARY=build/sanitize/mdnkernels/native/libmdnkernels_cpu.so ASAN_OPTIONS=detect_leaks=0 MDNKERNELS_CACHE_MB=0 \
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)"
 sanitize: setup
-	CXXFLAGS="$(SANITIZE) -g1 -O1" LDFLAGS="$(SANITIZE)" \
-	    $(RUN) setup.py -q build_ext --build-lib build/sanitize --build-temp build/sanitize-objects
-	$(SANITIZED) $(RUN) -m pytest tests/ops -m "not slow" -k "not compile and not export and not level and not whole_range"
+	$(SANITIZER_FLAGS) $(RUN) setup.py -q build_ext --build-lib build/sanitize --build-temp build/sanitize-objects
+	$(SANITIZED) $(RUN) -m pytest tests/ops tests/cuda_on_cpu -m "not slow" -k "not compile and not export and not level and not whole_range"
 	$(SANITIZED) $(RUN) -m tests.ops.fuzz --cases 2000
 
 lint: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/clang-format --dry-run --Werror $(NATIVE)
+	$(VENV)/bin/clang-format --dry-run --Werror $(NATIVE) $(EMULATOR)
 
 format: setup
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
-	$(VENV)/bin/clang-format -i $(NATIVE)
+	$(VENV)/bin/clang-format -i $(NATIVE) $(EMULATOR)
 
 benchmark: setup
 	$(RUN) -m pytest benchmarks --benchmark-only --benchmark-columns=median,min,rounds -s

@@ -255,6 +255,7 @@ class Engine {
   std::vector<Thread*> ready_;  // a ring
   uint32_t head_ = 0, tail_ = 0;
   int live_ = 0, at_barrier_ = 0, barrier_result_ = 0;
+  unsigned waiting_lanes_[32];  // of each warp, those in a warp operation
 
   Fiber launcher_;
   std::vector<std::unique_ptr<Fiber>> workers_;
@@ -371,6 +372,7 @@ void Engine::begin_block(uint3 index) {
   live_ = static_cast<int>(threads_.size());
   at_barrier_ = 0;
   head_ = tail_ = 0;
+  memset(waiting_lanes_, 0, sizeof waiting_lanes_);
   for (Thread& thread : threads_) {
     thread.fiber = nullptr;
     make_ready(&thread);
@@ -555,14 +557,17 @@ uint64_t Engine::exchange_in_warp(WarpOperation operation, unsigned mask, uint64
   self->value = value;
 
   Thread* const first = &threads_[self->id - lane];
-  const int lanes = std::min(warpSize, static_cast<int>(threads_.size()) - first->id);
-  bool complete_now = true;
+  unsigned& waiting = waiting_lanes_[self->warp()];
+  waiting |= 1u << lane;
+  bool complete_now = (waiting & mask) == mask;
   for (unsigned rest = mask; rest != 0 && complete_now; rest &= rest - 1) {
-    const int other = __builtin_ctz(rest);
-    complete_now = other < lanes && first[other].state == State::in_warp_operation &&
-                   first[other].operation == operation && first[other].mask == mask;
+    const Thread& other = first[__builtin_ctz(rest)];
+    complete_now = other.operation == operation && other.mask == mask;
   }
-  if (complete_now) complete(operation, mask, first);
+  if (complete_now) {
+    waiting &= ~mask;
+    complete(operation, mask, first);
+  }
   suspend();
   return self->result;
 }
