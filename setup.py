@@ -186,7 +186,7 @@ def cpu_ninja(compiler: str, torch: Path, library: Path) -> str:
 
 
 def cuda_ninja(compiler: str, toolkit: Path, torch: Path, library: Path) -> str:
-    """The same with nvcc. What the library needs of a torch with CUDA it looks up at run time, and is not linked with."""
+    """The same with nvcc. The library looks up at run time what only a torch with CUDA has: it is not linked to it."""
     nvcc = toolkit / "bin" / "nvcc"
     flags = [*NVCC_FLAGS, *code_flags(nvcc), f"-Xcompiler={','.join(NVCC_HOST_FLAGS)}", *DEFINES]
     lines = [

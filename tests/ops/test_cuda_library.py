@@ -6,10 +6,8 @@ None of this needs a GPU; a machine without nvcc has no such library, and skips 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -19,10 +17,10 @@ import mdnkernels
 from mdnkernels import backends
 from mdnkernels.__main__ import report
 from mdnkernels.native import library
+from tests.ops import ptxas
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
-OPS = sorted(name for source in SOURCES for name in re.findall(r'm\.impl\("(\w+)"', source.read_text()))
+OPS = sorted(name for source in ptxas.SOURCES for name in re.findall(r'm\.impl\("(\w+)"', source.read_text()))
 
 built = pytest.mark.skipif(not library.CUDA_PATH.exists(), reason="the CUDA library was not built: no nvcc")
 
@@ -40,7 +38,7 @@ print(*(name for name in {OPS!r} if torch._C._dispatch_has_kernel_for_dispatch_k
 print(hasattr(ctypes.CDLL("libtorch_cuda.so", mode=os.RTLD_NOLOAD), "aoti_torch_get_current_cuda_stream"))
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    registered, stream = done.stdout.strip().splitlines()
+    registered, stream = done.stdout.splitlines()
     assert registered.split() == OPS
     assert stream == "True"
 
@@ -70,6 +68,7 @@ def test_each_thing_that_keeps_the_library_from_loading_is_named(change, reason,
 import pathlib, sys, torch
 sys.path.insert(0, {str(ROOT)!r})
 from mdnkernels.native import library
+from tests.ops import ptxas
 library.CUDA_PATH, torch.version.cuda = pathlib.Path(__file__), "13.0"
 torch.cuda.device_count = lambda: 1
 {change}
@@ -80,42 +79,32 @@ print(library._load_cuda())
 
 
 @pytest.fixture(scope="module")
-def ptxas_reports():
-    """What `ptxas -v` says of each source's kernels on sm_80 and sm_90, compiled again where the sources changed."""
-    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
-    if nvcc is None:
+def reports():
+    if ptxas.nvcc() is None:
         pytest.skip("no nvcc here")
-    folder = ROOT / "build" / "ptxas"
-    folder.mkdir(parents=True, exist_ok=True)
-    flags = f"-std=c++17 -O3 -DTORCH_TARGET_VERSION=0x020a000000000000 -isystem {Path(torch.__file__).parent}/include"
-    lines = [
-        "rule report",
-        f"  command = {nvcc} {flags} -arch=$architecture -Xptxas=-v -MMD -MF $out.d -MT $out --cubin $in "
-        "-o $out.cubin 2> $out.part && mv $out.part $out || (cat $out.part; exit 1)",
-        "  depfile = $out.d",
-        "  deps = gcc",
-    ]
-    reports = {}
-    for source in SOURCES:
-        for architecture in ("sm_80", "sm_90"):
-            reports[source.stem, architecture] = folder / f"{source.stem}.{architecture}.txt"
-            lines += [f"build {source.stem}.{architecture}.txt: report {source}", f"  architecture = {architecture}"]
-    (folder / "build.ninja").write_text("\n".join([*lines, ""]))
-    ninja = shutil.which("ninja") or str(Path(sysconfig.get_path("scripts")) / "ninja")
-    built = subprocess.run([ninja, "-C", str(folder)], capture_output=True, text=True)
-    assert built.returncode == 0, built.stdout
-    return {name: path.read_text() for name, path in reports.items()}
+    return ptxas.reports()
 
 
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
-@pytest.mark.parametrize("source", [source.stem for source in SOURCES])
-def test_no_kernel_spills_registers_or_uses_local_memory(source, architecture, ptxas_reports):
-    text = ptxas_reports[source, architecture]
-    kernels = re.findall(r"Compiling entry function '(\w+)'", text)
-    frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", text)
+@pytest.mark.parametrize("architecture", ptxas.ARCHITECTURES)
+@pytest.mark.parametrize("source", [source.stem for source in ptxas.SOURCES])
+def test_no_kernel_spills_registers_or_uses_local_memory(source, architecture, reports):
+    kernels = reports[source, architecture]
     assert kernels or source == "launch"
-    assert len(frames) >= len(kernels)
-    assert [name for name, frame in zip(kernels, frames, strict=False) if frame != ("0", "0", "0")] == []
+    assert [kernel for kernel in kernels if kernel.stack or kernel.spills] == []
+
+
+def test_a_spill_would_be_seen():
+    text = """
+ptxas info    : Compiling entry function 'a' for 'sm_90'
+ptxas info    : Function properties for a
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 40 registers, used 1 barriers
+ptxas info    : Compiling entry function 'b' for 'sm_90'
+ptxas info    : Function properties for b
+    56 bytes stack frame, 60 bytes spill stores, 176 bytes spill loads
+ptxas info    : Used 64 registers, used 1 barriers, 56 bytes cumulative stack size
+"""
+    assert ptxas.parse(text) == [ptxas.Resources("a", 40, 0, 0), ptxas.Resources("b", 64, 56, 236)]
 
 
 def test_every_op_names_the_public_function_it_serves():
