@@ -11,8 +11,7 @@ std::tuple<Tensor, Tensor> heatmap_focal_loss(const Tensor& logits, const Tensor
                                               bool logits_gradient) {
   const bool in_double = logits.dtype() == DType::float64;
   const Tensor loss = new_empty({}, in_double ? DType::float64 : DType::float32);
-  const Tensor gradient = logits_gradient ? new_empty_like(logits)
-                                          : new_empty({0}, logits.dtype());
+  const Tensor gradient = logits_gradient ? new_empty_like(logits) : new_empty({0}, logits.dtype());
   const mdn::device::FocalPlan plan = {logits.numel(), alpha, beta};
   const Tensor memory = new_empty({mdn::device::focal_workspace_size(plan)}, DType::float64);
   const mdn::FocalCall call = {dtype_of_view(logits.dtype()),

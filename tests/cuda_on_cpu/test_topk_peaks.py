@@ -65,6 +65,11 @@ def test_any_number_of_peaks(k):
     assert_is_eager(random_map(1, 2, 128, 100, levels=1), k)
 
 
+@pytest.mark.parametrize("shape", [(2, 0, 3, 4), (2, 3, 0, 4), (0, 3, 4, 4)])
+def test_an_empty_map_has_padding_alone(shape):
+    assert_is_eager(torch.empty(shape), 5)
+
+
 def test_a_plateau_is_all_peaks_in_order():
     heatmap = torch.full((2, 2, 130, 100), 0.25)
     peaks, _ = peaks_on_cuda(heatmap, 13100)
