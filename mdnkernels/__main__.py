@@ -17,6 +17,7 @@ def report() -> str:
         f"mdnkernels {mdnkernels.__version__}, Python {platform.python_version()}, {platform.machine()}",
         f"torch {torch.__version__}, built for CUDA {cuda}, device {device}",
         f"native library: {native.problem or 'loaded, SIMD level ' + native.simd_level()}",
+        f"native CUDA library: {native.cuda_problem or 'loaded'}",
         f"asked for: {backends.chosen() or 'nothing (the first that is there runs)'}",
         "",
         f"{'op':20}" + "".join(f"{device + ' runs':14}" for device in ("cpu", "cuda")) + "backends",

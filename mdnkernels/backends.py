@@ -1,10 +1,10 @@
 """Which implementations of each op exist here, which one runs, and how to choose.
 
-`native` is C++ on the CPU, `triton` is Triton on a GPU, `eager` is plain PyTorch on any device. The first of them that
-an op has for the tensors' device runs; on the CPU, where Triton has only its interpreter, it must be asked for.
-`use_backend` or the environment variable MDNKERNELS_BACKEND asks for one by name; one that is not there is an error
-that says why, never another backend. Within torch.func transforms (vmap, grad) eager is all that is there: it has their
-rules from PyTorch.
+`native` is C++ on the CPU and CUDA C++ on a GPU, `triton` is Triton on a GPU, `eager` is plain PyTorch on any device.
+The first of them that an op has for the tensors' device runs; on the CPU, where Triton has only its interpreter, it
+must be asked for. `use_backend` or the environment variable MDNKERNELS_BACKEND asks for one by name; one that is not
+there is an error that says why, never another backend. Within torch.func transforms (vmap, grad) eager is all that is
+there: it has their rules from PyTorch.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ def missing(op: str, backend: str, device_type: str) -> str | None:
         return "within torch.func transforms (vmap, grad, jvp and others) only eager runs"
     if backend == "triton":
         return triton.missing(device_type)
+    if device_type == "cuda":
+        return native.cuda_problem
     if device_type != "cpu":
         return f"the native library has no {device_type} kernels in this version"
     return native.problem

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "../math/splat.h"
 #include "simd_level.h"
 #include "tensors.h"
 
@@ -67,7 +68,7 @@ Tensor splat_gaussians(Tensor center, Tensor radius, Tensor label, int64_t label
                                     std::min(x + r + 1, width),
                                     std::max<int64_t>(y - r, 0),
                                     std::min(y + r + 1, height),
-                                    static_cast<float>(2 * r + 1) / 6};
+                                    baseline::gaussian_sigma(r)};
         if (window.left < window.right && window.top < window.bottom) kernel.splat(map, width, window, scratch.get());
       }
     }

@@ -1,18 +1,17 @@
-// exp, log and log1p over a value type: a SIMD vector here, a float or double on a GPU thread.
+// exp, log and log1p over a value type: a SIMD vector here, a float or double on a GPU thread (scalar.h).
 //
 // The float vectors' polynomials are minimax fits; their errors are measured by tests/ops/test_functions.py. NaN and
 // infinities propagate, subnormal arguments and results are exact to rounding. double goes to libm lane by lane.
 #pragma once
 
+#if defined(__CUDACC__) || defined(MDN_CUDA_ON_CPU)
+#include "scalar.h"
+#else
 #include "simd.h"
+#endif
 
 namespace mdn {
 namespace MDN_SIMD_LEVEL {
-
-using FloatVector = Vector<float>;
-using DoubleVector = Vector<double>;
-
-MDN_INLINE FloatVector bits_to_float(Mask<float> bits) { return reinterpret_cast<FloatVector>(bits); }
 
 template <class V>
 MDN_INLINE V minimum(V a, V b) {
@@ -29,6 +28,13 @@ template <class V>
 MDN_INLINE V absolute(V a) {
   return a < 0 ? -a : a;
 }
+
+#ifdef MDN_VECTOR_BYTES
+
+using FloatVector = Vector<float>;
+using DoubleVector = Vector<double>;
+
+MDN_INLINE FloatVector bits_to_float(Mask<float> bits) { return reinterpret_cast<FloatVector>(bits); }
 
 #if MDN_VECTOR_BYTES == 64
 // The same in one instruction each, which compilers do not find by themselves. (GCC 12 warns of its own unmasked
@@ -133,6 +139,8 @@ MDN_INLINE V log1p(V x) {
   const V d = u - 1;
   return d == 0 ? x : log(u) * (x / (d == 0 ? 1 + V{} : d));
 }
+
+#endif  // MDN_VECTOR_BYTES
 
 }  // namespace MDN_SIMD_LEVEL
 }  // namespace mdn

@@ -7,6 +7,9 @@
 namespace mdn {
 namespace MDN_SIMD_LEVEL {
 
+// In cells, of an object's Gaussian.
+MDN_INLINE float gaussian_sigma(int64_t radius) { return static_cast<float>(2 * radius + 1) / 6; }
+
 // What one axis contributes at a signed distance from the centre: the Gaussian is the product over the axes. Exactly 1
 // at distance 0.
 template <class V, class T>

@@ -1,4 +1,4 @@
-"""Loads the native library, which holds no Python: it registers its ops with torch when it is loaded."""
+"""Loads the native libraries, which hold no Python: they register their ops with torch when they are loaded."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 
 # Another build of the library, one with sanitizers for instance, can be put in its place.
 PATH = Path(os.environ.get("MDNKERNELS_LIBRARY") or Path(__file__).parent / "libmdnkernels_cpu.so")
+CUDA_PATH = Path(__file__).parent / "libmdnkernels_cuda.so"
 
 
 def _load() -> str | None:
@@ -21,8 +22,30 @@ def _load() -> str | None:
     return None
 
 
-# Why the native ops are not there, or None where they are.
+def _load_cuda() -> str | None:
+    if problem is not None:
+        return problem  # the schemas of its ops are in the CPU's library
+    if not CUDA_PATH.exists():
+        return "the native CUDA library was not built; 'pip install --no-build-isolation .' builds it with nvcc"
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    if (
+        torch.cuda.device_count() == 0
+    ):  # unlike is_available, it asks the driver's management library: forks stay usable
+        return "torch sees no CUDA device"
+    try:
+        torch.ops.load_library(str(CUDA_PATH))
+    except (OSError, RuntimeError) as error:
+        return (
+            f"the native CUDA library did not load beside a torch for CUDA {torch.version.cuda} "
+            f"(build it with a toolkit of the same major version): {error}"
+        )
+    return None
+
+
+# Why the native ops are not there, or None where they are: on the CPU, and on a GPU.
 problem: str | None = _load()
+cuda_problem: str | None = _load_cuda()
 
 
 def simd_level() -> str:

@@ -1,0 +1,77 @@
+// What every launcher shares: the device and stream of a call, fresh outputs on it, and the check of a launch. Nothing
+// here waits for the device, so every op can be captured in a CUDA graph.
+#pragma once
+
+#include <cuda_runtime.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "../math/mixture.h"
+#include "tiles.cuh"
+
+namespace mdn {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+// Makes the tensor's device the current one for as long as it lives, and knows torch's current stream there.
+class DeviceCall {
+ public:
+  explicit DeviceCall(const Tensor& on);
+  cudaStream_t stream() const { return stream_; }
+
+ private:
+  torch::stable::accelerator::DeviceGuard guard_;
+  cudaStream_t stream_;
+};
+
+// Raises where the launch just made was refused.
+void check_launch(const char* kernel);
+
+// Makes a run_OP's launches in a call's stream.
+struct Launcher {
+  const DeviceCall& call;
+  const char* op;
+
+  template <class... Parameters, class... Arguments>
+  void operator()(void (*kernel)(Parameters...), int blocks, int threads, int shared_bytes,
+                  Arguments... arguments) const {
+    kernel<<<blocks, threads, shared_bytes, call.stream()>>>(arguments...);
+    check_launch(op);
+  }
+};
+
+// Allows a kernel more dynamic shared memory than the 48 KB that every kernel may use.
+template <class Kernel>
+void allow_shared_bytes(Kernel* kernel, int64_t bytes) {
+  if (bytes <= 48 << 10) return;
+  const cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  STD_TORCH_CHECK(error == cudaSuccess, "mdnkernels: ", bytes, " bytes of shared memory: ", cudaGetErrorString(error));
+}
+
+DType dtype_of(const Tensor& tensor);
+
+// A (B, K, P) tensor as a view. `gathered`: its points are chosen by an index.
+View view_of(const Tensor& tensor, bool gathered = false);
+
+// The option of that name.
+ScaleActivation activation_of(const std::string& name);
+
+// An uninitialised contiguous tensor on the device of `like`.
+inline Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType dtype) {
+  return torch::stable::new_empty(like, sizes, dtype);
+}
+
+// The same of the dtype of `like`, of other sizes and strides.
+Tensor fresh_strided(const Tensor& like, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides);
+
+}  // namespace mdn

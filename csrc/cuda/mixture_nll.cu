@@ -1,0 +1,92 @@
+// mixture_nll on a GPU: outputs, workspaces and launches. Nothing waits for the device.
+#include <tuple>
+
+#include "launch.h"
+#include "mixture_nll.cuh"
+
+namespace mdn {
+namespace {
+
+Family family_of(const std::string& name) {
+  if (name == "gaussian") return Family::gaussian;
+  STD_TORCH_CHECK(name == "laplace", "mdnkernels::mixture_nll: unknown family ", name);
+  return Family::laplace;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Tensor loc, Tensor scale, Tensor target,
+                                                               OptionalTensor mask, OptionalTensor weight,
+                                                               OptionalTensor index, OptionalTensor dim_scale,
+                                                               std::string family, std::string scale_activation,
+                                                               double min_scale, std::string reduction,
+                                                               bool parameter_gradients, bool target_gradient) {
+  const bool gathered = index.has_value(), none = reduction == "none";
+  const int64_t batch = target.size(0), points = target.size(2);
+  const ScalarType accumulate = loc.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  const DeviceCall device(loc);
+
+  MixtureCall call = {};
+  call.batch = batch;
+  call.points = points;
+  call.components = static_cast<int>(logits.size(1));
+  call.dims = static_cast<int>(target.size(1));
+  call.scales = static_cast<int>(scale.size(1) / logits.size(1));
+  call.family = family_of(family);
+  call.activation = activation_of(scale_activation);
+  call.min_scale = min_scale;
+  call.reduced = !none;
+  call.mean = reduction == "mean";
+  call.parameter_gradients = parameter_gradients;
+  call.target_gradient = target_gradient;
+  call.logits = view_of(logits, gathered);
+  call.loc = view_of(loc, gathered);
+  call.scale = view_of(scale, gathered);
+  call.target = view_of(target);
+  if (mask) call.observed.mask = view_of(*mask);
+  plan_groups(call.observed, points, call.dims);
+  if (weight) call.weight = view_of(torch::stable::unsqueeze(*weight, 1));
+  Tensor index_contiguous, kappa;
+  if (gathered) {
+    index_contiguous = torch::stable::contiguous(*index);
+    call.observed.index = static_cast<const int64_t*>(index_contiguous.data_ptr());
+  }
+  if (dim_scale) {
+    kappa = torch::stable::contiguous(torch::stable::to(*dim_scale, accumulate));
+    call.dim_scale = kappa.data_ptr();
+  }
+
+  const Tensor loss = none ? fresh(target, {batch, points}, accumulate) : fresh(target, {}, accumulate);
+  call.loss = loss.data_ptr();
+  // As on the CPU: beside an index the gradients are those of the gathered points, and those of half-precision inputs
+  // stay in float32 until autograd has multiplied them by what comes from above.
+  const auto gradient = [&](const Tensor& of, bool wanted, bool of_points) {
+    if (!wanted) return fresh(of, {0}, accumulate);
+    if (of_points || of.scalar_type() != accumulate) return fresh(of, {batch, of.size(1), points}, accumulate);
+    return torch::stable::empty_like(of);
+  };
+  const Tensor grad_logits = gradient(logits, parameter_gradients, gathered);
+  const Tensor grad_loc = gradient(loc, parameter_gradients, gathered);
+  const Tensor grad_scale = gradient(scale, parameter_gradients, gathered);
+  const Tensor grad_target = gradient(target, target_gradient, false);
+  if (parameter_gradients) {
+    call.grad_logits = view_of(grad_logits);
+    call.grad_loc = view_of(grad_loc);
+    call.grad_scale = view_of(grad_scale);
+  }
+  if (target_gradient) call.grad_target = view_of(grad_target);
+
+  MixturePlan plan = plan_mixture(call);
+  const Tensor workspace = fresh(target, {workspace_of(call, plan).bytes}, ScalarType::Byte);
+  place_workspace(call, plan, static_cast<unsigned char*>(workspace.data_ptr()));
+  run_mixture(call, plan, [&](auto* kernel, int blocks, int threads, int shared_bytes, auto... arguments) {
+    allow_shared_bytes(kernel, shared_bytes);
+    kernel<<<blocks, threads, shared_bytes, device.stream()>>>(arguments...);
+    check_launch("mixture_nll");
+  });
+  return {loss, grad_logits, grad_loc, grad_scale, grad_target};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CUDA, m) { m.impl("mixture_nll", TORCH_BOX(&mixture_nll)); }
+
+}  // namespace mdn

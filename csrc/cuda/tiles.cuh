@@ -1,0 +1,264 @@
+// Tiles of positions: how a block of threads moves the (channel, position) elements of one tile between tensors of any
+// strides and rows of float or double that all its threads see.
+//
+// Neighbouring threads take elements that are neighbours in memory, along the positions of a planar tensor and along
+// the channels of a channels_last one, 16 bytes each where these lie side by side and aligned; so each 32-byte sector
+// is moved once whichever the layout, and the rows transpose.
+#pragma once
+
+#include "device.cuh"
+
+namespace mdn {
+
+enum class DType { float32, float64, bfloat16, float16, boolean };
+
+constexpr int element_bytes(DType dtype) {
+  return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : dtype == DType::boolean ? 1 : 2;
+}
+
+// In which order the threads take a tile's elements.
+enum class Walk {
+  points,           // one each, along the positions
+  points_packed,    // 16 bytes each, of one channel
+  channels,         // one each, along the channels of a position
+  channels_packed,  // 16 bytes each, along channels and positions that follow one another without a gap
+};
+
+// A (batch, channels, points) tensor. `gathered`: its points are chosen by an index.
+struct View {
+  void* data = nullptr;
+  DType dtype = DType::float32;
+  int64_t batch_stride = 0, channel_stride = 0, point_stride = 0;  // in elements
+  bool gathered = false;
+  int channels = 0;
+  Walk walk = Walk::points;
+};
+
+inline Walk walk_of(const View& view, int64_t batch) {
+  const int64_t width = 16 / element_bytes(view.dtype);
+  const bool along_channels = view.channels > 1 && view.point_stride != 1 &&
+                              (view.channel_stride == 1 || view.channel_stride < view.point_stride);
+  const bool aligned = !view.gathered && view.dtype != DType::boolean &&
+                       reinterpret_cast<uintptr_t>(view.data) % 16 == 0 &&
+                       (batch == 1 || view.batch_stride % width == 0);
+  if (along_channels) {
+    const bool dense = view.channel_stride == 1 && view.point_stride == view.channels;
+    return aligned && dense ? Walk::channels_packed : Walk::channels;
+  }
+  const bool side_by_side = view.point_stride == 1 && (view.channels == 1 || view.channel_stride % width == 0);
+  return aligned && side_by_side ? Walk::points_packed : Walk::points;
+}
+
+// Division by a number that a launch knows, of dividends below 2^31, without a division (Granlund and Montgomery,
+// 1994): with 2^shift the least power of two that is not below the divisor, magic = ceil(2^(31 + shift) / divisor) has
+// 32 bits.
+struct Divisor {
+  uint32_t divisor = 1, magic = 0, shift = 0;
+  Divisor() = default;
+  explicit Divisor(int d) : divisor(static_cast<uint32_t>(d)) {
+    while ((uint64_t(1) << shift) < divisor) ++shift;
+    if (shift > 0) magic = static_cast<uint32_t>(((uint64_t(1) << (31 + shift)) + divisor - 1) / divisor);
+  }
+};
+
+namespace device {
+
+MDN_ON_DEVICE int quotient(int n, const Divisor& by) {
+  return by.shift == 0 ? n : static_cast<int>(__umulhi(static_cast<uint32_t>(n), by.magic) >> (by.shift - 1));
+}
+
+MDN_ON_DEVICE float to_number(float value) { return value; }
+MDN_ON_DEVICE double to_number(double value) { return value; }
+MDN_ON_DEVICE float to_number(__half value) { return __half2float(value); }
+MDN_ON_DEVICE float to_number(__nv_bfloat16 value) { return __bfloat162float(value); }
+MDN_ON_DEVICE bool to_number(unsigned char value) { return value != 0; }
+
+MDN_ON_DEVICE void to_element(float value, float& element) { element = value; }
+MDN_ON_DEVICE void to_element(double value, double& element) { element = value; }
+MDN_ON_DEVICE void to_element(float value, __half& element) { element = __float2half_rn(value); }
+MDN_ON_DEVICE void to_element(float value, __nv_bfloat16& element) { element = __float2bfloat16_rn(value); }
+
+// The type that elements are computed in.
+template <class Element>
+struct ArithmeticOf {
+  using Type = float;
+};
+template <>
+struct ArithmeticOf<double> {
+  using Type = double;
+};
+
+// A number as a type.
+template <int N>
+struct Count {
+  static constexpr int value = N;
+};
+
+template <class T, int N>
+struct Values {
+  T elements[N];
+  MDN_ON_DEVICE T& operator[](int i) { return elements[i]; }
+  MDN_ON_DEVICE const T& operator[](int i) const { return elements[i]; }
+};
+
+// `positions` positions of one image, a power of two of them, of which `count` exist.
+struct Tile {
+  int64_t batch, first;
+  int positions, count;
+};
+
+MDN_ON_DEVICE int64_t offset_of(const View& view, const Tile& tile, int channel, int position) {
+  return tile.batch * view.batch_stride + (tile.first + position) * view.point_stride + channel * view.channel_stride;
+}
+
+// A set of the positions of a tile.
+template <class Words>
+struct PositionSet {
+  Words words;  // one bit a position
+  // Whether it holds any of the `count` positions from `position` on, a multiple of `count`, which is at most 32.
+  MDN_ON_DEVICE bool any(int position, int count) const {
+    const uint32_t word = words[position >> 5];
+    return (word >> (position & 31) & (0xffffffffu >> (32 - count))) != 0;
+  }
+};
+
+// The n-th position of a tile as a point of a tensor that has all of them.
+struct OwnPoints {
+  int64_t first;
+  MDN_ON_DEVICE int64_t operator()(int position) const { return first + position; }
+};
+
+// Calls use(Count<N>, channel, position, values) until all `channels` x `positions` elements of the tile, each in one
+// call for the N positions from `position` on, have been given to some thread. Elements whose position is not in
+// `wanted`, which holds none beyond the tile's count, may come as zeros; a piece of memory that nobody wants is not
+// read. `point_of(position)` is the point of `view` to read there.
+template <class Element, class Wanted, class Points, class Use>
+MDN_ON_DEVICE void read_tile(const View& view, const Tile& tile, const Divisor& channels, const Wanted& wanted,
+                             Points point_of, Use use) {
+  using T = decltype(to_number(Element{}));
+  constexpr int width = pack_width<Element>;
+  const Element* data = static_cast<const Element*>(view.data);
+  const int lines = static_cast<int>(channels.divisor), total = lines * tile.positions;
+  const int thread = threadIdx.x, threads = blockDim.x;
+  const int shift = __ffs(tile.positions) - 1;
+  const auto read_one = [&](int channel, int position) {
+    if (!wanted.any(position, 1)) return T(0);
+    return to_number(load_global(data + tile.batch * view.batch_stride + point_of(position) * view.point_stride +
+                                 channel * view.channel_stride));
+  };
+  if (view.walk == Walk::points_packed) {
+    for (int at = thread * width; at < total; at += threads * width) {
+      const int channel = at >> shift, position = at & (tile.positions - 1);
+      const bool any = wanted.any(position, width), whole = any && position + width <= tile.count;
+      Values<T, width> values;
+      if (whole) {
+        const Pack<Element, width> pack =
+            load_global(reinterpret_cast<const Pack<Element, width>*>(data + offset_of(view, tile, channel, position)));
+#pragma unroll
+        for (int j = 0; j < width; ++j) values[j] = to_number(pack[j]);
+      } else {
+#pragma unroll
+        for (int j = 0; j < width; ++j) values[j] = any ? read_one(channel, position + j) : T(0);
+      }
+      use(Count<width>{}, channel, position, values);
+    }
+  } else if (view.walk == Walk::channels_packed) {
+    const Element* first = data + offset_of(view, tile, 0, 0);
+    for (int at = thread * width; at < total; at += threads * width) {
+      int position = quotient(at, channels), channel = at - position * lines;
+      const int last = quotient(at + width - 1, channels);
+      bool any = false;
+      for (int p = position; p <= last; ++p) any |= wanted.any(p, 1);
+      const bool whole = any && at + width <= tile.count * lines;
+      Pack<Element, width> pack = {};
+      if (whole) pack = load_global(reinterpret_cast<const Pack<Element, width>*>(first + at));
+#pragma unroll
+      for (int j = 0; j < width; ++j) {
+        use(Count<1>{}, channel, position,
+            Values<T, 1>{{whole ? to_number(pack[j])
+                          : any ? read_one(channel, position)
+                                : T(0)}});
+        if (++channel == lines) channel = 0, ++position;
+      }
+    }
+  } else {
+    const bool along_channels = view.walk == Walk::channels;
+    for (int at = thread; at < total; at += threads) {
+      const int line = along_channels ? quotient(at, channels) : at >> shift;
+      const int rest = along_channels ? at - line * lines : at & (tile.positions - 1);
+      const int channel = along_channels ? rest : line, position = along_channels ? line : rest;
+      use(Count<1>{}, channel, position, Values<T, 1>{{read_one(channel, position)}});
+    }
+  }
+}
+
+// Which elements a thread may write 16 bytes of at a time.
+enum class Packs { none, points, all };
+
+// Writes make(Count<N>, channel, position), the values of the N positions from `position` on, to every element of the
+// tile. Where `packs` are of points N may be more than 1, and the last positions beyond the tile's count.
+template <class Element, Packs packs, class Make>
+MDN_ON_DEVICE void write_tile(const View& view, const Tile& tile, const Divisor& channels, Make make) {
+  constexpr int width = pack_width<Element>;
+  Element* data = static_cast<Element*>(view.data);
+  const int lines = static_cast<int>(channels.divisor), total = lines * tile.positions;
+  const int thread = threadIdx.x, threads = blockDim.x;
+  const int shift = __ffs(tile.positions) - 1;
+  const auto write_one = [&](int channel, int position) {
+    Element element;
+    to_element(make(Count<1>{}, channel, position)[0], element);
+    store_global(data + offset_of(view, tile, channel, position), element);
+  };
+  if (packs != Packs::none && view.walk == Walk::points_packed) {
+    for (int at = thread * width; at < total; at += threads * width) {
+      const int channel = at >> shift, position = at & (tile.positions - 1);
+      if (position >= tile.count) continue;
+      const auto values = make(Count<width>{}, channel, position);
+      Element* to = data + offset_of(view, tile, channel, position);
+      if (position + width <= tile.count) {
+        Pack<Element, width> pack;
+#pragma unroll
+        for (int j = 0; j < width; ++j) to_element(values[j], pack[j]);
+        store_global(reinterpret_cast<Pack<Element, width>*>(to), pack);
+      } else {
+#pragma unroll
+        for (int j = 0; j < width; ++j) {
+          Element element;
+          to_element(values[j], element);
+          if (position + j < tile.count) store_global(to + j, element);
+        }
+      }
+    }
+  } else if (packs == Packs::all && view.walk == Walk::channels_packed) {
+    Element* first = data + offset_of(view, tile, 0, 0);
+    const int end = tile.count * lines;
+    for (int at = thread * width; at < end; at += threads * width) {
+      int position = quotient(at, channels), channel = at - position * lines;
+      Pack<Element, width> pack = {};
+#pragma unroll
+      for (int j = 0; j < width; ++j) {
+        if (at + j < end) to_element(make(Count<1>{}, channel, position)[0], pack[j]);
+        if (++channel == lines) channel = 0, ++position;
+      }
+      if (at + width <= end) {
+        store_global(reinterpret_cast<Pack<Element, width>*>(first + at), pack);
+      } else {
+#pragma unroll
+        for (int j = 0; j < width; ++j) {
+          if (at + j < end) store_global(first + at + j, pack[j]);
+        }
+      }
+    }
+  } else {
+    const bool along_channels = view.walk == Walk::channels || view.walk == Walk::channels_packed;
+    for (int at = thread; at < total; at += threads) {
+      const int line = along_channels ? quotient(at, channels) : at >> shift;
+      const int rest = along_channels ? at - line * lines : at & (tile.positions - 1);
+      const int channel = along_channels ? rest : line, position = along_channels ? line : rest;
+      if (position < tile.count) write_one(channel, position);
+    }
+  }
+}
+
+}  // namespace device
+}  // namespace mdn

@@ -1,0 +1,41 @@
+// The value type of a GPU thread: one float or double in place of a SIMD vector (simd.h), so that the formulas serve
+// both. Also what the host compiler builds of the CUDA kernels when they run on the CPU (tests/cuda_on_cpu).
+#pragma once
+
+#include <math.h>
+#include <stdint.h>
+
+#define MDN_SIMD_LEVEL device
+
+#ifdef __CUDACC__
+#define MDN_INLINE __host__ __device__ __forceinline__
+#else
+#define MDN_INLINE inline __attribute__((always_inline))
+#endif
+
+namespace mdn {
+namespace MDN_SIMD_LEVEL {
+
+template <class T>
+using Vector = T;
+template <class T>
+using Mask = bool;
+
+template <class T>
+constexpr int lanes = 1;
+
+template <class T>
+MDN_INLINE T broadcast(T value) {
+  return value;
+}
+
+// The accurate functions of the device, never the fast ones: every kernel promises float32's precision.
+MDN_INLINE float exp(float x) { return ::expf(x); }
+MDN_INLINE double exp(double x) { return ::exp(x); }
+MDN_INLINE float log(float x) { return ::logf(x); }
+MDN_INLINE double log(double x) { return ::log(x); }
+MDN_INLINE float log1p(float x) { return ::log1pf(x); }
+MDN_INLINE double log1p(double x) { return ::log1p(x); }
+
+}  // namespace MDN_SIMD_LEVEL
+}  // namespace mdn

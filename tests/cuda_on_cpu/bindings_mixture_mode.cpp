@@ -1,0 +1,67 @@
+// mixture_mode as csrc/cuda/mixture_mode.cu launches it.
+#include "bindings.h"
+#include "cuda/mixture_mode.cuh"
+#include "views.h"
+
+namespace {
+
+using namespace cuda_on_cpu;
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(const Tensor& logits, const Tensor& loc,
+                                                        const std::optional<Tensor>& scale,
+                                                        const std::optional<Tensor>& index, const std::string& select,
+                                                        const std::optional<std::vector<int64_t>>& components,
+                                                        const std::string& scale_activation, double min_scale) {
+  const bool gathered = index.has_value();
+  const int64_t batch = loc.size(0), count = logits.size(1), points = gathered ? index->size(1) : loc.size(2);
+
+  mdn::ModeCall call = {};
+  call.batch = batch;
+  call.points = points;
+  call.components = static_cast<int>(count);
+  call.dims = static_cast<int>(loc.size(1) / count);
+  call.scales = scale ? static_cast<int>(scale->size(1) / count) : 1;
+  call.selection = select == "weight"    ? mdn::Selection::weight
+                   : select == "density" ? mdn::Selection::density
+                                         : mdn::Selection::mean;
+  call.activation = activation_of(scale_activation);
+  call.min_scale = min_scale;
+  call.logits = view_of(logits, gathered);
+  call.loc = view_of(loc, gathered);
+  if (scale) call.scale = view_of(*scale, gathered);
+  mdn::plan_groups(call.observed, points, call.dims);
+  Tensor index_contiguous, allowed;
+  if (gathered) {
+    index_contiguous = index->contiguous();
+    call.observed.index = index_contiguous.data<int64_t>();
+  }
+  if (components) {
+    allowed = new_empty({mdn::allowed_words(call.components)}, DType::int32);
+    mdn::run_allow_components(*components, call.components, allowed.data<uint32_t>(), launch_here);
+    call.allowed = allowed.data<uint32_t>();
+  }
+
+  const bool by_point = !gathered && loc.stride(1) == 1 && loc.stride(2) != 1;
+  const auto output = [&](int64_t channels) {
+    if (!by_point) return new_empty({batch, channels, points}, loc.dtype());
+    return new_empty_strided({batch, channels, points}, {channels * points, 1, channels}, loc.dtype());
+  };
+  const Tensor mode_loc = output(call.dims);
+  const Tensor mode_scale = scale ? output(call.scales) : new_empty({0}, loc.dtype());
+  const Tensor component = new_empty({batch, points}, DType::int64);
+  const Tensor weight = new_empty({batch, points}, loc.dtype());
+  call.mode_loc = view_of(mode_loc);
+  if (scale) call.mode_scale = view_of(mode_scale);
+  call.component = component.data<int64_t>();
+  call.weight = weight.data();
+
+  mdn::ModePlan plan = mdn::plan_mode(call);
+  const Tensor workspace = new_empty({mdn::workspace_bytes(plan)}, DType::uint8);
+  plan.workspace = workspace.data<unsigned char>();
+  mdn::run_mode(call, plan, launch_here);
+  return {mode_loc, mode_scale, component, weight};
+}
+
+}  // namespace
+
+CUDA_ON_CPU_BINDINGS { module.def("mixture_mode", &mixture_mode); }

@@ -1,0 +1,79 @@
+// mixture_nll as csrc/cuda/mixture_nll.cu launches it.
+#include "bindings.h"
+#include "cuda/mixture_nll.cuh"
+#include "views.h"
+
+namespace {
+
+using namespace cuda_on_cpu;
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(
+    const Tensor& logits, const Tensor& loc, const Tensor& scale, const Tensor& target,
+    const std::optional<Tensor>& mask, const std::optional<Tensor>& weight, const std::optional<Tensor>& index,
+    const std::optional<Tensor>& dim_scale, const std::string& family, const std::string& scale_activation,
+    double min_scale, const std::string& reduction, bool parameter_gradients, bool target_gradient) {
+  const bool gathered = index.has_value(), none = reduction == "none";
+  const int64_t batch = target.size(0), points = target.size(2);
+  const DType accumulate = loc.dtype() == DType::float64 ? DType::float64 : DType::float32;
+
+  mdn::MixtureCall call = {};
+  call.batch = batch;
+  call.points = points;
+  call.components = static_cast<int>(logits.size(1));
+  call.dims = static_cast<int>(target.size(1));
+  call.scales = static_cast<int>(scale.size(1) / logits.size(1));
+  call.family = family == "gaussian" ? mdn::Family::gaussian : mdn::Family::laplace;
+  call.activation = activation_of(scale_activation);
+  call.min_scale = min_scale;
+  call.reduced = !none;
+  call.mean = reduction == "mean";
+  call.parameter_gradients = parameter_gradients;
+  call.target_gradient = target_gradient;
+  call.logits = view_of(logits, gathered);
+  call.loc = view_of(loc, gathered);
+  call.scale = view_of(scale, gathered);
+  call.target = view_of(target);
+  if (mask) call.observed.mask = view_of(*mask);
+  mdn::plan_groups(call.observed, points, call.dims);
+  Tensor weight_channel, index_contiguous, kappa;
+  if (weight) {
+    weight_channel = Tensor(weight->object().attr("unsqueeze")(1), false);
+    call.weight = view_of(weight_channel);
+  }
+  if (gathered) {
+    index_contiguous = index->contiguous();
+    call.observed.index = index_contiguous.data<int64_t>();
+  }
+  if (dim_scale) {
+    kappa = Tensor(dim_scale->object().attr(accumulate == DType::float64 ? "double" : "float")(), false).contiguous();
+    call.dim_scale = kappa.data();
+  }
+
+  const Tensor loss = new_empty(none ? std::vector<int64_t>{batch, points} : std::vector<int64_t>{}, accumulate);
+  call.loss = loss.data();
+  const auto gradient = [&](const Tensor& of, bool wanted, bool of_points) {
+    if (!wanted) return new_empty({0}, accumulate);
+    if (of_points || of.dtype() != accumulate) return new_empty({batch, of.size(1), points}, accumulate);
+    return new_empty_like(of);
+  };
+  const Tensor grad_logits = gradient(logits, parameter_gradients, gathered);
+  const Tensor grad_loc = gradient(loc, parameter_gradients, gathered);
+  const Tensor grad_scale = gradient(scale, parameter_gradients, gathered);
+  const Tensor grad_target = gradient(target, target_gradient, false);
+  if (parameter_gradients) {
+    call.grad_logits = view_of(grad_logits);
+    call.grad_loc = view_of(grad_loc);
+    call.grad_scale = view_of(grad_scale);
+  }
+  if (target_gradient) call.grad_target = view_of(grad_target);
+
+  mdn::MixturePlan plan = mdn::plan_mixture(call);
+  const Tensor workspace = new_empty({mdn::workspace_of(call, plan).bytes}, DType::uint8);
+  mdn::place_workspace(call, plan, workspace.data<unsigned char>());
+  mdn::run_mixture(call, plan, launch_here);
+  return {loss, grad_logits, grad_loc, grad_scale, grad_target};
+}
+
+}  // namespace
+
+CUDA_ON_CPU_BINDINGS { module.def("mixture_nll", &mixture_nll); }

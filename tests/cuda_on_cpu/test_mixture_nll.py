@@ -1,0 +1,257 @@
+"""mixture_nll and scatter_points: the CUDA kernels on the CPU against eager in float64."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import mdnkernels
+from tests import cuda_on_cpu
+from tests.ops.cases import ACTIVATIONS, FAMILIES, MixtureCase, loss_and_gradients, mixture_cases
+
+ULP = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+
+def on_cuda(arguments, others, dtype, seed=0):
+    with cuda_on_cpu.running(seed=seed, count=False):
+        return loss_and_gradients("native", arguments, others, dtype)
+
+
+def assert_agrees(actual, arguments, others, dtype):
+    """Relative to the largest element of each tensor, in units that follow the largest loss: a posterior is an
+    exponential of log densities, and has their absolute rounding as its relative one."""
+    expected = loss_and_gradients("eager", arguments, others, torch.float64)
+    losses = loss_and_gradients("eager", arguments, {**others, "weight": None, "reduction": "none"}, torch.float64)[0]
+    largest = losses.abs().max().item() if losses.numel() else 0.0
+    computed = torch.promote_types(dtype, torch.float32)
+    tolerance = ULP[computed] * max(80.0, 4 * largest)
+    floor = max([1e-3, *(0.1 * e.abs().max().item() for e in expected[1:] if e.numel())])
+    for name, a, e in zip(("loss", "logits", "loc", "scale", "target"), actual, expected, strict=True):
+        assert a.dtype == (computed if name == "loss" else dtype)
+        assert a.shape == e.shape
+        if e.numel():
+            size = max(e.abs().max().item(), floor)
+            rounding = tolerance if name == "loss" else max(tolerance, 4 * ULP[dtype])
+            error = (a.double() - e).abs().max().item()
+            assert error <= rounding * size, f"{name}: error {error:.3g} of {size:.3g}"
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(case=mixture_cases(), dtype=st.sampled_from(DTYPES), seed=st.integers(0, 2**31))
+def test_agrees_with_float64_in_value_and_every_gradient(case, dtype, seed):
+    arguments, others = dataclasses.replace(case, dtype=dtype).make()
+    assert_agrees(on_cuda(arguments, others, dtype, seed), arguments, others, dtype)
+
+
+POSE = MixtureCase(dims=34, groups=17, positions=(8, 36))
+DETECTION = MixtureCase(dims=2, groups=1, positions=(24, 24), weighted=False, kappa=False)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("case", [POSE, DETECTION, dataclasses.replace(POSE, points=21), MixtureCase(positions=())])
+def test_shapes_of_every_task_in_every_dtype_and_layout(case, channels_last, dtype):
+    arguments, others = dataclasses.replace(case, channels_last=channels_last, dtype=dtype).make()
+    assert_agrees(on_cuda(arguments, others, dtype), arguments, others, dtype)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_every_option(family, activation, reduction):
+    case = MixtureCase(family=family, scale_activation=activation, reduction=reduction, dtype=torch.float32)
+    arguments, others = case.make()
+    assert_agrees(on_cuda(arguments, others, torch.float32), arguments, others, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda value: value[..., ::2],
+        lambda value: value[..., 1:],
+        lambda value: value.transpose(2, 3),
+        lambda value: value[:1].expand_as(value),
+        lambda value: value[:, :, :1].expand_as(value),
+    ],
+    ids=["every second", "shifted", "transposed", "expanded batch", "expanded rows"],
+)
+@pytest.mark.parametrize("which", [(0, 1, 2, 3), (1,), (3,)], ids=["all", "loc", "target"])
+def test_views_are_read_in_place(view, which, dtype):
+    positions = (16, 16)
+    whole, others = MixtureCase(positions=(16, 33), dtype=dtype).make()
+    arguments = []
+    for i, value in enumerate(whole):
+        value = value.detach()
+        of_view = view(value[..., :16]) if value[..., :16].shape == view(value[..., :16]).shape else view(value)
+        arguments.append(of_view[..., :16] if i in which else value[..., :16].contiguous())
+    others["mask"], others["weight"] = others["mask"][..., :16], others["weight"][..., :16]
+    assert all(value.shape[2:] == positions for value in arguments)
+    with cuda_on_cpu.running(count=False), mdnkernels.use_backend("native"):
+        inputs = [value.detach().requires_grad_() for value in arguments]
+        loss = mdnkernels.mixture_nll(*inputs, **others)
+        gradients = torch.autograd.grad(loss * 0.5, inputs)
+    assert_agrees([loss, *gradients], arguments, others, dtype)
+
+
+def test_float32_companions_of_half_precision_keep_their_precision():
+    arguments, others = MixtureCase(dtype=torch.float16, reduction="none").make()
+    logits, loc, scale, _ = (value.detach() for value in arguments)
+    target = torch.randn(2, 4, 7, 9) * 3
+    others = {**others, "weight": others["weight"].float(), "dim_scale": others["dim_scale"].float()}
+    with cuda_on_cpu.running(count=False), mdnkernels.use_backend("native"):
+        loss = mdnkernels.mixture_nll(logits, loc, scale, target, **others)
+    with mdnkernels.use_backend("eager"):
+        expected = mdnkernels.mixture_nll(logits, loc, scale, target, **others)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_repeated_points_add_their_gradients_and_padding_adds_nothing(channels_last):
+    case = MixtureCase(positions=(6, 5), points=9, channels_last=channels_last, dtype=torch.float32)
+    arguments, others = case.make()
+    others["index"] = torch.tensor([[3, 3, 3, -1, 29, 0, 3, -1, 29], [-1] * 9])
+    actual = on_cuda(arguments, others, torch.float32)
+    assert_agrees(actual, arguments, others, torch.float32)
+    assert all(not gradient[1].any() for gradient in actual[1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "case",
+    [
+        MixtureCase(components=50, dims=60, scales=60, positions=(9,)),
+        MixtureCase(components=2, dims=1600, scales=1600, groups=1600, positions=(3, 3), channels_last=True),
+        MixtureCase(components=70, dims=60, scales=1, groups=None, points=5, family="laplace"),
+    ],
+    ids=str,
+)
+def test_mixtures_too_large_for_shared_memory_use_a_workspace(case, dtype):
+    arguments, others = dataclasses.replace(case, dtype=dtype).make()
+    with cuda_on_cpu.running(count=False) as report:
+        actual = loss_and_gradients("native", arguments, others, dtype)
+    assert any("mixture_nll<" in launch.kernel and ", false>" in launch.kernel for launch in report.launches)
+    assert_agrees(actual, arguments, others, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("extreme", ["residual", "raw scale", "logit"])
+def test_extreme_inputs_give_finite_losses_and_gradients(extreme, family, dtype):
+    arguments, others = MixtureCase(family=family, groups=None, weighted=False, dtype=dtype, positions=(64,)).make()
+    logits, loc, scale, target = (value.detach() for value in arguments)
+    if extreme == "residual":
+        target = target.sign() * torch.logspace(0, 6, 64, dtype=torch.float64).to(dtype)
+    elif extreme == "raw scale":
+        scale = scale.sign() * torch.logspace(0, 4, 64, dtype=torch.float64).to(dtype)
+    else:
+        logits = logits.sign() * torch.logspace(0, 4, 64, dtype=torch.float64).to(dtype)
+    arguments = [value.requires_grad_() for value in (logits, loc, scale, target)]
+    actual = on_cuda(arguments, others, dtype)
+    assert all(value.isfinite().all() for value in actual)
+    assert_agrees(actual, arguments, others, dtype)
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_a_nan_gives_a_nan_loss_where_it_is_observed_and_none_where_not(which):
+    arguments, others = MixtureCase(reduction="none", groups=1, dtype=torch.float32).make()
+    arguments = [value.detach().clone() for value in arguments]
+    arguments[which][:] = torch.nan
+    loss, *gradients = on_cuda(arguments, others, torch.float32)
+    observed = others["mask"][:, 0]
+    assert loss[observed].isnan().all()
+    assert (loss[~observed] == 0).all()
+    for gradient in gradients:
+        assert (gradient.movedim(1, -1)[~observed] == 0).all()
+
+
+def test_parameters_of_what_nobody_observed_are_not_read():
+    case = MixtureCase(batch=3, dims=34, groups=17, positions=(64, 64), weighted=False, dtype=torch.float32)
+    arguments, others = case.make()
+    others["mask"][:] = False
+    others["mask"][0, 3, 0, :32] = True
+    with cuda_on_cpu.running() as report:
+        loss_and_gradients("native", arguments, others, torch.float32)
+    kernel = next(launch for launch in report.launches if "mixture_nll<" in launch.kernel)
+    bits, observed, kappa = 17 * 4, 32 * 4 * (3 + 3 * 34 + 3 * 2 + 34), 34 * 4
+    tiles = kernel.grid[0]
+    assert tiles == 3 * 64 * 64 / 32
+    assert 32 * kernel.read.sectors <= 1.05 * observed + tiles * (bits + kappa + 4 * 32)  # these four begin in a sector
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        POSE,
+        dataclasses.replace(POSE, channels_last=True),
+        dataclasses.replace(DETECTION, channels_last=True, groups=2),
+        MixtureCase(points=30),
+        MixtureCase(components=50, dims=60, scales=60, positions=(9,)),
+    ],
+    ids=str,
+)
+def test_same_bits_in_any_order_of_blocks_and_threads(case):
+    arguments, others = dataclasses.replace(case, dtype=torch.float32).make()
+    first = on_cuda(arguments, others, torch.float32)
+    for seed in range(1, 21):
+        for a, e in zip(on_cuda(arguments, others, torch.float32, seed), first, strict=True):
+            assert torch.equal(a, e)
+
+
+def sectors_over_the_least(case, dtype):
+    """Sectors read and written by one loss with all gradients, over those that its tensors fill."""
+    arguments, others = dataclasses.replace(case, dtype=dtype).make()
+    with cuda_on_cpu.running() as report, mdnkernels.use_backend("native"):
+        loss = mdnkernels.mixture_nll(*arguments, **others)
+    inputs = [*arguments, *(value for value in others.values() if isinstance(value, torch.Tensor))]
+    read = sum(value.numel() * value.element_size() for value in inputs)
+    written = sum(value.numel() for value in arguments) * loss.element_size()
+    return 32 * report.sectors_read / read, 32 * report.sectors_written / written
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("mask", [None, 17])
+def test_dense_aligned_maps_move_each_sector_once(mask, channels_last, dtype):
+    case = MixtureCase(
+        batch=3,
+        dims=34,
+        groups=mask,
+        positions=(64, 64),
+        channels_last=channels_last,
+        kappa=False,
+        observed=1.0,
+        weighted=mask is not None,
+    )
+    read, written = sectors_over_the_least(case, dtype)
+    assert read <= 1.05
+    assert written <= 1.05
+
+
+def test_no_gradient_is_written_where_none_is_wanted():
+    arguments, others = MixtureCase(dtype=torch.float32).make()
+    with cuda_on_cpu.running() as report, torch.no_grad(), mdnkernels.use_backend("native"):
+        mdnkernels.mixture_nll(*arguments, **others)
+    kernel = next(launch for launch in report.launches if "mixture_nll<" in launch.kernel)
+    assert kernel.written.sectors == kernel.grid[0]  # the tiles' sums
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("points", "positions"), [(50, 7), (1, 1), (0, 4), (300, 40)])
+def test_scatter_points_adds_in_the_order_of_the_points(points, positions, dtype):
+    generator = torch.Generator().manual_seed(points)
+    values = torch.randn(2, 5, points, generator=generator, dtype=dtype)
+    index = torch.randint(-1, positions, (2, points), generator=generator)
+    expected = torch.zeros(2, 5, positions, dtype=dtype)
+    for b in range(2):
+        for n, position in enumerate(index[b].tolist()):
+            if position >= 0:
+                expected[b, :, position] += values[b, :, n]
+    for seed in range(3):
+        with cuda_on_cpu.running(seed=seed, count=False):
+            assert torch.equal(torch.ops.mdnkernels.scatter_points(values, index, positions), expected)

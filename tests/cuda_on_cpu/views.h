@@ -1,0 +1,55 @@
+// What bindings of kernels that work on tiles share: tensors as views, options by name, and the launch itself, as
+// csrc/cuda/launch.h has them of torch's tensors.
+#pragma once
+
+#include "bindings.h"
+#include "cuda/tiles.cuh"
+#include "math/mixture.h"
+
+namespace cuda_on_cpu {
+
+inline mdn::DType dtype_of_view(DType dtype) {
+  switch (dtype) {
+    case DType::float64:
+      return mdn::DType::float64;
+    case DType::bfloat16:
+      return mdn::DType::bfloat16;
+    case DType::float16:
+      return mdn::DType::float16;
+    case DType::boolean:
+      return mdn::DType::boolean;
+    default:
+      return mdn::DType::float32;
+  }
+}
+
+inline mdn::View view_of(const Tensor& tensor, bool gathered = false) {
+  mdn::View view;
+  view.data = tensor.data();
+  view.dtype = dtype_of_view(tensor.dtype());
+  view.batch_stride = tensor.stride(0);
+  view.channel_stride = tensor.stride(1);
+  view.point_stride = tensor.stride(2);
+  view.gathered = gathered;
+  view.channels = static_cast<int>(tensor.size(1));
+  view.walk = mdn::walk_of(view, tensor.size(0));
+  return view;
+}
+
+inline mdn::ScaleActivation activation_of(const std::string& name) {
+  if (name == "elu") return mdn::ScaleActivation::elu;
+  if (name == "softplus") return mdn::ScaleActivation::softplus;
+  return name == "exp" ? mdn::ScaleActivation::exp : mdn::ScaleActivation::identity;
+}
+
+// torch.empty_like.
+inline Tensor new_empty_like(const Tensor& tensor) {
+  const auto strides = pybind11::module_::import("torch").attr("empty_like")(tensor.object()).attr("stride")();
+  return new_empty_strided(tensor.sizes(), strides.cast<std::vector<int64_t>>(), tensor.dtype());
+}
+
+inline constexpr auto launch_here = [](auto* kernel, int blocks, int threads, int shared_bytes, auto... arguments) {
+  launch(kernel, blocks, threads, shared_bytes, arguments...);
+};
+
+}  // namespace cuda_on_cpu

@@ -1,0 +1,103 @@
+"""What `ptxas -v` says of the CUDA kernels on sm_80 and sm_90.
+
+    python -m tests.ops.ptxas
+
+prints the table of docs/gpu.md.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+ARCHITECTURES = ("sm_80", "sm_90")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a kernel takes of a GPU."""
+
+    kernel: str
+    registers: int  # of a thread
+    stack: int  # bytes of local memory
+    spills: int  # bytes stored and loaded
+
+
+def nvcc() -> str | None:
+    return shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
+
+
+def reports() -> dict[tuple[str, str], list[Resources]]:
+    """The kernels of each source on each architecture, compiled again where the sources changed.
+
+    Raises:
+        RuntimeError: nvcc refused the sources; says why.
+    """
+    folder = ROOT / "build" / "ptxas"
+    folder.mkdir(parents=True, exist_ok=True)
+    flags = f"-std=c++17 -O3 -DTORCH_TARGET_VERSION=0x020a000000000000 -isystem {Path(torch.__file__).parent}/include"
+    lines = [
+        "rule report",
+        f"  command = {nvcc()} {flags} -arch=$architecture -Xptxas=-v -MMD -MF $out.d -MT $out --cubin $in "
+        "-o $out.cubin 2> $out.part && mv $out.part $out || (cat $out.part; exit 1)",
+        "  depfile = $out.d",
+        "  deps = gcc",
+    ]
+    for source in SOURCES:
+        for architecture in ARCHITECTURES:
+            lines += [f"build {source.stem}.{architecture}: report {source}", f"  architecture = {architecture}"]
+    (folder / "build.ninja").write_text("\n".join([*lines, ""]))
+    ninja = shutil.which("ninja") or str(Path(sysconfig.get_path("scripts")) / "ninja")
+    built = subprocess.run([ninja, "-C", str(folder)], capture_output=True, text=True)
+    if built.returncode != 0:
+        raise RuntimeError(f"nvcc refuses the CUDA kernels:\n{built.stdout}")
+    return {
+        (source.stem, architecture): parse((folder / f"{source.stem}.{architecture}").read_text())
+        for source in SOURCES
+        for architecture in ARCHITECTURES
+    }
+
+
+def parse(text: str) -> list[Resources]:
+    """The kernels that a report of ptxas names."""
+    kernels = []
+    for entry in text.split("Compiling entry function '")[1:]:
+        name = entry.split("'")[0]
+        stack, stores, loads = re.search(
+            r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", entry
+        ).groups()
+        registers = re.search(r"Used (\d+) registers", entry)[1]
+        kernels.append(Resources(name, int(registers), int(stack), int(stores) + int(loads)))
+    return kernels
+
+
+def readable(kernel: str) -> str:
+    """The kernel's name with its template arguments, without its parameters."""
+    program = shutil.which("c++filt")
+    name = subprocess.run([program, kernel], capture_output=True, text=True).stdout if program else kernel
+    name = re.sub(r"\(mdn::Family\)([01])", lambda match: ("gaussian", "laplace")[int(match[1])], name)
+    return re.sub(r"^void |mdn::|device::|\((?:[^()]|\([^()]*\))*\)\s*$", "", name.strip())
+
+
+def table() -> str:
+    """Registers of each kernel, as Markdown."""
+    by_kernel: dict[str, dict[str, Resources]] = {}
+    for (_, architecture), kernels in reports().items():
+        for resources in kernels:
+            by_kernel.setdefault(readable(resources.kernel), {})[architecture] = resources
+    lines = [f"| kernel | {' | '.join(ARCHITECTURES)} |", "| --- |" + " --- |" * len(ARCHITECTURES)]
+    for kernel, of in sorted(by_kernel.items()):
+        lines.append(f"| `{kernel}` | {' | '.join(str(of[name].registers) for name in ARCHITECTURES)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())

@@ -1,0 +1,111 @@
+"""The library of CUDA kernels as it is built: what it registers, and what its kernels take of a GPU.
+
+None of this needs a GPU; a machine without nvcc has no such library, and skips what looks into it.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import mdnkernels
+from mdnkernels import backends
+from mdnkernels.__main__ import report
+from mdnkernels.native import library
+from tests.ops import ptxas
+
+ROOT = Path(__file__).parents[2]
+OPS = sorted(name for source in ptxas.SOURCES for name in re.findall(r'm\.impl\("(\w+)"', source.read_text()))
+
+built = pytest.mark.skipif(not library.CUDA_PATH.exists(), reason="the CUDA library was not built: no nvcc")
+
+
+@built
+@pytest.mark.skipif(
+    torch.version.cuda is None, reason="this torch has no CUDA, whose runtime the library is linked with"
+)
+def test_the_library_loads_without_a_gpu_and_registers_its_ops():
+    code = f"""
+import ctypes, os, torch, mdnkernels
+torch.ops.load_library({str(library.CUDA_PATH)!r})
+print(*(name for name in {OPS!r} if torch._C._dispatch_has_kernel_for_dispatch_key("mdnkernels::" + name, "CUDA")))
+# What the launchers look up of torch when they are first called.
+print(hasattr(ctypes.CDLL("libtorch_cuda.so", mode=os.RTLD_NOLOAD), "aoti_torch_get_current_cuda_stream"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    registered, stream = done.stdout.splitlines()
+    assert registered.split() == OPS
+    assert stream == "True"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_reason_is_given():
+    reason = backends.missing("mixture_nll", "native", "cuda")
+    assert reason is not None
+    assert reason == library.cuda_problem
+    assert f"native CUDA library: {reason}" in report()
+    assert backends.chosen_by_default("mixture_nll", "cuda") != "native"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("library.problem = 'no compiler'", "no compiler"),
+        ("library.CUDA_PATH = pathlib.Path('nowhere')", "was not built"),
+        ("torch.version.cuda = None", "built without CUDA"),
+        ("torch.cuda.device_count = lambda: 0", "sees no CUDA device"),
+        ("torch.cuda.device_count = lambda: 1; library.CUDA_PATH = pathlib.Path(__file__)", "did not load"),
+    ],
+)
+def test_each_thing_that_keeps_the_library_from_loading_is_named(change, reason, tmp_path):
+    script = tmp_path / "ask.py"
+    script.write_text(f"""
+import pathlib, sys, torch
+sys.path.insert(0, {str(ROOT)!r})
+from mdnkernels.native import library
+from tests.ops import ptxas
+library.CUDA_PATH, torch.version.cuda = pathlib.Path(__file__), "13.0"
+torch.cuda.device_count = lambda: 1
+{change}
+print(library._load_cuda())
+""")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert reason in done.stdout
+
+
+@pytest.fixture(scope="module")
+def reports():
+    if ptxas.nvcc() is None:
+        pytest.skip("no nvcc here")
+    return ptxas.reports()
+
+
+@pytest.mark.parametrize("architecture", ptxas.ARCHITECTURES)
+@pytest.mark.parametrize("source", [source.stem for source in ptxas.SOURCES])
+def test_no_kernel_spills_registers_or_uses_local_memory(source, architecture, reports):
+    kernels = reports[source, architecture]
+    assert kernels or source == "launch"
+    assert [kernel for kernel in kernels if kernel.stack or kernel.spills] == []
+
+
+def test_a_spill_would_be_seen():
+    text = """
+ptxas info    : Compiling entry function 'a' for 'sm_90'
+ptxas info    : Function properties for a
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 40 registers, used 1 barriers
+ptxas info    : Compiling entry function 'b' for 'sm_90'
+ptxas info    : Function properties for b
+    56 bytes stack frame, 60 bytes spill stores, 176 bytes spill loads
+ptxas info    : Used 64 registers, used 1 barriers, 56 bytes cumulative stack size
+"""
+    assert ptxas.parse(text) == [ptxas.Resources("a", 40, 0, 0), ptxas.Resources("b", 64, 56, 236)]
+
+
+def test_every_op_names_the_public_function_it_serves():
+    assert {name.removesuffix("_backward") for name in OPS} <= {*dir(mdnkernels), "scatter_points"}
