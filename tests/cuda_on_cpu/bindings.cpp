@@ -67,8 +67,8 @@ Tensor new_empty_strided(const std::vector<int64_t>& sizes, const std::vector<in
   const py::object torch = py::module_::import("torch");
   const Tensor tensor(torch.attr("empty_strided")(sizes, strides, py::arg("dtype") = torch_dtype(dtype)), true);
   const py::object storage = tensor.object().attr("untyped_storage")();
-  memset(reinterpret_cast<void*>(storage.attr("data_ptr")().cast<uintptr_t>()), 0xff,
-         storage.attr("nbytes")().cast<size_t>());
+  const size_t bytes = storage.attr("nbytes")().cast<size_t>();
+  if (bytes > 0) memset(reinterpret_cast<void*>(storage.attr("data_ptr")().cast<uintptr_t>()), 0xff, bytes);
   return tensor;
 }
 

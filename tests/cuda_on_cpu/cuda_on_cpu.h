@@ -26,8 +26,6 @@
 
 namespace cuda_on_cpu {
 
-// --- Global memory ---------------------------------------------------------------------------------------------------
-
 template <class P>
 CUDA_ON_CPU_INLINE P load_global(const P* from, CUDA_ON_CPU_CALLER) {
   access_global(from, sizeof(P), Access::read, CUDA_ON_CPU_PLACE);
@@ -45,8 +43,6 @@ CUDA_ON_CPU_INLINE void store_global(P* to, P value, CUDA_ON_CPU_CALLER) {
   access_global(to, sizeof(P), Access::write, CUDA_ON_CPU_PLACE);
   *to = value;
 }
-
-// --- Shared memory ---------------------------------------------------------------------------------------------------
 
 // An element of a shared array. `Array` has element(i), is_written(i) and mark_written(i).
 template <class T, class Array>
@@ -151,8 +147,6 @@ DynamicSharedArray<T> dynamic_shared(int first, int elements, CUDA_ON_CPU_CALLER
   if (first % sizeof(T) != 0) fail("a dynamic shared array is not aligned to its elements", CUDA_ON_CPU_PLACE);
   return {reinterpret_cast<T*>(memory.bytes + first), memory.writers + first, elements};
 }
-
-// --- Warps -----------------------------------------------------------------------------------------------------------
 
 template <class T>
 uint64_t to_bits(T value) {
@@ -259,7 +253,7 @@ CUDA_ON_CPU_REDUCE(or, unsigned, bit_or)
 CUDA_ON_CPU_REDUCE(xor, unsigned, bit_xor)
 #undef CUDA_ON_CPU_REDUCE
 
-// --- Atomics: threads never interleave within one, so that each is its plain operation. ------------------------------
+// Atomics: threads never interleave within one, so that each is its plain operation.
 
 // On a pointer to global memory, and on the address of an element of a shared array.
 #define CUDA_ON_CPU_ATOMIC(name, expression)                                                        \
@@ -306,8 +300,6 @@ template <class T>
 CUDA_ON_CPU_INLINE T __ldg(const T* from, CUDA_ON_CPU_CALLER) {
   return cuda_on_cpu::load_global(from, CUDA_ON_CPU_PLACE);
 }
-
-// --- Numbers ---------------------------------------------------------------------------------------------------------
 
 #define CUDA_ON_CPU_MIN_MAX(type)                           \
   inline type min(type a, type b) { return b < a ? b : a; } \

@@ -2,15 +2,17 @@
 
 #include <cxxabi.h>
 #include <dlfcn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <algorithm>
-#include <map>
 #include <memory>
 #include <unordered_map>
 
+#include "buffers.h"
 #include "fibers.h"
+#include "traffic.h"
 
 namespace cuda_on_cpu {
 namespace {
@@ -53,8 +55,6 @@ const char* name_of(BlockVote vote) {
   return names[static_cast<int>(vote)];
 }
 
-// --- Random order ----------------------------------------------------------------------------------------------------
-
 class Random {
  public:
   explicit Random(uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15 + 0x243f6a8885a308d3) {}
@@ -68,124 +68,6 @@ class Random {
  private:
   uint64_t state_;
 };
-
-// --- Global memory ---------------------------------------------------------------------------------------------------
-
-}  // namespace
-
-struct Range {
-  uintptr_t begin, end;
-  bool writeable;
-  int users;                         // buffers of exactly this range
-  std::vector<uint64_t> touched[3];  // one bit for each sector that this launch touched, by the kind of access
-
-  bool touch(Access access, uintptr_t sector) {
-    std::vector<uint64_t>& bits = touched[static_cast<int>(access)];
-    const uintptr_t at = sector - begin / sector_bytes;
-    if (bits.empty()) bits.resize((end / sector_bytes - begin / sector_bytes) / 64 + 1);
-    const bool fresh = (bits[at / 64] >> at % 64 & 1) == 0;
-    bits[at / 64] |= uint64_t{1} << at % 64;
-    return fresh;
-  }
-};
-
-namespace {
-
-std::vector<std::unique_ptr<Range>> ranges;
-Range* last_range = nullptr;
-
-// What is wrong with an access that no buffer allows.
-std::string nearest_range(uintptr_t address, Access access) {
-  const Range* nearest = nullptr;
-  uintptr_t least = ~uintptr_t{0};
-  for (const std::unique_ptr<Range>& range : ranges) {
-    const uintptr_t distance = address < range->begin ? range->begin - address
-                               : address < range->end ? 0
-                                                      : address - range->end;
-    if (nearest == nullptr || distance < least) {
-      nearest = range.get();
-      least = distance;
-    }
-  }
-  if (nearest == nullptr) return "and there is no buffer";
-  const std::string buffer = "a buffer of " + std::to_string(nearest->end - nearest->begin) + " bytes";
-  if (least == 0 && access != Access::read && !nearest->writeable) return "in " + buffer + " that is an input";
-  if (address < nearest->begin) return std::to_string(least) + " bytes before " + buffer;
-  if (address < nearest->end) return "across the end of " + buffer;
-  return std::to_string(least) + " bytes behind the end of " + buffer;
-}
-
-// The different sectors that one access of a warp touched. Those near the first are bits, the others a list.
-class SectorSet {
- public:
-  void clear() {
-    near_ = 0;
-    far_.clear();
-  }
-  // Whether the sector is new.
-  bool add(uintptr_t sector) {
-    if (near_ == 0) first_ = sector;
-    const uintptr_t at = sector - first_ + 32;
-    if (at < 64) {
-      const bool fresh = (near_ >> at & 1) == 0;
-      near_ |= uint64_t{1} << at;
-      return fresh;
-    }
-    if (std::find(far_.begin(), far_.end(), sector) != far_.end()) return false;
-    far_.push_back(sector);
-    return true;
-  }
-
- private:
-  uintptr_t first_;
-  uint64_t near_ = 0;
-  std::vector<uintptr_t> far_;
-};
-
-// One instruction's executions by one warp: the k-th of each lane are one access.
-struct Executions {
-  uint32_t of_lane[warpSize] = {};
-  uint32_t accesses = 0;
-  std::vector<SectorSet> sets;
-};
-
-// Instructions by the address they are called from, numbered.
-class Instructions {
- public:
-  int number(const void* address) {
-    size_t slot = reinterpret_cast<uintptr_t>(address) * 0x9e3779b97f4a7c15 >> 20;
-    for (;; ++slot) {
-      Slot& entry = slots_[slot % slots_.size()];
-      if (entry.address == address) return entry.number;
-      if (entry.address == nullptr) break;
-    }
-    if (static_cast<size_t>(count_) * 2 > slots_.size()) grow();
-    insert(address, count_);
-    return count_++;
-  }
-
- private:
-  struct Slot {
-    const void* address = nullptr;
-    int number = 0;
-  };
-  void insert(const void* address, int number) {
-    size_t slot = reinterpret_cast<uintptr_t>(address) * 0x9e3779b97f4a7c15 >> 20;
-    while (slots_[slot % slots_.size()].address != nullptr) ++slot;
-    slots_[slot % slots_.size()] = {address, number};
-  }
-  void grow() {
-    std::vector<Slot> old(slots_.size() * 2);
-    old.swap(slots_);
-    for (const Slot& entry : old) {
-      if (entry.address != nullptr) insert(entry.address, entry.number);
-    }
-  }
-  std::vector<Slot> slots_ = std::vector<Slot>(4096);
-  int count_ = 0;
-};
-
-// --- Threads ---------------------------------------------------------------------------------------------------------
 
 enum class State : unsigned char { ready, running, at_barrier, in_warp_operation, finished };
 
@@ -219,7 +101,9 @@ class Engine {
 
   int wait_for_block(BlockVote vote, int predicate, Place place);
   uint64_t exchange_in_warp(WarpOperation operation, unsigned mask, uint64_t value, int source, Place place);
-  void count(const void* instruction, uintptr_t address, unsigned bytes, Access access, Range& range);
+  void count(const void* instruction, uintptr_t address, unsigned bytes, Access access, Range& range) {
+    if (options.count) counter_.count(instruction, current->warp(), current->lane(), address, bytes, access, range);
+  }
   DynamicSharedMemory dynamic_shared_memory() {
     return {shared_.empty() ? nullptr : reinterpret_cast<unsigned char*>(shared_.data()), shared_writers_.data(),
             shared_bytes_};
@@ -246,7 +130,6 @@ class Engine {
   void complete(WarpOperation operation, unsigned mask, Thread* first);
   std::string describe_stall() const;
   Fiber* idle_worker();
-  Executions& executions_of(int warp, int instruction);
 
   std::string name_;
   Kernel kernel_;
@@ -269,10 +152,7 @@ class Engine {
   std::vector<uint64_t> shared_writers_;
   size_t shared_bytes_ = 0;
 
-  Instructions instructions_;
-  std::vector<std::vector<Executions>> executions_;  // by warp, then by instruction
-  std::vector<std::pair<int, int>> executed_;        // warps and instructions of this block
-  LaunchRecord* record_ = nullptr;
+  TrafficCounter counter_;
 };
 
 Engine& engine() {
@@ -336,17 +216,11 @@ void Engine::run(const Kernel& kernel, dim3 grid, dim3 block, size_t shared_byte
     threads_[id].index = {id % block.x, id / block.x % block.y, id / block.x / block.y};
   }
   records.emplace_back();
-  record_ = &records.back();
-  record_->kernel = name_;
-  record_->grid = grid;
-  record_->block = block;
-  record_->shared_bytes = shared_bytes;
-  if (options.count) {
-    executions_.resize(std::max(executions_.size(), static_cast<size_t>((threads + warpSize - 1) / warpSize)));
-    for (const std::unique_ptr<Range>& range : ranges) {
-      for (std::vector<uint64_t>& bits : range->touched) bits.clear();
-    }
-  }
+  records.back().kernel = name_;
+  records.back().grid = grid;
+  records.back().block = block;
+  records.back().shared_bytes = shared_bytes;
+  if (options.count) counter_.begin_launch(&records.back(), static_cast<int>((threads + warpSize - 1) / warpSize));
 
   const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
   std::vector<uint32_t> order;
@@ -362,7 +236,6 @@ void Engine::run(const Kernel& kernel, dim3 grid, dim3 block, size_t shared_byte
     run_block();
     end_block();
   }
-  record_ = nullptr;
   if (failed_) throw Error(failure_);
 }
 
@@ -386,12 +259,7 @@ void Engine::run_block() {
 }
 
 void Engine::end_block() {
-  for (const auto& [warp, instruction] : executed_) {
-    Executions& executions = executions_[warp][instruction];
-    memset(executions.of_lane, 0, sizeof executions.of_lane);
-    executions.accesses = 0;
-  }
-  executed_.clear();
+  counter_.end_block();
   if (!failed_) return;
   // Threads that were still waiting are dropped where they stand.
   idle_.clear();
@@ -668,35 +536,6 @@ std::string Engine::describe_stall() const {
   return name_ + ": " + text("block", blockIdx) + ": no thread can go on";
 }
 
-// --- Counting --------------------------------------------------------------------------------------------------------
-
-void Engine::count(const void* instruction, uintptr_t address, unsigned bytes, Access access, Range& range) {
-  Traffic& traffic = access == Access::read    ? record_->read
-                     : access == Access::write ? record_->write
-                                               : record_->atomic;
-  Executions& executions = executions_of(current->warp(), instructions_.number(instruction));
-  const uint32_t k = executions.of_lane[current->lane()]++;
-  if (k == executions.accesses) {
-    if (executions.sets.size() == k) executions.sets.emplace_back();
-    executions.sets[k].clear();
-    ++executions.accesses;
-    ++traffic.accesses;
-  }
-  // Aligned to its size, which is less than a sector: it lies in one.
-  const uintptr_t sector = address / sector_bytes;
-  traffic.bytes += bytes;
-  traffic.sectors += executions.sets[k].add(sector);
-  traffic.distinct_sectors += range.touch(access, sector);
-}
-
-Executions& Engine::executions_of(int warp, int instruction) {
-  std::vector<Executions>& of_warp = executions_[warp];
-  if (of_warp.size() <= static_cast<size_t>(instruction)) of_warp.resize(instruction + 1);
-  Executions& executions = of_warp[instruction];
-  if (executions.accesses == 0) executed_.emplace_back(warp, instruction);
-  return executions;
-}
-
 }  // namespace
 
 void configure(const Options& options) { engine().options = options; }
@@ -705,28 +544,6 @@ std::vector<LaunchRecord> take_records() {
   std::vector<LaunchRecord> records;
   records.swap(engine().records);
   return records;
-}
-
-Buffer::Buffer(const void* begin, size_t bytes, bool writeable) {
-  if (bytes == 0) return;
-  const uintptr_t address = reinterpret_cast<uintptr_t>(begin);
-  const auto same = [&](const std::unique_ptr<Range>& range) {
-    return range->begin == address && range->end == address + bytes && range->writeable == writeable;
-  };
-  const auto found = std::find_if(ranges.begin(), ranges.end(), same);
-  if (found == ranges.end()) {
-    ranges.emplace_back(new Range{address, address + bytes, writeable, 0, {}});
-    range_ = ranges.back().get();
-  } else {
-    range_ = found->get();
-  }
-  ++range_->users;
-}
-
-Buffer::~Buffer() {
-  if (range_ == nullptr || --range_->users > 0) return;
-  if (last_range == range_) last_range = nullptr;
-  ranges.erase(std::find_if(ranges.begin(), ranges.end(), [&](const auto& range) { return range.get() == range_; }));
 }
 
 void fail(const std::string& message, Place place) {
@@ -743,16 +560,9 @@ __attribute__((noinline)) void access_global(const void* pointer, unsigned bytes
   };
   const uintptr_t address = reinterpret_cast<uintptr_t>(pointer);
   if (address % bytes != 0) fail(describe() + ", which is not a multiple of " + std::to_string(bytes), place);
-  const auto holds = [&](const Range& range) {
-    return address >= range.begin && address + bytes <= range.end && (range.writeable || access == Access::read);
-  };
-  if (last_range == nullptr || !holds(*last_range)) {
-    const auto found = std::find_if(ranges.begin(), ranges.end(), [&](const auto& range) { return holds(*range); });
-    if (found == ranges.end()) fail(describe() + ", " + nearest_range(address, access), place);
-    last_range = found->get();
-  }
-  Engine& engine = cuda_on_cpu::engine();
-  if (engine.options.count) engine.count(__builtin_return_address(0), address, bytes, access, *last_range);
+  Range* const range = find_range(address, bytes, access);
+  if (range == nullptr) fail(describe() + ", " + nearest_range(address, access), place);
+  engine().count(__builtin_return_address(0), address, bytes, access, *range);
 }
 
 int wait_for_block(BlockVote vote, int predicate, Place place) {

@@ -79,8 +79,6 @@ class Buffer {
   Range* range_ = nullptr;
 };
 
-// --- What the running thread calls -----------------------------------------------------------------------------------
-
 [[noreturn]] void fail(const std::string& message, Place place);
 
 // An access of `bytes` bytes at an address that must be a multiple of them, in a buffer. The place it is called from
@@ -111,8 +109,6 @@ uint64_t exchange_in_warp(WarpOperation operation, unsigned mask, uint64_t value
 
 int lane_of_thread();
 
-// --- Shared memory ---------------------------------------------------------------------------------------------------
-
 // Who wrote an element last: a block's number, one for each block that ever ran, and 0 for nobody.
 inline uint64_t current_block = 0;
 
@@ -122,8 +118,6 @@ struct DynamicSharedMemory {
   size_t size;
 };
 DynamicSharedMemory dynamic_shared_memory();
-
-// --- Launching -------------------------------------------------------------------------------------------------------
 
 struct Kernel {
   const void* address;

@@ -6,7 +6,7 @@
 
 #include <new>
 
-#if !defined(__x86_64__)
+#if !defined(CUDA_ON_CPU_OWN_SWITCH)
 #include <ucontext.h>
 #endif
 
@@ -43,7 +43,7 @@ void arrived(void* fake_stack) {
 
 }  // namespace
 
-#if defined(__x86_64__)
+#if defined(CUDA_ON_CPU_OWN_SWITCH)
 // Saves what a call must keep on the running stack, and takes up the other one. The floating-point modes are the same
 // in all fibers.
 extern "C" void cuda_on_cpu_change_stack(void** save_stack_pointer, void* stack_pointer);
@@ -71,7 +71,7 @@ cuda_on_cpu_change_stack:
 #endif
 
 Fiber::~Fiber() {
-#if !defined(__x86_64__)
+#if !defined(CUDA_ON_CPU_OWN_SWITCH)
   delete static_cast<ucontext_t*>(context_);
 #endif
   if (memory_ != nullptr) munmap(memory_, mapped_bytes);
@@ -91,7 +91,7 @@ void Fiber::begin(void (*main)()) {
   __asan_unpoison_memory_region(memory_ + page_bytes, stack_bytes);
   fake_stack_ = nullptr;
 #endif
-#if defined(__x86_64__)
+#if defined(CUDA_ON_CPU_OWN_SWITCH)
   // As cuda_on_cpu_change_stack left it: six registers, then the address it returns to; above it the return address
   // that main never uses, so that main's stack is aligned as after a call.
   void** frame = reinterpret_cast<void**>(top_) - 8;
@@ -116,7 +116,7 @@ void Fiber::change(Fiber& from, Fiber& to) {
   __sanitizer_start_switch_fiber(&from.fake_stack_, to_first ? first_stack : to.memory_ + page_bytes,
                                  to_first ? first_stack_bytes : stack_bytes);
 #endif
-#if defined(__x86_64__)
+#if defined(CUDA_ON_CPU_OWN_SWITCH)
   cuda_on_cpu_change_stack(&from.stack_pointer_, to.stack_pointer_);
 #else
   if (from.context_ == nullptr) from.context_ = new ucontext_t;

@@ -3,6 +3,11 @@
 
 #include <stddef.h>
 
+// ucontext works everywhere; its switches are system calls, where a few instructions do.
+#if defined(__x86_64__) && !defined(CUDA_ON_CPU_UCONTEXT)
+#define CUDA_ON_CPU_OWN_SWITCH
+#endif
+
 namespace cuda_on_cpu {
 
 // A suspended computation. The one that runs when the first fiber is made is a Fiber without a stack of its own.
@@ -27,7 +32,7 @@ class Fiber {
   void* stack_pointer_ = nullptr;
   char* memory_ = nullptr;  // a page without access, then the stack
   char* top_ = nullptr;
-#if !defined(__x86_64__)
+#if !defined(CUDA_ON_CPU_OWN_SWITCH)
   void* context_ = nullptr;  // ucontext_t
 #endif
   void* fake_stack_ = nullptr;  // AddressSanitizer's

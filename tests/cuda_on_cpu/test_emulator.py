@@ -9,6 +9,8 @@ import torch
 
 from tests import cuda_on_cpu
 
+pytestmark = pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason=cuda_on_cpu.NO_COMPILER)
+
 
 @pytest.fixture
 def kernels():
@@ -21,9 +23,6 @@ def launched(kernel, *arguments, seed=0, count=True):
         result = getattr(cuda_on_cpu.kernels(), f"toy_{kernel}")(*arguments)
     (launch,) = report.launches
     return result, launch
-
-
-# --- Counting ---
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -80,9 +79,6 @@ def test_without_counting_the_launch_is_recorded_and_nothing_is_counted():
     _, launch = launched("copy", torch.zeros(256), 1, 256, 0, 1, count=False)
     assert launch.kernel == "toy::copy<float, 1>"
     assert launch.read.sectors == launch.written.bytes == 0
-
-
-# --- Computing ---
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -200,9 +196,6 @@ def test_half_precision_rounds_as_torch_does(dtype, wide):
     torch.testing.assert_close(back, rounded.float(), rtol=0, atol=0, equal_nan=True)
 
 
-# --- The order of threads and blocks ---
-
-
 def test_the_seed_decides_the_order_of_threads_and_of_blocks():
     threads, blocks = set(), set()
     for seed in range(10):
@@ -218,8 +211,6 @@ def test_the_seed_decides_the_order_of_threads_and_of_blocks():
     assert natural[0].tolist() == [63] * 6
     assert natural[1].item() == 5
 
-
-# --- Mistakes ---
 
 WHERE = r"toy::mistaken: block \(1, 0, 0\), thread \(37, 0, 0\): "
 LINE = r"toy_kernels\.cuh:\d+"
@@ -303,9 +294,6 @@ def test_after_a_mistake_the_next_launch_is_as_good_as_any(kernels):
 def test_a_launch_that_no_gpu_takes_is_refused(kernels, call, words):
     with pytest.raises(cuda_on_cpu.kernel_error(), match=re.escape(words)):
         call(kernels)
-
-
-# --- Standing in for the CPU's kernels ---
 
 
 def test_running_puts_the_kernels_in_place_of_the_cpus_until_the_block_ends(kernels):

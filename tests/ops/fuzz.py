@@ -20,12 +20,11 @@ import torch
 from torch import Tensor
 
 import mdnkernels
-from mdnkernels import backends
+from tests.ops.agreement import assert_agree, results, widen
+from tests.ops.backends import BACKENDS, missing, on
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 DOCUMENTED = (ValueError, TypeError, IndexError)
-# Of the largest element: rounding of inputs is shared by both sides, so this is the arithmetic and the result's dtype.
-TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 
 
 class Case:
@@ -149,44 +148,6 @@ OPS = {
 }
 
 
-def widen(value: Any) -> Any:
-    return value.detach().double() if isinstance(value, Tensor) and value.is_floating_point() else value
-
-
-def results(
-    function: Callable[..., Any], arguments: list[Any], options: dict[str, Any]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The outputs, and the gradients of their sum for every float argument that has one."""
-    wanted = function.__name__ not in ("topk_peaks", "splat_gaussians")
-    leaves = []
-    for place, value in enumerate(arguments):
-        if (
-            wanted
-            and isinstance(value, Tensor)
-            and value.is_floating_point()
-            and (place == 0 or "mixture" in function.__name__)
-        ):
-            arguments[place] = value.detach().requires_grad_()
-            leaves.append(arguments[place])
-    output = function(*arguments, **options)
-    outputs = [output] if isinstance(output, Tensor) else [value for value in output if value is not None]
-    sources = [value.double().sum() for value in outputs if value.requires_grad]
-    if not sources:
-        return outputs, []
-    gradients = torch.autograd.grad(torch.stack(sources).sum(), leaves, allow_unused=True)
-    return outputs, [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, gradients, strict=True)]
-
-
-def assert_equal(actual: Tensor, expected: Tensor, dtype: torch.dtype, size: float) -> None:
-    assert actual.shape == expected.shape, (actual.shape, expected.shape)
-    if not expected.is_floating_point():
-        assert torch.equal(actual, expected), "integers differ"
-    elif expected.numel():
-        error = (actual.double() - expected).abs().max().item()
-        size = max(expected.abs().max().item(), size, 1e-3)
-        assert error <= TOLERANCE[dtype] * size, f"error {error:.3g} where the largest is {size:.3g}"
-
-
 def break_one(case: Case, arguments: list[Any], options: dict[str, Any]) -> bool:
     """Plants a mistake that must be refused; False where this call has no place for it."""
     tensors = [i for i, value in enumerate(arguments) if isinstance(value, Tensor)]
@@ -223,18 +184,14 @@ def run(seed: int) -> str:
             return f"{name}: refused"
         raise AssertionError("a mistake was accepted")
     with mdnkernels.use_backend("eager"):
-        expected, expected_gradients = results(
+        expected = results(
             function, [widen(value) for value in arguments], {key: widen(value) for key, value in options.items()}
         )
-    backend = case.random.choice([b for b in backends.TABLE[name] if backends.missing(name, b, "cpu") is None])
-    with mdnkernels.use_backend(backend):
-        actual, gradients = results(function, list(arguments), options)
+    backend = case.random.choice([b for b in BACKENDS if missing(name, b) is None])
+    with on(backend, seed):
+        actual = results(function, list(arguments), options)
     dtype = case.dtype if name != "splat_gaussians" else torch.float32
-    for a, e in zip(actual, expected, strict=True):
-        assert_equal(a, e, dtype, 0.0)
-    size = max([0.0, *(g.abs().max().item() for g in expected_gradients if g.numel())])
-    for a, e in zip(gradients, expected_gradients, strict=True):
-        assert_equal(a, e, dtype, 0.1 * size)
+    assert_agree(actual, expected, dtype)
     return f"{name}: {backend}"
 
 

@@ -1,0 +1,44 @@
+"""The backends that op tests run on, those of `mdnkernels` and the CUDA kernels on the CPU: one list, one way in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+import mdnkernels
+from mdnkernels import backends
+from tests import cuda_on_cpu
+
+BACKENDS = ("eager", "native", "cuda_on_cpu", "triton")
+
+
+def missing(op: str, backend: str) -> str | None:
+    """Why the public function `op` cannot run on `backend` here, on CPU tensors, or None where it can."""
+    if backend != "cuda_on_cpu":
+        return backends.missing(op, backend, "cpu")
+    return backends.missing(op, "native", "cpu") or cuda_on_cpu.missing(op)
+
+
+@contextmanager
+def on(backend: str, seed: int = 0) -> Iterator[None]:
+    """Within the block the public functions, and backward passes of what they gave, run on `backend`.
+
+    Args:
+        backend: one of BACKENDS.
+        seed: the order of the CUDA kernels' threads and blocks; nothing to the other backends.
+    """
+    if backend == "cuda_on_cpu":
+        with cuda_on_cpu.running(seed, count=False), mdnkernels.use_backend("native"):
+            yield
+    else:
+        with mdnkernels.use_backend(backend):
+            yield
+
+
+def skip_where_missing(op: str, backend: str) -> None:
+    """Skips the running test where `op` does not run on `backend`, with the reason."""
+    reason = missing(op, backend)
+    if reason is not None:
+        pytest.skip(f"{backend}: {reason}")
