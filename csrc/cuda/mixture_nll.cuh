@@ -70,7 +70,7 @@ inline MixturePlan plan_mixture(const MixtureCall& call) {
   const int64_t element = call.loc.dtype == DType::float64 ? 8 : 4;
   const int64_t rows = MixtureRows(call.components, call.dims, call.scales).end;
   const auto kappa_of = [&](int positions) { return up_to(16, rows * stride_of(call.loc, positions) * element); };
-  const auto seen_of = [&](int positions) { return up_to(16, kappa_of(positions) + 2 * element * call.dims); };
+  const auto seen_of = [&](int positions) { return up_to(16, kappa_of(positions) + (2 * call.dims + 1) * element); };
   const auto large_of = [&](int positions) { return seen_of(positions) + seen_bytes(call.observed, positions); };
   const int64_t sum_bytes = tile_threads / 32 * 8;
   MixturePlan plan = {};
@@ -190,15 +190,20 @@ class MixtureBlock {
         rows_(call.components, call.dims, call.scales),
         observation_(call.observed, plan.tiling.positions, memory, plan.seen, plan.chosen),
         cells_(memory, 0, rows_.end, plan.stride),
-        kappa_(memory, plan.kappa, 2 * call.dims) {}
+        constants_(memory, plan.kappa, 2 * call.dims + 1) {}
 
-  // What depends on dimensions alone: log kappa with the density's constant, and 1 / kappa.
+  // What all positions share: for each dimension log kappa with the density's constant and 1 / kappa, and the factor of
+  // the reduction.
   MDN_ON_DEVICE void prepare() {
     const T* dim_scale = static_cast<const T*>(call_.dim_scale);
     for (int d = threadIdx.x; d < call_.dims; d += tile_threads) {
       const T kappa = dim_scale != nullptr ? load_global(dim_scale + d) : T(1);
-      kappa_.set(d, (dim_scale != nullptr ? log(kappa) : T(0)) + log_normaliser<family, T>);
-      kappa_.set(call_.dims + d, 1 / kappa);
+      constants_.set(d, (dim_scale != nullptr ? log(kappa) : T(0)) + log_normaliser<family, T>);
+      constants_.set(call_.dims + d, 1 / kappa);
+    }
+    if (threadIdx.x == 0) {
+      const double divisor = plan_.divisor != nullptr ? load_global(plan_.divisor) : plan_.known_divisor;
+      constants_.set(2 * call_.dims, static_cast<T>(1 / divisor));
     }
   }
 
@@ -242,8 +247,8 @@ class MixtureBlock {
   MDN_ON_DEVICE T get(int row, int position) const { return cells_.get(row, position); }
   MDN_ON_DEVICE void set(int row, int position, T value) const { cells_.set(row, position, value); }
 
-  MDN_ON_DEVICE T log_constant(int dim) const { return kappa_.get(dim); }
-  MDN_ON_DEVICE T inverse_kappa(int dim) const { return kappa_.get(call_.dims + dim); }
+  MDN_ON_DEVICE T log_constant(int dim) const { return constants_.get(dim); }
+  MDN_ON_DEVICE T inverse_kappa(int dim) const { return constants_.get(call_.dims + dim); }
   MDN_ON_DEVICE bool is_observed(int position) const { return observation_.observed().any(position, 1); }
 
   // A tensor of the parameters, which an index may gather.
@@ -359,7 +364,7 @@ class MixtureBlock {
   // The loss of each position, each component's posterior share, and the logits' gradients.
   MDN_ON_DEVICE double combine() {
     const int count = call_.components;
-    const T share = static_cast<T>(1 / (plan_.divisor != nullptr ? load_global(plan_.divisor) : plan_.known_divisor));
+    const T share = constants_.get(2 * call_.dims);
     const T nothing = -static_cast<T>(INFINITY);
     double sum = 0;
     for_each_position(tile_, 1, [&](int, int position) {
@@ -473,7 +478,7 @@ class MixtureBlock {
   const MixtureRows rows_;
   Observation<shared> observation_;
   const TileRows<T, shared> cells_;
-  const Cells<T, shared> kappa_;
+  const Cells<T, shared> constants_;
   Tile tile_;
 };
 
