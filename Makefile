@@ -10,7 +10,7 @@ export TORCH_CUDA_ARCH_LIST ?= 8.0+PTX
 
 .DEFAULT_GOAL := help
 CASES ?= 20000
-.PHONY: help setup demo test test-slow fuzz sanitize lint format benchmark clean
+.PHONY: help setup demo test test-slow fuzz sanitize lint format benchmark gpu-check clean
 
 help:
 	@echo "make demo       train and compare detectors on a synthetic data set; writes runs/demo/report"
@@ -19,6 +19,7 @@ help:
 	@echo "make fuzz       random calls of every op against float64 (CASES=20000)"
 	@echo "make sanitize   the op tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make benchmark  time the ops beside their peers"
+	@echo "make gpu-check  on a machine with a GPU: the op tests and timings there, as a table for an issue"
 	@echo "make setup      only the set-up: .venv, dependencies, native library"
 
 setup: $(SETUP)
@@ -69,6 +70,12 @@ format: setup
 
 benchmark: setup
 	$(RUN) -m pytest benchmarks --benchmark-only --benchmark-columns=median,min,rounds -s
+
+# Built for the GPU at hand, whatever was built before.
+gpu-check: setup
+	TORCH_CUDA_ARCH_LIST=$$($(RUN) -c "import torch; print('%d.%d' % torch.cuda.get_device_capability() if torch.cuda.is_available() else '8.0+PTX')") \
+	    MDNKERNELS_BUILD_CUDA=1 $(RUN) setup.py -q build_ext --inplace
+	$(RUN) -m benchmarks.gpu_check
 
 clean:
 	rm -rf $(VENV) build *.egg-info mdnkernels/native/*.so

@@ -1,12 +1,12 @@
 """mixture_mode beside its peers, in one run: `make benchmark`.
 
-Peers: the eager backend, torch.compile of it, and the floor, which is copying as many bytes as the op must read and
-write: the logits, one component's loc and scale, and the modes, into memory already touched.
-
-Which cells choose which component matters: memory is read a cache line, 16 cells, at a time. "smooth" logits change
-over some twenty cells, as a network's do around objects of that size: then a line holds 1.6 components on average, and
-that many times the floor's loc and scale must be read. "noise" chooses cell by cell: nearly every line of every
-component. The floor's bytes stay in a third-level cache of 32 MB from one round to the next.
+Peers: the eager backend, torch.compile of it, and two floors, which copy as many bytes as the op must read and write
+into memory already touched: the logits, one component's loc and scale, and the modes. Memory is read a cache line, 16
+cells, at a time, and which cells choose which component decides how many lines of loc and scale that is: "smooth"
+logits change over some twenty cells, as a network's do around objects of that size, and a line holds 1.6 components on
+average; "noise" chooses cell by cell, nearly every line of every component. "floor (lines)" reads as many bytes as
+there are in these lines. Both floors take their sources from all of loc in turn, so that they lie where the op's do:
+not in a cache that the whole of loc does not fit into.
 """
 
 from __future__ import annotations
@@ -55,17 +55,34 @@ def on(backend: str, mode: Callable[[], object]) -> Callable[[], object]:
     return run
 
 
-def floor(inputs: Inputs) -> Callable[[], object]:
+def lines_a_mode(inputs: Inputs) -> float:
+    """How many components a cache line of a planar map holds on average: the lines read for each line of the modes."""
+    logits = inputs.values[0]
+    cells = 64 // logits.element_size()
+    chosen = logits.argmax(1).flatten().view(-1, cells)
+    return sum((chosen == m).any(1).float().mean().item() for m in range(COMPONENTS))
+
+
+def floor(inputs: Inputs, lines: bool) -> Callable[[], object]:
     logits, loc, scale = (value.flatten(2) for value in inputs.values)
-    sources = [value.flatten(1)[:, : value[0].numel() // COMPONENTS].contiguous() for value in (loc, scale)]
-    outputs = [torch.zeros_like(source) for source in sources]
+    share = lines_a_mode(inputs) if lines else 1.0
+    sources = [value.flatten() for value in (loc.contiguous(), scale.contiguous())]
+    outputs = [torch.zeros(source.numel() // COMPONENTS, dtype=source.dtype) for source in sources]
     component = torch.zeros(BATCH, SIDE * SIDE, dtype=torch.int64)
     weight = torch.zeros(BATCH, SIDE * SIDE, dtype=logits.dtype)
     read = torch.zeros(BATCH, SIDE * SIDE, dtype=logits.dtype)
+    turn = 0
 
     def run() -> object:
+        nonlocal turn
+        turn = (turn + 1) % COMPONENTS
         for output, source in zip(outputs, sources, strict=True):
-            output.copy_(source)
+            output.copy_(source.narrow(0, turn * output.numel(), output.numel()))
+            rest, at = int((share - 1) * output.numel()), turn
+            while rest > 0:
+                at = (at + 1) % COMPONENTS
+                source.narrow(0, at * output.numel(), min(rest, output.numel()) // 2 * 2).view(torch.int32).amax()
+                rest -= output.numel()
         torch.sum(logits, 1, out=read)
         component.zero_()
         weight.zero_()
@@ -78,7 +95,8 @@ PEERS: dict[str, Callable[[Inputs], Callable[[], object]]] = {
     "native": lambda inputs: on("native", inputs.mode),
     "eager": lambda inputs: on("eager", inputs.mode),
     "torch.compile(eager)": lambda inputs: on("eager", torch.compile(inputs.mode, fullgraph=True)),
-    "floor (copy)": floor,
+    "floor (copy)": lambda inputs: floor(inputs, lines=False),
+    "floor (lines)": lambda inputs: floor(inputs, lines=True),
 }
 
 
@@ -93,16 +111,19 @@ def test_mode_of_pose_maps(benchmark, case, select, peer):
     benchmark.pedantic(run, rounds=15, warmup_rounds=3)
 
 
-def test_native_beside_its_floor_and_compiled_eager(benchmark):
+@pytest.mark.parametrize("case", ["smooth", "noise"])
+def test_native_beside_its_floors_and_compiled_eager(benchmark, case):
     """Alternating them, so that a busy moment of the machine meets all."""
-    inputs = Inputs("smooth")
-    contestants = {name: PEERS[name](inputs) for name in ("native", "torch.compile(eager)", "floor (copy)")}
+    inputs = Inputs(case)
+    contestants = {name: PEERS[name](inputs) for name in PEERS if name != "eager"}
     medians = alternating_medians(contestants, rounds=30, warmup=5)
     benchmark.extra_info.update(medians)
     benchmark.group = "mixture_mode, pose: the ratios that are asked for"
     benchmark.pedantic(contestants["native"], rounds=3)
-    native, compiled, least = medians.values()
+    native, compiled, least, lines = medians.values()
     print(
-        f"\nnative {native * 1e3:.2f} ms, {native / least:.2f} x the floor, compiled {compiled / native:.1f} x native"
+        f"\n{case}, {lines_a_mode(inputs):.2f} components a line: native {native * 1e3:.2f} ms, "
+        f"{native / least:.2f} x the floor of the modes' bytes, {native / lines:.2f} x that of their lines, "
+        f"compiled {compiled / native:.1f} x native"
     )
     assert compiled > native

@@ -25,6 +25,19 @@ def widen(value: Any) -> Any:
     return value.detach().double() if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
+def moved(value: Any, device: str) -> Any:
+    """A tensor on another device, under the strides that it has."""
+    if not isinstance(value, Tensor) or value.device.type == device:
+        return value
+    if device == "meta":
+        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+    last = (
+        sum((size - 1) * step for size, step in zip(value.shape, value.stride(), strict=True)) if value.numel() else -1
+    )
+    storage = value.as_strided((last + 1,), (1,)).to(device)
+    return storage.as_strided(value.shape, value.stride())
+
+
 def results(
     function: Callable[..., Any], arguments: list[Any], options: dict[str, Any]
 ) -> tuple[list[Tensor], list[Tensor]]:

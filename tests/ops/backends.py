@@ -1,4 +1,5 @@
-"""The backends that op tests run on, those of `mdnkernels` and the CUDA kernels on the CPU: one list, one way in."""
+"""The backends that op tests run on, one list and one way in: those of `mdnkernels` on the CPU, the CUDA kernels on the
+CPU, and where there is a GPU those of `mdnkernels` on it."""
 
 from __future__ import annotations
 
@@ -6,18 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+import torch
 
 import mdnkernels
 from mdnkernels import backends
 from tests import cuda_on_cpu
 
-BACKENDS = ("eager", "native", "cuda_on_cpu", "triton")
+ON_A_GPU = {"native_on_gpu": "native", "triton_on_gpu": "triton", "eager_on_gpu": "eager"}
+BACKENDS = ("eager", "native", "cuda_on_cpu", "triton", *(ON_A_GPU if torch.cuda.is_available() else ()))
+
+
+def device_of(backend: str) -> str:
+    """Where the tensors of a test on `backend` must be."""
+    return "cuda" if backend in ON_A_GPU else "cpu"
 
 
 def missing(op: str, backend: str) -> str | None:
-    """Why the public function `op` cannot run on `backend` here, on CPU tensors, or None where it can."""
+    """Why the public function `op` cannot run on `backend` here, or None where it can."""
     if backend != "cuda_on_cpu":
-        return backends.missing(op, backend, "cpu")
+        return backends.missing(op, ON_A_GPU.get(backend, backend), device_of(backend))
     return backends.missing(op, "native", "cpu") or cuda_on_cpu.missing(op)
 
 
@@ -33,7 +41,7 @@ def on(backend: str, seed: int = 0) -> Iterator[None]:
         with cuda_on_cpu.running(seed, count=False), mdnkernels.use_backend("native"):
             yield
     else:
-        with mdnkernels.use_backend(backend):
+        with mdnkernels.use_backend(ON_A_GPU.get(backend, backend)):
             yield
 
 

@@ -21,9 +21,8 @@ import torch
 from torch import Tensor
 
 import mdnkernels
-from mdnkernels import backends
-from tests.ops.agreement import assert_agree, results, widen
-from tests.ops.backends import BACKENDS, missing, on
+from tests.ops.agreement import assert_agree, moved, results, widen
+from tests.ops.backends import BACKENDS, device_of, missing, on
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 DOCUMENTED = (ValueError, TypeError, IndexError)
@@ -161,19 +160,6 @@ OPS = {
 }
 
 
-def moved(value: Any, device: str) -> Any:
-    """A tensor on another device, under the strides that it has."""
-    if not isinstance(value, Tensor) or value.device.type == device:
-        return value
-    if device == "meta":
-        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
-    last = (
-        sum((size - 1) * step for size, step in zip(value.shape, value.stride(), strict=True)) if value.numel() else -1
-    )
-    storage = value.as_strided((last + 1,), (1,)).to(device)
-    return storage.as_strided(value.shape, value.stride())
-
-
 def check_on_meta(function: Callable[..., Any], arguments: list[Any], options: dict[str, Any]) -> None:
     """Shapes and dtypes of outputs and gradients, without any numbers."""
     with mdnkernels.use_backend("eager"):
@@ -233,18 +219,15 @@ def run(seed: int) -> str:
         expected = results(
             function, [widen(value) for value in arguments], {key: widen(value) for key, value in options.items()}
         )
-    device = case.random.choice(["cpu", "cuda"]) if torch.cuda.is_available() else "cpu"
-    present = missing if device == "cpu" else lambda op, backend: backends.missing(op, backend, device)
-    backend = case.random.choice(
-        [b for b in (BACKENDS if device == "cpu" else backends.BACKENDS) if not present(name, b)]
-    )
+    backend = case.random.choice([b for b in BACKENDS if missing(name, b) is None])
+    device = device_of(backend)
     with on(backend, seed):
         actual = results(
             function, [moved(value, device) for value in arguments], {k: moved(v, device) for k, v in options.items()}
         )
     dtype = case.dtype if name != "splat_gaussians" else torch.float32
     assert_agree(actual, expected, dtype)
-    return f"{name}: {backend}" + (f" on {device}" if device != "cpu" else "")
+    return f"{name}: {backend}"
 
 
 def main() -> int:

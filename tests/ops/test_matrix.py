@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 import mdnkernels
-from tests.ops.agreement import assert_agree, results, widen
-from tests.ops.backends import BACKENDS, on, skip_where_missing
+from tests.ops.agreement import assert_agree, moved, results, widen
+from tests.ops.backends import BACKENDS, device_of, on, skip_where_missing
 
 SHAPES = {
     "one_cell": (1, 1, 1),
@@ -304,8 +304,10 @@ def dtype_of_results(case: Case) -> torch.dtype:
 def test_every_op_agrees_with_eager_in_float64(case, backend):
     skip_where_missing(case.op, backend)
     function, arguments, options = case.call()
+    device = device_of(backend)
+    arguments = [moved(value, device) for value in arguments]
     with on(backend):
-        actual = results(function, arguments, options)
+        actual = results(function, arguments, {name: moved(value, device) for name, value in options.items()})
     assert_agree(actual, expected_of(case), dtype_of_results(case))
     for gradient, argument in zip(actual[1], arguments, strict=False):
         assert gradient.dtype == argument.dtype
