@@ -10,6 +10,7 @@ there: it has their rules from PyTorch.
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,7 +40,10 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
     },
 }
 
-_chosen: str | None = None
+_chosen: str | None = None  # by the block of use_backend that began last, or by the environment
+_from_environment: str | None = None
+_blocks: list[list[str]] = []  # those that run now; several threads may have some
+_blocks_lock = threading.Lock()
 
 
 def missing(op: str, backend: str, device_type: str) -> str | None:
@@ -98,16 +102,26 @@ def use_backend(name: str) -> Iterator[None]:
         ValueError: there is no backend of that name.
         RuntimeError: it can run nothing here; says why.
     """
-    global _chosen
     _check_name("backend", name)
     reasons = [missing(op, name, device) for op in TABLE for device in ("cpu", "cuda")]
     if all(reason is not None for reason in reasons):
         raise RuntimeError(f"backend {name!r} was asked for, but {reasons[0]}")
-    before, _chosen = _chosen, name
+    block = [name]
+    with _blocks_lock:
+        _blocks.append(block)
+        _choose()
     try:
         yield
     finally:
-        _chosen = before
+        with _blocks_lock:
+            # This very block: that of another thread may be equal, and may have begun later and still run.
+            _blocks[:] = [other for other in _blocks if other is not block]
+            _choose()
+
+
+def _choose() -> None:
+    global _chosen
+    _chosen = _blocks[-1][0] if _blocks else _from_environment
 
 
 def _check_name(source: str, name: str) -> None:
@@ -117,6 +131,6 @@ def _check_name(source: str, name: str) -> None:
 
 if _wanted := os.environ.get("MDNKERNELS_BACKEND"):
     _check_name("MDNKERNELS_BACKEND", _wanted)
-    _chosen = _wanted
+    _chosen = _from_environment = _wanted
 elif native.problem is not None:
     warnings.warn(f"mdnkernels runs on the eager backend: {native.problem}", RuntimeWarning, stacklevel=2)

@@ -112,6 +112,18 @@ def test_use_backend_runs_that_backend_within_the_block_alone(monkeypatch):
     assert ran == ["native", "eager", "native", "eager", "native"]
 
 
+def test_blocks_of_two_threads_that_end_in_the_order_in_which_they_began_leave_no_choice_behind():
+    before = backends.chosen()
+    first, second = mdnkernels.use_backend("native"), mdnkernels.use_backend("eager")
+    first.__enter__()
+    second.__enter__()
+    assert backends.chosen() == "eager"
+    first.__exit__(None, None, None)
+    assert backends.chosen() == "eager"
+    second.__exit__(None, None, None)
+    assert backends.chosen() == before
+
+
 def test_asking_for_a_backend_that_is_not_there_says_why(monkeypatch):
     with (
         pytest.raises(ValueError, match="must be one of 'native', 'triton', 'eager', got 'cuda'"),
