@@ -7,6 +7,7 @@ prints the table of docs/gpu.md.
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import subprocess
@@ -35,7 +36,8 @@ def nvcc() -> str | None:
     return shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
 
 
-def reports() -> dict[tuple[str, str], list[Resources]]:
+@functools.cache
+def reports(architectures: tuple[str, ...] = ARCHITECTURES) -> dict[tuple[str, str], list[Resources]]:
     """The kernels of each source on each architecture, compiled again where the sources changed.
 
     Raises:
@@ -52,7 +54,7 @@ def reports() -> dict[tuple[str, str], list[Resources]]:
         "  deps = gcc",
     ]
     for source in SOURCES:
-        for architecture in ARCHITECTURES:
+        for architecture in architectures:
             lines += [f"build {source.stem}.{architecture}: report {source}", f"  architecture = {architecture}"]
     (folder / "build.ninja").write_text("\n".join([*lines, ""]))
     ninja = shutil.which("ninja") or str(Path(sysconfig.get_path("scripts")) / "ninja")
@@ -62,7 +64,7 @@ def reports() -> dict[tuple[str, str], list[Resources]]:
     return {
         (source.stem, architecture): parse((folder / f"{source.stem}.{architecture}").read_text())
         for source in SOURCES
-        for architecture in ARCHITECTURES
+        for architecture in architectures
     }
 
 

@@ -174,8 +174,10 @@ def test_native_op_passes_opcheck(case, dtype, gradients):
     )
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    ("backend", "dynamic"),
+    [("native", False), ("native", True), ("eager", False), pytest.param("eager", True, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("points", [None, 6])
 def test_compiles_as_one_graph(backend, dynamic, points):
     torch.compiler.reset()
