@@ -1,3 +1,5 @@
+"""Triton's interpreter must be chosen before triton is imported, so that what runs under it has a process of its own."""
+
 from __future__ import annotations
 
 import os
@@ -5,14 +7,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
-def test_the_ops_under_tritons_interpreter():
-    """Each test of `interpreted/` by its own name in the output, should one fail."""
+TESTS = Path(__file__).parents[1]
+
+
+def run_interpreted(*arguments: str) -> None:
+    """Each test that pytest finds by `arguments`, by its own name in the output should one fail or be skipped."""
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(Path(__file__).parent / "interpreted")],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr[-2_000:]
     assert " skipped" not in done.stdout, done.stdout[-1_000:]
+
+
+def test_the_ops_under_tritons_interpreter():
+    run_interpreted(str(TESTS / "triton" / "interpreted"))
+
+
+FEW = "odd and float32 and contiguous"
+
+
+@pytest.mark.parametrize("cases", [FEW, pytest.param(f"not ({FEW})", marks=pytest.mark.slow)])
+def test_the_op_matrix_under_tritons_interpreter(cases):
+    run_interpreted(str(TESTS / "ops" / "test_matrix.py"), "-k", f"-triton] and {cases}")
