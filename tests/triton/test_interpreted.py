@@ -1,4 +1,4 @@
-"""Triton's interpreter must be chosen before triton is imported, so that what runs under it has a process of its own."""
+"""Triton's interpreter must be chosen before triton is imported: what runs under it has a process of its own."""
 
 from __future__ import annotations
 
