@@ -10,7 +10,6 @@ there: it has their rules from PyTorch.
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,10 +39,8 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
     },
 }
 
-_chosen: str | None = None  # by the block of use_backend that began last, or by the environment
 _from_environment: str | None = None
-_blocks: list[list[str]] = []  # those that run now; several threads may have some
-_blocks_lock = threading.Lock()
+_blocks: list[str] = []  # the choices of use_backend that hold now, in the order in which they were made
 
 
 def missing(op: str, backend: str, device_type: str) -> str | None:
@@ -69,11 +66,12 @@ def select(op: str, device: torch.device) -> Callable[..., Any]:
     Raises:
         RuntimeError: the backend that was asked for is not there; says why.
     """
-    if _chosen is not None:
-        reason = missing(op, _chosen, device.type)
+    wanted = chosen()
+    if wanted is not None:
+        reason = missing(op, wanted, device.type)
         if reason is not None:
-            raise RuntimeError(f"backend {_chosen!r} was asked for, but {reason}")
-        return TABLE[op][_chosen]
+            raise RuntimeError(f"backend {wanted!r} was asked for, but {reason}")
+        return TABLE[op][wanted]
     return TABLE[op][chosen_by_default(op, device.type)]
 
 
@@ -88,7 +86,7 @@ def chosen_by_default(op: str, device_type: str) -> str:
 
 def chosen() -> str | None:
     """The backend that was asked for, or None."""
-    return _chosen
+    return _blocks[-1] if _blocks else _from_environment
 
 
 @contextmanager
@@ -106,22 +104,15 @@ def use_backend(name: str) -> Iterator[None]:
     reasons = [missing(op, name, device) for op in TABLE for device in ("cpu", "cuda")]
     if all(reason is not None for reason in reasons):
         raise RuntimeError(f"backend {name!r} was asked for, but {reasons[0]}")
-    block = [name]
-    with _blocks_lock:
-        _blocks.append(block)
-        _choose()
+    _blocks.append(name)
     try:
         yield
     finally:
-        with _blocks_lock:
-            # This very block: that of another thread may be equal, and may have begun later and still run.
-            _blocks[:] = [other for other in _blocks if other is not block]
-            _choose()
-
-
-def _choose() -> None:
-    global _chosen
-    _chosen = _blocks[-1][0] if _blocks else _from_environment
+        # Not the choice from before put back: threads may leave their blocks in the order in which they entered them.
+        for i in reversed(range(len(_blocks))):
+            if _blocks[i] == name:
+                del _blocks[i]
+                break
 
 
 def _check_name(source: str, name: str) -> None:
@@ -131,6 +122,6 @@ def _check_name(source: str, name: str) -> None:
 
 if _wanted := os.environ.get("MDNKERNELS_BACKEND"):
     _check_name("MDNKERNELS_BACKEND", _wanted)
-    _chosen = _from_environment = _wanted
+    _from_environment = _wanted
 elif native.problem is not None:
     warnings.warn(f"mdnkernels runs on the eager backend: {native.problem}", RuntimeWarning, stacklevel=2)
