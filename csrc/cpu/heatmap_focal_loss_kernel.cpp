@@ -10,25 +10,26 @@ namespace MDN_SIMD_LEVEL {
 namespace {
 
 constexpr int row_length = 256;
+constexpr int no_loss = -10000;  // a logit whose loss at a target of 0 is exactly 0, in any arithmetic
 
 template <class T, class Storage>
-MDN_INLINE const T* converted(const void* data, int64_t begin, int count, T* row) {
+MDN_INLINE const T* converted(const void* data, int64_t begin, int count, T* row, T padding) {
   const Storage* from = static_cast<const Storage*>(data) + begin;
   for (int i = 0; i < count; ++i) convert(from[i], row[i]);
-  for (int i = count; i < row_length; ++i) row[i] = 0;
+  for (int i = count; i < row_length; ++i) row[i] = padding;
   return row;
 }
 
 // `count` elements from `begin` on: in place where they are of type T and fill whole vectors, else copied into `row`,
-// followed by zeros.
+// followed by `padding`.
 template <class T>
-MDN_INLINE const T* read_row(const void* data, DType dtype, int64_t begin, int count, T* row) {
+MDN_INLINE const T* read_row(const void* data, DType dtype, int64_t begin, int count, T* row, T padding) {
   if constexpr (sizeof(T) == 4) {
-    if (dtype == DType::bfloat16) return converted<T, BFloat16>(data, begin, count, row);
-    if (dtype == DType::float16) return converted<T, Float16>(data, begin, count, row);
+    if (dtype == DType::bfloat16) return converted<T, BFloat16>(data, begin, count, row, padding);
+    if (dtype == DType::float16) return converted<T, Float16>(data, begin, count, row, padding);
   }
   if (count % lanes<T> == 0) return static_cast<const T*>(data) + begin;
-  return converted<T, T>(data, begin, count, row);
+  return converted<T, T>(data, begin, count, row, padding);
 }
 
 template <class T, class Storage>
@@ -68,7 +69,7 @@ int64_t count_positives_as(const FocalCall& call, int64_t block) {
   T target_row[row_length];
   Mask<T> positives = {};
   over_rows(call, block, [&](int64_t begin, int count) {
-    const T* target = read_row<T>(call.target, call.target_dtype, begin, count, target_row);
+    const T* target = read_row<T>(call.target, call.target_dtype, begin, count, target_row, T(0));
     for (int i = 0; i < count; i += lanes<T>) positives -= load(target + i) == 1;
   });
   return sum_of_lanes<T>(positives);
@@ -83,19 +84,22 @@ FocalSum run_as(const FocalCall& call, int64_t block) {
   Mask<T> positives = {};
   const T alpha = T(call.alpha), beta = T(call.beta), factor = T(call.gradient_factor);
   over_rows(call, block, [&](int64_t begin, int count) {
-    const T* logits = read_row<T>(call.logits, call.logits_dtype, begin, count, logits_row);
-    const T* target = read_row<T>(call.target, call.target_dtype, begin, count, target_row);
+    const T* logits = read_row<T>(call.logits, call.logits_dtype, begin, count, logits_row, T(no_loss));
+    const T* target = read_row<T>(call.target, call.target_dtype, begin, count, target_row, T(0));
     const bool in_place = gradient && call.logits_dtype == StorageOf<T>::dtype && count % step == 0;
     T* slopes = in_place ? static_cast<T*>(call.gradient) + begin : gradient_row;
     const bool past_cache = in_place && call.past_cache && aligned(slopes);
     for (int i = 0; i < count; i += step) {
       const V wanted = load(target + i);
-      FocalTerm<V> term = focal_term<usual>(load(logits + i), wanted, alpha, beta);
-      if (i + step > count) {
-        for (int lane = count - i; lane < step; ++lane) term.loss[lane] = 0;
+      const Mask<T> positive = wanted == 1;
+      FocalTerm<V> term;
+      if (__builtin_expect(any<T>(positive), 0)) {
+        term = focal_term<usual>(load(logits + i), wanted, alpha, beta);
+        positives -= positive;
+      } else {
+        term = focal_background<usual>(load(logits + i), wanted, alpha, beta);
       }
       loss.add(term.loss);
-      positives -= wanted == 1;
       if (gradient) {
         if (past_cache) {
           store_past_cache(slopes + i, V(term.slope * factor));
