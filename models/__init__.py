@@ -1,18 +1,24 @@
-"""Networks for detection (and, on the same parts, for other tasks): a backbone, heads, and their decoding."""
+"""Networks for detection and pose: a backbone, heads, and their decoding."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from models.decode import Detections, Mixture, decode_detections, decode_peaks
+from models.decode import MIN_SCALE, Detections, Mixture, decode_detections
 from models.detector import Detector
+from models.dla import DLA34
 from models.heads import Head, HeadConfig
 from models.hourglass import HOURGLASS104, HOURGLASS_SMALL, Hourglass, HourglassConfig
 from models.network import Backbone, Network
+from models.pose import PoseEstimator, Poses
+from models.skeleton import COCO_PERSON, Skeleton
 
 __all__ = [
     "ARCHITECTURES",
+    "COCO_PERSON",
+    "DLA34",
+    "TASKS",
     "Architecture",
     "Backbone",
     "Detections",
@@ -23,9 +29,11 @@ __all__ = [
     "HourglassConfig",
     "Mixture",
     "Network",
+    "PoseEstimator",
+    "Poses",
+    "Skeleton",
     "build_model",
     "decode_detections",
-    "decode_peaks",
 ]
 
 
@@ -39,16 +47,29 @@ class Architecture:
 
 ARCHITECTURES = {
     "hourglass104": Architecture(lambda: Hourglass(HOURGLASS104), head_width=256),
+    "dla34": Architecture(DLA34, head_width=256),
     "hourglass_small": Architecture(lambda: Hourglass(HOURGLASS_SMALL), head_width=64),
 }
-TASKS = {"detection": Detector}
+TASKS = ("detection", "pose")
 
 
-def build_model(arch: str, *, task: str = "detection", num_classes: int, components: int) -> Detector:
+def build_model(
+    arch: str,
+    *,
+    task: str = "detection",
+    num_classes: int = 1,
+    components: int,
+    class_specific: bool = False,
+    skeleton: Skeleton = COCO_PERSON,
+    min_scale: float = MIN_SCALE,
+) -> Detector | PoseEstimator:
     """A network with fresh weights.
 
-    arch: a key of `ARCHITECTURES`. task: a key of `TASKS`. num_classes: at least 1. components: of the size mixture; 0
-    is the single-mode CenterNet base, trained with L1. Raises ValueError that names what is wrong and what there is.
+    arch: a key of `ARCHITECTURES`. task: "detection", a `Detector` of num_classes >= 1 classes, or "pose", a
+    `PoseEstimator` of people (one class) with the skeleton's keypoints. components: of the mixture over box sizes or
+    poses; 0 is the single-mode CenterNet base, trained with L1. class_specific: detection with a size for each class,
+    the paper's control experiment. min_scale: the least sigma of a component, in output cells (sigma = ELU(raw) + 1 +
+    min_scale). Raises ValueError that names what is wrong and what there is.
     """
     if arch not in ARCHITECTURES:
         raise ValueError(f"unknown arch {arch!r}; there are {', '.join(ARCHITECTURES)}")
@@ -58,5 +79,20 @@ def build_model(arch: str, *, task: str = "detection", num_classes: int, compone
         raise ValueError(f"num_classes must be at least 1, not {num_classes}")
     if components < 0:
         raise ValueError(f"components must be 0 (the single-mode base) or more, not {components}")
+    if not min_scale >= 0:
+        raise ValueError(f"min_scale must be at least 0, not {min_scale}")
     architecture = ARCHITECTURES[arch]
-    return TASKS[task](architecture.backbone(), architecture.head_width, num_classes, components)
+    if task == "detection":
+        return Detector(
+            architecture.backbone(),
+            architecture.head_width,
+            num_classes,
+            components,
+            class_specific=class_specific,
+            min_scale=min_scale,
+        )
+    if num_classes != 1 or class_specific:
+        raise ValueError("task 'pose' has one class, the person: num_classes must be 1 and class_specific False")
+    return PoseEstimator(
+        architecture.backbone(), architecture.head_width, components, skeleton=skeleton, min_scale=min_scale
+    )

@@ -1,30 +1,31 @@
-"""From peaks and what was predicted there to boxes, on the device and for a whole batch.
-
-Both ways come through `decode_peaks`: sparse inference, where the heads ran at the peaks alone, and dense maps, which
-are read at the peaks first.
-"""
+"""From peaks and what was predicted there to boxes, on the device and for a whole batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mdnkernels import Peaks, mixture_mode, topk_peaks
+from mdnkernels import MixtureMode, Peaks, mixture_mode, topk_peaks
+from models.reading import read_cells
 
-# Sizes are mixtures over (width, height) with a sigma each; sigma is at least one cell.
+# A mixture's sigma is ELU(raw) + 1 + min_scale, in cells.
 SCALE_ACTIVATION = "elu"
 MIN_SCALE = 1.0
 
+# How the predictions of an image and of its mirror image become one: the mean of both, or that of the view whose
+# component has the larger weight.
+Flip = Literal["average", "stronger"]
+
 
 class Mixture(NamedTuple):
-    """M components over (width, height), in output cells, at positions *P: maps (h, w) or points (k,)."""
+    """M components over C dimensions, in output cells, at positions *P: maps (h, w) or points (k,)."""
 
     logits: Tensor  # (B, M, *P)
-    loc: Tensor  # (B, 2M, *P)
-    scale: Tensor  # (B, 2M, *P), raw
+    loc: Tensor  # (B, M * C, *P)
+    scale: Tensor  # (B, 2M, *P), raw, for x and y
 
 
 class Detections(NamedTuple):
@@ -48,12 +49,14 @@ def decode_detections(
     stride: int = 4,
     select: str = "weight",
     components: Sequence[int] | None = None,
+    min_scale: float = MIN_SCALE,
 ) -> Detections:
     """The k best boxes of dense maps.
 
     heatmap: (B, Y, h, w), logits, or scores with logits=False. offset: (B, 2, h, w), x and y of the centre within its
     cell. size: (B, 2, h, w), width and height, or a `Mixture` of maps. Offsets and sizes are in cells of `stride` input
-    pixels. select, components: as in `mdnkernels.mixture_mode`. Raises ValueError where the maps' shapes differ.
+    pixels. select, components, min_scale: as in `mdnkernels.mixture_mode`. Raises ValueError where the maps' shapes
+    differ, and for `components` without a mixture.
     """
     maps = size if isinstance(size, Mixture) else (size,)
     for values in (offset, *maps):
@@ -63,75 +66,124 @@ def decode_detections(
             )
     peaks = find_peaks(heatmap, k, logits=logits)
     at_peaks = [read_cells(values, peaks.index) for values in maps]
-    return decode_peaks(
-        peaks,
-        read_cells(offset, peaks.index),
+    extent = choose(
         Mixture(*at_peaks) if isinstance(size, Mixture) else at_peaks[0],
-        map_width=heatmap.shape[3],
-        stride=stride,
         select=select,
         components=components,
+        min_scale=min_scale,
     )
+    return detections(peaks, read_cells(offset, peaks.index), extent, map_width=heatmap.shape[3], stride=stride)
 
 
 def find_peaks(heatmap: Tensor, k: int, *, logits: bool = True) -> Peaks:
     """The k strongest local maxima of a heatmap (B, Y, h, w), with scores of at least float32 (bfloat16 ties many)."""
-    return topk_peaks(_at_least_float32(heatmap), k, logits=logits)
+    return topk_peaks(at_least_float32(heatmap), k, logits=logits)
 
 
-def decode_peaks(
-    peaks: Peaks,
-    offset: Tensor,
-    size: Tensor | Mixture,
+def find_peaks_of_views(views: Sequence[Tensor], k: int) -> Peaks:
+    """The peaks of heatmap logits (B, Y, h, w): the images' alone, or of the mean score with their mirror images'."""
+    if len(views) == 1:
+        return find_peaks(views[0], k)
+    first, second = (at_least_float32(view).sigmoid() for view in views)
+    return find_peaks((first + second.flip(3)) / 2, k, logits=False)
+
+
+def of_class(values: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    """Class-specific values (B, K * num_classes, N), channel k * num_classes + y, at each point's class: (B, K, N).
+
+    label: (B, N) int64; padding, -1, reads class 0.
+    """
+    per_class = values.unflatten(1, (-1, num_classes))
+    chosen = label.clamp(min=0)[:, None, None].expand(-1, per_class.shape[1], 1, -1)
+    return per_class.gather(2, chosen).squeeze(2)
+
+
+def choose(
+    values: Tensor | Mixture,
     *,
-    map_width: int,
-    stride: int = 4,
     select: str = "weight",
     components: Sequence[int] | None = None,
-) -> Detections:
-    """Boxes from peaks and the regression there.
+    min_scale: float = MIN_SCALE,
+) -> MixtureMode:
+    """What a mixture predicts at points, or what the base does, in the same form.
 
-    peaks: score, label and index (B, k). offset: (B, 2, k). size: (B, 2, k), or a `Mixture` of points; what they hold
-    at padding is not read. map_width: cells in a row of the map in which index counts. A negative width or height
-    becomes 0. Raises ValueError for `components` without a mixture.
+    values: a `Mixture` of points, or the base's (B, C, k), whose scale is 0, whose component is -1 and weight 1.
+    Results are at least float32: half-precision arithmetic would round a box of 400 pixels to whole pixels and worse.
+    Raises ValueError for `components` without a mixture.
     """
-    score, label, index = peaks
-    found = label >= 0
-    if isinstance(size, Mixture):
-        # Half-precision arithmetic would round a box of 400 pixels to whole pixels and worse.
-        mode = mixture_mode(
-            *(_at_least_float32(values) for values in size),
+    if isinstance(values, Mixture):
+        return mixture_mode(
+            *(at_least_float32(part) for part in values),
             select=select,
             components=components,
             scale_activation=SCALE_ACTIVATION,
-            min_scale=MIN_SCALE,
+            min_scale=min_scale,
         )
-        extent, sigma, weight, component = mode.loc, mode.scale, mode.weight, mode.component
-    elif components is not None:
+    if components is not None:
         raise ValueError(f"components={list(components)} needs a mixture, and this is the single-mode base")
-    else:
-        extent = _at_least_float32(size)
-        sigma, weight, component = torch.zeros_like(extent), torch.ones_like(extent[:, 0]), torch.full_like(index, -1)
+    loc = at_least_float32(values)
+    weight = torch.ones_like(loc[:, 0])
+    return MixtureMode(loc, torch.zeros_like(loc[:, :2]), torch.full_like(weight, -1, dtype=torch.int64), weight)
 
-    cell = torch.stack((index % map_width, index.div(map_width, rounding_mode="floor")), dim=1)
-    centre = cell + _at_least_float32(offset)
-    half = extent.clamp(min=0) / 2
-    box = torch.cat((centre - half, centre + half), dim=1) * stride
-    return Detections(
-        box=torch.where(found[:, None], box, 0).transpose(1, 2),
-        score=torch.where(found, score, 0),
-        label=label,
-        component=torch.where(found, component, -1),
-        weight=torch.where(found, weight, 0),
-        sigma=torch.where(found[:, None], sigma * stride, 0).transpose(1, 2),
+
+def merge_views(views: Sequence[MixtureMode], flip: Flip | None) -> MixtureMode:
+    """One prediction from that of the images and, with a flip, that of their mirror images turned back.
+
+    "average": means of loc, scale and weight; the component is the first view's. "stronger": all of the view whose
+    component weighs more, the first's where they weigh the same.
+    """
+    if flip is None:
+        return views[0]
+    first, second = views
+    if flip == "average":
+        return MixtureMode(
+            (first.loc + second.loc) / 2,
+            (first.scale + second.scale) / 2,
+            first.component,
+            (first.weight + second.weight) / 2,
+        )
+    stronger = second.weight > first.weight
+    return MixtureMode(
+        torch.where(stronger[:, None], second.loc, first.loc),
+        torch.where(stronger[:, None], second.scale, first.scale),
+        torch.where(stronger, second.component, first.component),
+        torch.where(stronger, second.weight, first.weight),
     )
 
 
-def read_cells(values: Tensor, index: Tensor) -> Tensor:
-    """(B, C, h, w) at flat cells (B, k) to (B, C, k); padding reads the first cell, and the caller masks it."""
-    cells = index.clamp(min=0)[:, None].expand(-1, values.shape[1], -1)
-    return values.flatten(2).gather(2, cells)
+def check_flip(flip: str | None, components: int) -> None:
+    """Raises ValueError for an unknown way to join two views, or one that the model cannot take."""
+    if flip not in (None, "average", "stronger"):
+        raise ValueError(f"flip must be None, 'average' or 'stronger', not {flip!r}")
+    if flip == "stronger" and components == 0:
+        raise ValueError("flip='stronger' compares mixing weights, and this is the single-mode base")
 
 
-def _at_least_float32(values: Tensor) -> Tensor:
+def detections(peaks: Peaks, offset: Tensor, extent: MixtureMode, *, map_width: int, stride: int = 4) -> Detections:
+    """Boxes from peaks and the regression there.
+
+    peaks: score, label and index (B, k). offset: (B, 2, k). extent: loc and scale (B, 2, k), as `choose` gives them;
+    what they hold at padding is not read. map_width: cells in a row of the map in which index counts. A negative width
+    or height becomes 0.
+    """
+    found = peaks.label >= 0
+    centre = cell_corner(peaks.index, map_width) + at_least_float32(offset)
+    half = extent.loc.clamp(min=0) / 2
+    box = torch.cat((centre - half, centre + half), dim=1) * stride
+    return Detections(
+        box=torch.where(found[:, None], box, 0).transpose(1, 2),
+        score=torch.where(found, peaks.score, 0),
+        label=peaks.label,
+        component=torch.where(found, extent.component, -1),
+        weight=torch.where(found, extent.weight, 0),
+        sigma=torch.where(found[:, None], extent.scale * stride, 0).transpose(1, 2),
+    )
+
+
+def cell_corner(index: Tensor, map_width: int) -> Tensor:
+    """x and y of flat cells, (..., k) to (..., 2, k)."""
+    return torch.stack((index % map_width, index.div(map_width, rounding_mode="floor")), dim=-2)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

@@ -7,44 +7,58 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from models.decode import Detections, Mixture, decode_detections, decode_peaks, find_peaks
-from models.heads import CENTRES, EVERYWHERE, HeadConfig
+from models.decode import (
+    MIN_SCALE,
+    Detections,
+    Flip,
+    Mixture,
+    check_flip,
+    choose,
+    detections,
+    find_peaks_of_views,
+    merge_views,
+    of_class,
+)
+from models.heads import CENTRES, HeadConfig, heatmap_head, mixture_heads
 from models.network import Backbone, Network
-
-# sigmoid(-2.19) = 0.1: almost every cell is background, and the first steps must not be spent on learning that.
-HEATMAP_BIAS = -2.19
+from models.reading import DenseReader, Reader
 
 
-def detection_heads(num_classes: int, components: int) -> list[HeadConfig]:
-    """The heads of a detector; components=0 gives the single-mode base's `size`, M >= 1 a mixture's three heads."""
-    heads = [
-        HeadConfig("heatmap", num_classes, last_bias=HEATMAP_BIAS, positions=EVERYWHERE),
-        HeadConfig("offset", 2),
-    ]
-    if components == 0:
-        return [*heads, HeadConfig("size", 2)]
-    return [
-        *heads,
-        HeadConfig("logits", components),
-        HeadConfig("loc", 2 * components),
-        HeadConfig("scale", 2 * components),
-    ]
+def detection_heads(num_classes: int, components: int, class_specific: bool = False) -> list[HeadConfig]:
+    """The heads of a detector; components=0 gives the single-mode base's `size`, M >= 1 a mixture's three heads.
+
+    class_specific: a size of its own for each class (the paper's control experiment).
+    """
+    copies = num_classes if class_specific else 1
+    size = [HeadConfig("size", 2 * copies)] if components == 0 else mixture_heads(2, components, copies)
+    return [heatmap_head("heatmap", num_classes), HeadConfig("offset", 2), *size]
 
 
 class Detector(Network):
-    """A backbone with detection heads. `num_classes`, `components`, `stride` and `divisor` describe it."""
+    """A backbone with detection heads, described by `num_classes`, `components` and `class_specific`."""
 
-    def __init__(self, backbone: Backbone, head_width: int, num_classes: int, components: int) -> None:
-        super().__init__(backbone, detection_heads(num_classes, components), head_width)
+    def __init__(
+        self,
+        backbone: Backbone,
+        head_width: int,
+        num_classes: int,
+        components: int,
+        *,
+        class_specific: bool = False,
+        min_scale: float = MIN_SCALE,
+    ) -> None:
+        heads = detection_heads(num_classes, components, class_specific)
+        super().__init__(backbone, heads, head_width, components, min_scale)
         self.num_classes = num_classes
-        self.components = components
+        self.class_specific = class_specific
 
     def forward(self, images: Tensor, index: Tensor | None = None) -> list[dict[str, Tensor]]:
         """The outputs of every stack, for training and for looking at maps.
 
         images: (B, 3, H, W), normalised, H and W multiples of `divisor`. With h = H / 4 and w = W / 4, each dict holds
         "heatmap" (B, num_classes, h, w), logits; "offset" (B, 2, h, w); and "size" (B, 2, h, w) for the base, or
-        "logits" (B, M, h, w), "loc" (B, 2M, h, w), "scale" (B, 2M, h, w) for M components; all in output cells.
+        "logits" (B, M, h, w), "loc" (B, 2M, h, w), "scale" (B, 2M, h, w) for M components; all in output cells. Of a
+        class-specific size these three (or "size") have num_classes channels for each of theirs: `models.of_class`.
         index: (B, N) int64 flat cells, -1 padding: all but the heatmap is evaluated there alone, as (B, ., N), with the
         values and gradients of the maps at these cells; what stands at padding must not be counted.
         """
@@ -52,26 +66,23 @@ class Detector(Network):
 
     @torch.no_grad()
     def predict(
-        self, images: Tensor, *, k: int = 100, select: str = "weight", components: Sequence[int] | None = None
+        self,
+        images: Tensor,
+        *,
+        k: int = 100,
+        select: str = "weight",
+        components: Sequence[int] | None = None,
+        flip: Flip | None = None,
     ) -> Detections:
         """The k best boxes of each image, in pixels of the input, from the last stack with sparse heads.
 
         images: as in `forward`; eval mode is the caller's business. select, components: which component of the mixture
         gives the box, as in `mdnkernels.mixture_mode`; the base has no such choice, and `components` is a ValueError.
+        flip: also look at the mirror images. Scores are averaged; "average" averages the sizes too, "stronger" takes
+        that of the view whose component has the larger weight; the offset is the image's own.
         """
-        feature, heads = self.features(images)[-1], self.heads[-1]
-        heatmap = heads(feature, only=["heatmap"])["heatmap"]
-        peaks = find_peaks(heatmap, k)
-        outputs = heads(feature, {CENTRES: peaks.index}, only=[name for name in heads.heads if name != "heatmap"])
-        return decode_peaks(
-            peaks,
-            outputs["offset"],
-            self.size_of(outputs),
-            map_width=heatmap.shape[3],
-            stride=self.stride,
-            select=select,
-            components=components,
-        )
+        check_flip(flip, self.components)
+        return self._decode(self.read(images, flip), k, select, components, flip)
 
     def decode(
         self,
@@ -82,18 +93,25 @@ class Detector(Network):
         components: Sequence[int] | None = None,
     ) -> Detections:
         """What `predict` gives, from the dense maps of one stack (an entry of `forward` without index)."""
-        return decode_detections(
-            outputs["heatmap"],
-            outputs["offset"],
-            self.size_of(outputs),
-            k,
-            stride=self.stride,
-            select=select,
-            components=components,
-        )
+        return self._decode(DenseReader(self.heads[-1], outputs), k, select, components, None)
 
-    def size_of(self, outputs: Mapping[str, Tensor]) -> Tensor | Mixture:
-        """The part of one stack's outputs that says how large a box is."""
-        if self.components == 0:
-            return outputs["size"]
-        return Mixture(outputs["logits"], outputs["loc"], outputs["scale"])
+    def _decode(
+        self, reader: Reader, k: int, select: str, components: Sequence[int] | None, flip: Flip | None
+    ) -> Detections:
+        heatmaps = reader.maps("heatmap")
+        peaks = find_peaks_of_views(heatmaps, k)
+        views = reader.at(CENTRES, peaks.index)
+        modes = [
+            choose(self.size_of(view, peaks.label), select=select, components=components, min_scale=self.min_scale)
+            for view in views
+        ]
+        extent = merge_views(modes, flip)
+        return detections(peaks, views[0]["offset"], extent, map_width=heatmaps[0].shape[3], stride=self.stride)
+
+    def size_of(self, outputs: Mapping[str, Tensor], label: Tensor) -> Tensor | Mixture:
+        """What one stack's outputs (B, ., N), at points of the classes `label` (B, N), say about the size of a box."""
+        names = ("size",) if self.components == 0 else ("logits", "loc", "scale")
+        values = [outputs[name] for name in names]
+        if self.class_specific:
+            values = [of_class(value, label, self.num_classes) for value in values]
+        return values[0] if self.components == 0 else Mixture(*values)

@@ -12,6 +12,10 @@ from mdnkernels import gather_patches
 
 EVERYWHERE = "everywhere"
 CENTRES = "centres"
+KEYPOINTS = "keypoints"
+
+# sigmoid(-2.19) = 0.1: almost every cell is background, and the first steps must not be spent on learning that.
+HEATMAP_BIAS = -2.19
 
 
 @dataclass(frozen=True)
@@ -19,14 +23,31 @@ class HeadConfig:
     """One head.
 
     name: of its output. channels: of its output. last_bias: initial value of the last layer's bias, None for PyTorch's
-    own initialisation. positions: the name of the set of cells where its output is needed, `EVERYWHERE` or a set that
-    the task defines (`CENTRES`: object centres in training, peaks in inference).
+    own initialisation. positions: the name of the set of cells where its output is needed: `EVERYWHERE`, `CENTRES`
+    (object centres in training, peaks in inference) or `KEYPOINTS` (the keypoints' cells, their heatmaps' peaks).
     """
 
     name: str
     channels: int
     last_bias: float | None = None
     positions: str = CENTRES
+
+
+def heatmap_head(name: str, channels: int) -> HeadConfig:
+    """A head of heatmap logits, which starts as background."""
+    return HeadConfig(name, channels, last_bias=HEATMAP_BIAS, positions=EVERYWHERE)
+
+
+def mixture_heads(dims: int, components: int, copies: int = 1) -> list[HeadConfig]:
+    """The three heads of a mixture over `dims` dimensions, x and y in turn: a raw scale each for x and y.
+
+    Channels: logits m, loc m * dims + d, scale m * 2 + (x or y); with copies, each of these times copies + copy.
+    """
+    return [
+        HeadConfig("logits", components * copies),
+        HeadConfig("loc", components * dims * copies),
+        HeadConfig("scale", components * 2 * copies),
+    ]
 
 
 class Head(nn.Module):
@@ -65,6 +86,10 @@ class HeadGroup(nn.Module):
         if len(set(names)) != len(names):
             raise ValueError(f"heads must have different names, not {names}")
         self.heads = nn.ModuleDict({config.name: Head(config, feature_dim, width) for config in configs})
+
+    def names(self, positions: str) -> list[str]:
+        """The heads whose output is needed at that set of positions."""
+        return [name for name, head in self.heads.items() if head.config.positions == positions]
 
     def forward(
         self, feature: Tensor, positions: Mapping[str, Tensor] | None = None, *, only: Collection[str] | None = None

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
+from models.decode import MIN_SCALE, Flip
 from models.heads import HeadConfig, HeadGroup
+from models.reading import SparseReader
 
 
 class Backbone(nn.Module):
@@ -22,12 +25,24 @@ class Backbone(nn.Module):
 
 
 class Network(nn.Module):
-    """A backbone with the same heads on each stack. Tasks derive from it and name what the heads' outputs mean."""
+    """A backbone with the same heads on each stack. Tasks derive from it and name what the heads' outputs mean.
 
-    def __init__(self, backbone: Backbone, heads: Sequence[HeadConfig], head_width: int) -> None:
+    components: of its mixture; 0 is the single-mode base. min_scale: the least sigma of a component, in cells.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        heads: Sequence[HeadConfig],
+        head_width: int,
+        components: int,
+        min_scale: float = MIN_SCALE,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.heads = nn.ModuleList(HeadGroup(heads, backbone.feature_dim, head_width) for _ in range(backbone.stacks))
+        self.components = components
+        self.min_scale = min_scale
 
     @property
     def stride(self) -> int:
@@ -64,3 +79,9 @@ class Network(nn.Module):
         and gives (B, C, N); every other head gives the whole map (B, C, h, w).
         """
         return [group(feature, positions) for group, feature in zip(self.heads, self.features(images), strict=True)]
+
+    def read(self, images: Tensor, flip: Flip | None = None) -> SparseReader:
+        """The last stack, to be read at chosen cells; with a flip the mirror images go through the backbone too."""
+        if flip is not None:
+            images = torch.cat((images, images.flip(3)))
+        return SparseReader(self.heads[-1], self.features(images)[-1], views=1 if flip is None else 2)

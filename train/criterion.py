@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from mdnkernels import heatmap_focal_loss, mixture_nll
 from mdnkernels.eager.mixture import activate_scale
-from models.decode import MIN_SCALE, SCALE_ACTIVATION, read_cells
+from models.decode import MIN_SCALE, SCALE_ACTIVATION
+from models.reading import read_cells
 from train.config import OptimizerConfig
 from train.targets import DetectionTargets
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from models import ARCHITECTURES, build_model
-from models.detector import HEATMAP_BIAS
+from models.heads import HEATMAP_BIAS
 
 
 @pytest.mark.parametrize(("components", "parameters"), [(0, 191_284_008), (3, 193_651_010)])
@@ -55,8 +55,8 @@ def test_a_fresh_heatmap_calls_a_tenth_of_everything_an_object() -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"arch": "resnet"}, "unknown arch 'resnet'; there are hourglass104, hourglass_small"),
-        ({"task": "depth"}, "unknown task 'depth'; there are detection"),
+        ({"arch": "resnet"}, "unknown arch 'resnet'; there are hourglass104, dla34, hourglass_small"),
+        ({"task": "depth"}, "unknown task 'depth'; there are detection, pose"),
         ({"num_classes": 0}, "num_classes must be at least 1, not 0"),
         ({"components": -1}, "components must be 0 .* or more, not -1"),
     ],

@@ -1,0 +1,218 @@
+"""Human pose: CenterNet's keypoint offsets from the person's centre, with a mixture over whole poses in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mdnkernels import MixtureMode, Peaks
+from models.decode import (
+    MIN_SCALE,
+    Flip,
+    Mixture,
+    at_least_float32,
+    cell_corner,
+    check_flip,
+    choose,
+    detections,
+    find_peaks_of_views,
+    merge_views,
+)
+from models.heads import CENTRES, KEYPOINTS, HeadConfig, heatmap_head, mixture_heads
+from models.network import Backbone, Network
+from models.reading import DenseReader, Reader
+from models.skeleton import COCO_PERSON, Skeleton
+
+# CenterNet's rule for taking a heatmap's peak in place of the regressed keypoint.
+MIN_KEYPOINT_SCORE = 0.1
+MAX_DISTANCE = 0.3  # of the larger side of the person's box
+
+
+class Poses(NamedTuple):
+    """People in order of descending score; where there are fewer than k, the rest is padding. J keypoints each."""
+
+    box: Tensor  # (B, k, 4) x1 y1 x2 y2 in input pixels; 0 for padding
+    score: Tensor  # (B, k) of the centre; 0 for padding
+    label: Tensor  # (B, k) int64: 0, the person; -1 for padding
+    component: Tensor  # (B, k) int64 mixture component; -1 for padding and the single-mode base
+    weight: Tensor  # (B, k) mixing weight of that component; 1 for the base, 0 for padding
+    keypoints: Tensor  # (B, k, J, 2) x and y in input pixels; 0 for padding
+    sigma: Tensor  # (B, k, J, 2) standard deviations of x and y in input pixels; 0 for padding and the base
+    keypoint_score: Tensor  # (B, k, J) of the heatmap's peak that a keypoint was moved to; 0 where it is as regressed
+
+
+def pose_heads(keypoints: int, components: int) -> list[HeadConfig]:
+    """The heads of a pose estimator; components=0 gives the base's `keypoints`, M >= 1 a mixture's three heads."""
+    dims = 2 * keypoints
+    pose = [HeadConfig("keypoints", dims)] if components == 0 else mixture_heads(dims, components)
+    return [
+        heatmap_head("heatmap", 1),
+        HeadConfig("offset", 2),
+        HeadConfig("size", 2),
+        *pose,
+        heatmap_head("keypoint_heatmap", keypoints),
+        HeadConfig("keypoint_offset", 2, positions=KEYPOINTS),
+    ]
+
+
+class PoseEstimator(Network):
+    """A backbone with pose heads, described by `skeleton` and `components`."""
+
+    num_classes = 1
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head_width: int,
+        components: int,
+        *,
+        skeleton: Skeleton = COCO_PERSON,
+        min_scale: float = MIN_SCALE,
+    ) -> None:
+        super().__init__(backbone, pose_heads(len(skeleton.names), components), head_width, components, min_scale)
+        self.skeleton = skeleton
+
+    def forward(
+        self, images: Tensor, index: Tensor | None = None, keypoint_index: Tensor | None = None
+    ) -> list[dict[str, Tensor]]:
+        """The outputs of every stack, for training and for looking at maps.
+
+        images: (B, 3, H, W), normalised, H and W multiples of `divisor`. With h = H / 4, w = W / 4 and J keypoints,
+        each dict holds "heatmap" (B, 1, h, w) and "keypoint_heatmap" (B, J, h, w), logits; "offset", "size" and
+        "keypoint_offset" (B, 2, h, w); and "keypoints" (B, 2J, h, w) for the base, or "logits" (B, M, h, w), "loc" (B,
+        2JM, h, w), "scale" (B, 2M, h, w) for M components; x and y in turn, in output cells, keypoints as seen from the
+        cell's own corner.
+        index: (B, N) int64 flat cells, -1 padding, of people's centres: all but the two heatmaps and "keypoint_offset"
+        is evaluated there alone, as (B, ., N). keypoint_index: (B, K) likewise, for "keypoint_offset". Values and
+        gradients are those of the maps at these cells; what stands at padding must not be counted.
+        """
+        positions = {CENTRES: index, KEYPOINTS: keypoint_index}
+        return self.evaluate(images, {name: cells for name, cells in positions.items() if cells is not None})
+
+    @torch.no_grad()
+    def predict(
+        self,
+        images: Tensor,
+        *,
+        k: int = 100,
+        select: str = "weight",
+        components: Sequence[int] | None = None,
+        flip: Flip | None = None,
+        refine: bool = True,
+    ) -> Poses:
+        """The k best people of each image, in pixels of the input, from the last stack with sparse heads.
+
+        select, components, flip: as in `Detector.predict`; a mirror image's left and right keypoints change places.
+        refine: moves a regressed keypoint to the nearest peak of its heatmap that scores more than 0.1, where that lies
+        inside the box and no farther than 0.3 of its larger side.
+        """
+        check_flip(flip, self.components)
+        return self._decode(self.read(images, flip), k, select, components, flip, refine)
+
+    def decode(
+        self,
+        outputs: Mapping[str, Tensor],
+        *,
+        k: int = 100,
+        select: str = "weight",
+        components: Sequence[int] | None = None,
+        refine: bool = True,
+    ) -> Poses:
+        """What `predict` gives, from the dense maps of one stack (an entry of `forward` without index)."""
+        return self._decode(DenseReader(self.heads[-1], outputs), k, select, components, None, refine)
+
+    def _decode(
+        self,
+        reader: Reader,
+        k: int,
+        select: str,
+        components: Sequence[int] | None,
+        flip: Flip | None,
+        refine: bool,
+    ) -> Poses:
+        heatmaps = reader.maps("heatmap")
+        map_width = heatmaps[0].shape[3]
+        peaks = find_peaks_of_views(heatmaps, k)
+        views = reader.at(CENTRES, peaks.index)
+        modes = [
+            choose(self.pose_of(view), select=select, components=components, min_scale=self.min_scale) for view in views
+        ]
+        if flip is not None:
+            modes[1] = modes[1]._replace(loc=self._turned_back(modes[1].loc))
+        pose = merge_views(modes, flip)
+        extent = merge_views([choose(view["size"]) for view in views], None if flip is None else "average")
+        box = detections(peaks, views[0]["offset"], extent, map_width=map_width, stride=self.stride).box
+
+        corner = cell_corner(peaks.index, map_width)
+        # (B, k, J, 2) from (B, 2J, k)
+        keypoints = corner.transpose(1, 2)[:, :, None] + pose.loc.unflatten(1, (-1, 2)).permute(0, 3, 1, 2)
+        score = torch.zeros_like(keypoints[..., 0])
+        if refine:
+            keypoints, score = self._refine(reader, keypoints, box / self.stride, k)
+        kappa = torch.tensor(self.skeleton.sigmas, dtype=pose.scale.dtype, device=pose.scale.device)
+        sigma = pose.scale.transpose(1, 2)[:, :, None] * kappa[:, None]
+        return _poses(peaks, box, pose, keypoints * self.stride, sigma * self.stride, score)
+
+    def pose_of(self, outputs: Mapping[str, Tensor]) -> Tensor | Mixture:
+        """The part of one stack's outputs (B, ., N) that says where the keypoints are."""
+        if self.components == 0:
+            return outputs["keypoints"]
+        return Mixture(outputs["logits"], outputs["loc"], outputs["scale"])
+
+    def _turned_back(self, loc: Tensor) -> Tensor:
+        """The offsets (B, 2J, k) that a mirror image shows, as they are in the image."""
+        x, y = loc[:, 0::2], loc[:, 1::2]
+        mirrored = list(self.skeleton.mirrored)
+        return torch.stack((-x[:, mirrored], y[:, mirrored]), 2).flatten(1, 2)
+
+    def _refine(self, reader: Reader, keypoints: Tensor, box: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """keypoints (B, N, J, 2) and box (B, N, 4) in cells to moved keypoints and their scores (B, N, J)."""
+        views = reader.maps("keypoint_heatmap")
+        batch, joints, height, width = views[0].shape
+        # Each keypoint's k best peaks: its heatmap as an image of one class.
+        peaks = find_peaks_of_joints(views, min(k, height * width), self.skeleton.mirrored)
+        offset = reader.at(KEYPOINTS, peaks.index.reshape(batch, -1))[0]["keypoint_offset"]
+        place = cell_corner(peaks.index, width) + at_least_float32(offset).unflatten(2, (joints, -1)).transpose(1, 2)
+        place = place.transpose(2, 3)  # (B, J, K, 2)
+        usable = peaks.score > MIN_KEYPOINT_SCORE
+
+        regressed = keypoints.transpose(1, 2)  # (B, J, N, 2)
+        distance = (regressed[:, :, :, None] - place[:, :, None]).norm(dim=-1)
+        distance = torch.where(usable[:, :, None], distance, torch.inf)
+        nearest, chosen = distance.min(dim=3)  # (B, J, N)
+        target = place.gather(2, chosen[..., None].expand(-1, -1, -1, 2))
+        low, high = box[:, None, :, :2], box[:, None, :, 2:]
+        inside = ((target >= low) & (target <= high)).all(3)
+        moved = inside & (nearest <= MAX_DISTANCE * (high - low).amax(3))
+        score = torch.where(moved, peaks.score.gather(2, chosen), 0)
+        return torch.where(moved[..., None], target, regressed).transpose(1, 2), score.transpose(1, 2)
+
+
+def find_peaks_of_joints(views: Sequence[Tensor], k: int, mirrored: Sequence[int]) -> Peaks:
+    """The k best peaks of each keypoint's heatmap logits, (B, J, k), from its views (B, J, h, w)."""
+    batch, joints = views[0].shape[:2]
+    alone = [views[0].reshape(batch * joints, 1, *views[0].shape[2:])]
+    if len(views) == 2:
+        alone.append(views[1][:, list(mirrored)].reshape_as(alone[0]))
+    peaks = find_peaks_of_views(alone, k)
+    return Peaks(*(values.view(batch, joints, -1) for values in peaks))
+
+
+def _poses(
+    peaks: Peaks, box: Tensor, pose: MixtureMode, keypoints: Tensor, sigma: Tensor, keypoint_score: Tensor
+) -> Poses:
+    """Padding gets its values here."""
+    found = peaks.label >= 0
+    return Poses(
+        box=box,
+        score=torch.where(found, peaks.score, 0),
+        label=peaks.label,
+        component=torch.where(found, pose.component, -1),
+        weight=torch.where(found, pose.weight, 0),
+        keypoints=torch.where(found[..., None, None], keypoints, 0),
+        sigma=torch.where(found[..., None, None], sigma, 0),
+        keypoint_score=torch.where(found[..., None], keypoint_score, 0),
+    )

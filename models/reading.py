@@ -1,0 +1,81 @@
+"""Reading one stack's heads at chosen cells: evaluated there alone, or read from dense maps.
+
+Decoding asks a reader for maps and for values at cells, and so does not know which of the two it is. A reader gives one
+entry for each view of the images: the images themselves, and with flip testing their mirror images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from models.heads import HeadGroup
+
+
+class Reader(Protocol):
+    """What decoding needs of one stack's heads."""
+
+    def maps(self, name: str) -> list[Tensor]:
+        """A head's map (B, C, h, w) in each view, as the view has it: a mirror image's is mirrored."""
+
+    def at(self, positions: str, index: Tensor) -> list[dict[str, Tensor]]:
+        """For each view, the heads of a set of positions at cells (B, N) of the first view, each (B, C, N).
+
+        What stands at padding, -1, must not be used.
+        """
+
+
+class SparseReader:
+    """Evaluates heads at the cells alone."""
+
+    def __init__(self, heads: HeadGroup, feature: Tensor, views: int = 1) -> None:
+        """feature: (views * B, feature_dim, h, w), the mirrored images after the images."""
+        self.heads = heads
+        self.feature = feature
+        self.views = views
+
+    def maps(self, name: str) -> list[Tensor]:
+        return list(self.heads(self.feature, only=[name])[name].chunk(self.views))
+
+    def at(self, positions: str, index: Tensor) -> list[dict[str, Tensor]]:
+        if self.views == 2:
+            index = torch.cat((index, mirrored_cells(index, self.feature.shape[3])))
+        outputs = self.heads(self.feature, {positions: index}, only=self.heads.names(positions))
+        chunks = {name: values.chunk(self.views) for name, values in outputs.items()}
+        return [{name: values[view] for name, values in chunks.items()} for view in range(self.views)]
+
+
+class DenseReader:
+    """Reads maps that were evaluated everywhere, of the images themselves."""
+
+    def __init__(self, heads: HeadGroup, outputs: Mapping[str, Tensor]) -> None:
+        """outputs: one stack's maps by name. Raises ValueError where a map is missing or their sizes differ."""
+        missing = set(heads.heads) - set(outputs)
+        if missing:
+            raise ValueError(f"outputs lacks the maps {sorted(missing)}")
+        sizes = {name: (outputs[name].shape[0], *outputs[name].shape[2:]) for name in heads.heads}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"the maps must be of one batch, height and width, not {sizes}")
+        self.heads = heads
+        self.outputs = outputs
+
+    def maps(self, name: str) -> list[Tensor]:
+        return [self.outputs[name]]
+
+    def at(self, positions: str, index: Tensor) -> list[dict[str, Tensor]]:
+        return [{name: read_cells(self.outputs[name], index) for name in self.heads.names(positions)}]
+
+
+def read_cells(values: Tensor, index: Tensor) -> Tensor:
+    """(B, C, h, w) at flat cells (B, k) to (B, C, k); padding reads the first cell, and the caller masks it."""
+    cells = index.clamp(min=0)[:, None].expand(-1, values.shape[1], -1)
+    return values.flatten(2).gather(2, cells)
+
+
+def mirrored_cells(index: Tensor, map_width: int) -> Tensor:
+    """Where flat cells y * map_width + x lie in the mirror image; -1 stays."""
+    column = index % map_width
+    return torch.where(index < 0, index, index - column + (map_width - 1 - column))

@@ -1,0 +1,77 @@
+"""What a pose consists of: a task's keypoints and how they hang together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A set of keypoints.
+
+    names: one for each keypoint. sigmas: each keypoint's constant of OKS, the spread of annotators relative to the
+    square root of the object's area; the mixture's sigma of a keypoint is multiplied by it. flip_pairs: pairs of
+    keypoints that change places in a mirrored image. links: pairs to draw as limbs.
+
+    Raises ValueError for a sigma that is missing or not positive, and for a pair or link outside the keypoints.
+    """
+
+    names: tuple[str, ...]
+    sigmas: tuple[float, ...]
+    flip_pairs: tuple[tuple[int, int], ...] = ()
+    links: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.sigmas) != len(self.names) or not self.names:
+            raise ValueError(f"{len(self.names)} keypoints need as many sigmas, not {len(self.sigmas)}")
+        if min(self.sigmas) <= 0:
+            raise ValueError(f"sigmas must be positive, not {self.sigmas}")
+        for kind in ("flip_pairs", "links"):
+            for pair in getattr(self, kind):
+                if not all(0 <= keypoint < len(self.names) for keypoint in pair):
+                    raise ValueError(f"{kind}: {pair} is outside the {len(self.names)} keypoints")
+        paired = [keypoint for pair in self.flip_pairs for keypoint in pair]
+        if len(set(paired)) != len(paired):
+            raise ValueError(f"flip_pairs: a keypoint is in two pairs: {self.flip_pairs}")
+
+    @property
+    def mirrored(self) -> tuple[int, ...]:
+        """For each keypoint, the one whose place it takes in a mirrored image."""
+        order = list(range(len(self.names)))
+        for a, b in self.flip_pairs:
+            order[a], order[b] = b, a
+        return tuple(order)
+
+
+# Lin et al. 2014 and the COCO keypoint evaluation.
+COCO_PERSON = Skeleton(
+    names=(
+        "nose",
+        "left_eye",
+        "right_eye",
+        "left_ear",
+        "right_ear",
+        "left_shoulder",
+        "right_shoulder",
+        "left_elbow",
+        "right_elbow",
+        "left_wrist",
+        "right_wrist",
+        "left_hip",
+        "right_hip",
+        "left_knee",
+        "right_knee",
+        "left_ankle",
+        "right_ankle",
+    ),
+    sigmas=(
+        *(0.026, 0.025, 0.025, 0.035, 0.035),
+        *(0.079, 0.079, 0.072, 0.072, 0.062, 0.062),
+        *(0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
+    ),
+    flip_pairs=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)),
+    links=(
+        *((0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10)),
+        *((5, 11), (6, 12), (11, 12), (11, 13), (13, 15), (12, 14), (14, 16)),
+    ),
+)
