@@ -65,9 +65,11 @@ class ModelConfig:
     """The network."""
 
     arch: str = "hourglass_small"
-    """Backbone: hourglass104 (as published, for GPUs) or hourglass_small (trains on a CPU)."""
+    """Backbone: hourglass104 and dla34 (as published, for GPUs) or hourglass_small (trains on a CPU)."""
     components: int = 3
     """Mixture components of the box size; 0 is the single-mode CenterNet base with an L1 loss."""
+    class_specific: bool = False
+    """Predict a size for each class (the paper's control experiment), not one for all."""
 
 
 @dataclass(frozen=True)

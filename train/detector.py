@@ -15,7 +15,12 @@ from train.errors import ConfigError
 def build_detector(config: FitConfig, num_classes: int) -> Detector:
     """The configured model with fresh weights. Raises ConfigError where there is none or it cannot take the input."""
     try:
-        model = build_model(config.model.arch, num_classes=num_classes, components=config.model.components)
+        model = build_model(
+            config.model.arch,
+            num_classes=num_classes,
+            components=config.model.components,
+            class_specific=config.model.class_specific,
+        )
     except ValueError as error:
         raise ConfigError(f"--arch, --components: {error}") from error
     if config.data.input_size % model.divisor:

@@ -17,6 +17,8 @@ class DetectionTargets(NamedTuple):
     """(B, Y, h, w) float32: a Gaussian at each box's centre, exactly 1 in the centre's cell."""
     index: Tensor
     """(B, N) int64: flat cell y * w + x of each box's centre, -1 for padding."""
+    label: Tensor
+    """(B, N) int64: class index, -1 for padding."""
     size: Tensor
     """(B, 2, N) float32: width and height, 0 for padding."""
     offset: Tensor
@@ -47,6 +49,7 @@ def detection_targets(
     return DetectionTargets(
         heatmap=splat_gaussians(cell, radius, labels, num_classes, size),
         index=torch.where(real, cell[..., 1] * width + cell[..., 0], -1),
+        label=labels,
         size=extent.transpose(1, 2),
         offset=(centre - cell).transpose(1, 2),
     )

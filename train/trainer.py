@@ -60,7 +60,7 @@ class Trainer:
         self.model, self.optimizer = accelerator.prepare(
             model, torch.optim.Adam(model.parameters(), lr=config.optimizer.lr, fused=True)
         )
-        self.criterion = criterion_of(config.model.components, config.optimizer)
+        self.criterion = criterion_of(config.model, config.optimizer)
         self.stride = model.stride
         self.progress = Progress()
         if checkpoint is not None:
@@ -171,7 +171,10 @@ class Trainer:
             raise TrainingError(f"step {step}: the loss is not finite ({values}); image ids: {images_here}")
         self.optimizer.step()
         wanted = self.config.model.components > 0 and step % self.config.log_every == 0
-        return {**losses, "total": total}, mixture_statistics(outputs[-1], targets.index) if wanted else {}
+        if not wanted:
+            return {**losses, "total": total}, {}
+        logits, _, scale = self.criterion.size_at(outputs[-1], targets)
+        return {**losses, "total": total}, mixture_statistics(logits, scale, targets.index >= 0)
 
     def _log_step(self, step: int, log: RunLog, statistics: dict[str, Tensor]) -> None:
         values = self.meter.read() | {f"mixture/{name}": float(value) for name, value in statistics.items()}

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from train.config import OptimizerConfig
+from train.config import ModelConfig, OptimizerConfig
 from train.criterion import DetectionCriterion, criterion_of, mixture_statistics
 from train.targets import DetectionTargets, detection_targets
 
 BOXES = torch.tensor([[[4.0, 4, 20, 28], [30, 8, 50, 16], [0, 0, 0, 0]], [[8, 40, 60, 62], [0, 0, 0, 0], [0, 0, 0, 0]]])
 LABELS = torch.tensor([[0, 1, -1], [1, -1, -1]])
+WEIGHTS = {"heatmap": 1, "offset": 1, "mixture": 0.1}
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def at_cells(output: dict[str, Tensor], index: Tensor) -> dict[str, Tensor]:
 def test_sparse_and_dense_outputs_give_the_same_losses_and_gradients(
     components: int, targets: DetectionTargets
 ) -> None:
-    criterion = criterion_of(components, OptimizerConfig())
+    criterion = criterion_of(ModelConfig(components=components), OptimizerConfig())
     output = dense_output(components)
     gradients = []
     for form in (output, at_cells(output, targets.index)):
@@ -72,21 +73,21 @@ def test_mixture_loss_is_the_mean_over_objects_of_the_density(targets: Detection
                 phi *= math.exp(-z * z / 2) / (sigma * math.sqrt(2 * math.pi))
             density += alpha[m].item() * phi
         values.append(-math.log(density))
-    loss = criterion_of(3, OptimizerConfig())([dense_output(3)], targets)["mixture"]
+    loss = criterion_of(ModelConfig(components=3), OptimizerConfig())([dense_output(3)], targets)["mixture"]
     assert loss.item() == pytest.approx(sum(values) / 3, rel=1e-5)
 
 
 def test_base_size_loss_is_the_mean_absolute_difference(targets: DetectionTargets) -> None:
     output = at_cells(dense_output(0), targets.index)
     real = (targets.index >= 0)[:, None].expand(-1, 2, -1)
-    losses = criterion_of(0, OptimizerConfig())([output], targets)
+    losses = criterion_of(ModelConfig(components=0), OptimizerConfig())([output], targets)
     for name in ("size", "offset"):
         expected = (output[name] - getattr(targets, name))[real].abs().mean()
         torch.testing.assert_close(losses[name], expected)
 
 
 def test_losses_are_means_over_the_stacks(targets: DetectionTargets) -> None:
-    criterion = criterion_of(2, OptimizerConfig())
+    criterion = criterion_of(ModelConfig(components=2), OptimizerConfig())
     stacks = [dense_output(2, seed) for seed in (1, 2)]
     together, *alone = criterion(stacks, targets), criterion(stacks[:1], targets), criterion(stacks[1:], targets)
     for name, loss in together.items():
@@ -94,7 +95,7 @@ def test_losses_are_means_over_the_stacks(targets: DetectionTargets) -> None:
 
 
 def test_total_weighs_the_losses_as_equation_six(targets: DetectionTargets) -> None:
-    criterion = criterion_of(2, OptimizerConfig())
+    criterion = criterion_of(ModelConfig(components=2), OptimizerConfig())
     losses = criterion([dense_output(2)], targets)
     expected = losses["heatmap"] + losses["offset"] + 0.1 * losses["mixture"]
     torch.testing.assert_close(criterion.total(losses), expected)
@@ -104,7 +105,7 @@ def test_total_weighs_the_losses_as_equation_six(targets: DetectionTargets) -> N
 def test_batch_without_any_object_trains_on_the_background(components: int) -> None:
     targets = detection_targets(torch.zeros(2, 1, 4), torch.full((2, 1), -1), 2, (16, 16))
     output = dense_output(components)
-    criterion = criterion_of(components, OptimizerConfig())
+    criterion = criterion_of(ModelConfig(components=components), OptimizerConfig())
     losses = criterion([at_cells(output, targets.index)], targets)
     assert losses["offset"] == 0
     assert losses["mixture" if components else "size"] == 0
@@ -122,15 +123,43 @@ def test_missing_or_superfluous_weight_is_refused() -> None:
 
 
 def test_mixture_statistics_describe_the_objects(targets: DetectionTargets) -> None:
-    output = dense_output(3)
-    statistics = {name: value.item() for name, value in mixture_statistics(output, targets.index).items()}
-    assert statistics == {
-        name: pytest.approx(value.item())
-        for name, value in mixture_statistics(at_cells(output, targets.index), targets.index).items()
-    }
-    assert sum(statistics[f"alpha_{m}"] for m in range(3)) == pytest.approx(1)
-    assert all(statistics[f"sigma_{m}"] >= 1 for m in range(3))
-    output["logits"] = torch.zeros(2, 3, 16, 16)
-    assert mixture_statistics(output, targets.index)["alpha_entropy"].item() == pytest.approx(1)
-    output["logits"] = torch.tensor([50.0, 0, 0])[None, :, None, None].expand(2, 3, 16, 16)
-    assert mixture_statistics(output, targets.index)["alpha_entropy"].item() == pytest.approx(0, abs=1e-6)
+    def statistics(logits: Tensor) -> dict[str, float]:
+        _, _, scale = DetectionCriterion(3, WEIGHTS).size_at(output, targets)
+        return {name: v.item() for name, v in mixture_statistics(logits, scale, targets.index >= 0).items()}
+
+    output = at_cells(dense_output(3), targets.index)
+    found = statistics(output["logits"])
+    real = targets.index >= 0
+    alpha = output["logits"].softmax(1).transpose(1, 2)[real]
+    raw = output["scale"].transpose(1, 2)[real].unflatten(1, (3, 2))
+    sigma = torch.nn.functional.elu(raw) + 2
+    for m in range(3):
+        assert found[f"alpha_{m}"] == pytest.approx(alpha[:, m].mean().item())
+        assert found[f"sigma_{m}"] == pytest.approx(sigma[:, m].mean().item())
+    assert statistics(torch.zeros(2, 3, 3))["alpha_entropy"] == pytest.approx(1)
+    certain = torch.tensor([50.0, 0, 0])[None, :, None].expand(2, 3, 3)
+    assert statistics(certain)["alpha_entropy"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("components", [0, 2])
+def test_a_size_for_each_class_is_trained_at_the_objects_class_alone(
+    components: int, targets: DetectionTargets
+) -> None:
+    """As many channels again for the other class, channel by channel, which must get no gradient."""
+    plain = dense_output(components)
+    weights = WEIGHTS if components else {"heatmap": 1, "offset": 1, "size": 0.1}
+    expected = DetectionCriterion(components, weights)([plain], targets)
+    names = ("logits", "loc", "scale") if components else ("size",)
+    both = dict(plain)
+    label = torch.full((2, 16 * 16), -1)
+    for image, column in ((0, 0), (0, 1), (1, 0)):
+        label[image, targets.index[image, column]] = targets.label[image, column]
+    right = torch.stack([label.view(2, 1, 16, 16) == y for y in range(2)], 2)  # (B, 1, 2, h, w)
+    for name in names:
+        both[name] = torch.where(right, plain[name].detach()[:, :, None], 1e3).flatten(1, 2).requires_grad_()
+    criterion = DetectionCriterion(components, weights, class_specific=True)
+    losses = criterion([both], targets)
+    torch.testing.assert_close(losses, expected)
+    criterion.total(losses).backward()
+    for name in names:
+        assert not both[name].grad.unflatten(1, (-1, 2))[~right.expand(-1, both[name].shape[1] // 2, -1, -1, -1)].any()
