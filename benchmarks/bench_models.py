@@ -1,0 +1,134 @@
+"""Whole networks, dense heads against sparse ones: `pytest benchmarks/bench_models.py --benchmark-only -s`.
+
+In one run, with the same weights, batch 1, 512 x 512, float32, 16 people or objects. A training step is forward, loss
+and backward; inference is `predict` against the decoding of dense maps. They alternate, so that a busy moment of the
+machine meets all; peak memory is that of a process of its own for each.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.alternating import alternating_medians
+from mdnkernels import heatmap_focal_loss, mixture_nll
+from models import Network, build_model
+from models.decode import SCALE_ACTIVATION
+from models.reading import read_cells
+
+ARCHITECTURES = ["hourglass104", "dla34"]
+TASKS = ["detection", "pose"]
+SIDE, OBJECTS, JOINTS = 512, 16, 17
+# Wanted of hourglass104; DLA-34 is reported.
+TRAINING = {("hourglass104", "detection"): 1.25, ("hourglass104", "pose"): 1.35}
+INFERENCE = {"hourglass104": 1.1}
+
+
+class Step:
+    """A network and a batch: what a training step and a prediction do, dense and sparse."""
+
+    def __init__(self, arch: str, task: str, components: int) -> None:
+        torch.manual_seed(0)
+        classes = 80 if task == "detection" else 1
+        self.model: Network = build_model(arch, task=task, num_classes=classes, components=components)
+        self.model.to(memory_format=torch.channels_last)
+        self.components = components
+        self.images = torch.randn(1, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
+        cells = SIDE // 4
+        self.index = torch.randint(cells * cells, (1, OBJECTS))
+        self.joints = torch.randint(cells * cells, (1, OBJECTS * JOINTS)) if task == "pose" else None
+        self.heatmaps = {"heatmap": torch.zeros(1, classes, cells, cells)}
+        self.heatmaps["heatmap"][0, 0].view(-1)[self.index[0]] = 1
+        if self.joints is not None:
+            self.heatmaps["keypoint_heatmap"] = torch.zeros(1, JOINTS, cells, cells)
+            self.heatmaps["keypoint_heatmap"][0, 0].view(-1)[self.joints[0]] = 1
+        self.target = torch.randn(1, 2 if self.joints is None else 2 * JOINTS, OBJECTS) * 8
+
+    def train(self, sparse: bool) -> Callable[[], object]:
+        at = [self.index] if self.joints is None else [self.index, self.joints]
+
+        def run() -> object:
+            self.model.train()
+            outputs = self.model(self.images, *at) if sparse else self.model(self.images)
+            loss = torch.stack([self.loss(output) for output in outputs]).sum()
+            return torch.autograd.grad(loss, [p for p in self.model.parameters() if p.requires_grad])
+
+        return run
+
+    def loss(self, output: dict[str, Tensor]) -> Tensor:
+        """Focal losses of the heatmaps, L1 of what has one mode, the mixture's negative log-likelihood."""
+        points = {}
+        for name, values in output.items():
+            index = self.joints if name == "keypoint_offset" else self.index
+            points[name] = values if name in self.heatmaps or values.ndim == 3 else read_cells(values, index)
+        loss = sum(heatmap_focal_loss(points.pop(name), target) for name, target in self.heatmaps.items())
+        if self.components:
+            mixture = (points.pop(name) for name in ("logits", "loc", "scale"))
+            loss = loss + mixture_nll(*mixture, self.target, scale_activation=SCALE_ACTIVATION)
+        return loss + sum(values.abs().mean() for values in points.values())
+
+    def infer(self, sparse: bool) -> Callable[[], object]:
+        """Dense: all heads of all stacks everywhere, as the published code runs them."""
+
+        def run() -> object:
+            self.model.eval()
+            with torch.no_grad():
+                return self.model.predict(self.images) if sparse else self.model.decode(self.model(self.images)[-1])
+
+        return run
+
+
+def peak_megabytes(arch: str, task: str, components: int, kind: str, sparse: bool) -> float:
+    """Of a process that does this once; its network and torch itself are in it."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak_here, (arch, task, components, kind, sparse))
+
+
+def _peak_here(arch: str, task: str, components: int, kind: str, sparse: bool) -> float:
+    getattr(Step(arch, task, components), kind)(sparse)()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_training_step(benchmark, arch, task):
+    benchmark.group = f"{arch}, {task}, training step, 3 components"
+    step = Step(arch, task, 3)
+    runs = {"sparse": step.train(True), "dense": step.train(False), "base, dense": Step(arch, task, 0).train(False)}
+    medians = alternating_medians(runs, rounds=4, warmup=1)
+    memory = {name: peak_megabytes(arch, task, 3, "train", name == "sparse") for name in ("sparse", "dense")}
+    benchmark.extra_info.update(medians)
+    benchmark.pedantic(runs["sparse"], rounds=1)
+    print("\n" + ", ".join(f"{name} {median:.2f} s" for name, median in medians.items()), end=": ")
+    print(f"sparse {medians['dense'] / medians['sparse']:.2f} x dense", end=", ")
+    print(f"{medians['base, dense'] / medians['sparse']:.2f} x the base; peak", end=" ")
+    print(", ".join(f"{name} {peak:.0f} MB" for name, peak in memory.items()))
+    if (arch, task) in TRAINING:
+        assert medians["dense"] / medians["sparse"] >= 1 + (TRAINING[arch, task] - 1) / 2  # others may use the machine
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_inference(benchmark, arch, task):
+    benchmark.group = f"{arch}, {task}, inference"
+    step = Step(arch, task, 3)
+    runs = {
+        "3 components, sparse": step.infer(True),
+        "3 components, dense": step.infer(False),
+        "base, dense": Step(arch, task, 0).infer(False),
+    }
+    medians = alternating_medians(runs, rounds=6, warmup=2)
+    memory = {name: peak_megabytes(arch, task, 3, "infer", name == "sparse") for name in ("sparse", "dense")}
+    benchmark.extra_info.update(medians)
+    benchmark.pedantic(runs["3 components, sparse"], rounds=1)
+    sparse, dense, base = medians.values()
+    print("\n" + ", ".join(f"{name} {median:.2f} s" for name, median in medians.items()), end=": ")
+    print(f"sparse {dense / sparse:.2f} x dense, {base / sparse:.2f} x the base; peak", end=" ")
+    print(", ".join(f"{name} {peak:.0f} MB" for name, peak in memory.items()))
+    if arch in INFERENCE:
+        assert base / sparse >= 1 + (INFERENCE[arch] - 1) / 2
