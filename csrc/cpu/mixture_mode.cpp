@@ -4,18 +4,12 @@
 #include <algorithm>
 #include <tuple>
 
+#include "../options.h"
 #include "simd_level.h"
 #include "tensors.h"
 
 namespace mdn {
 namespace {
-
-Selection selection_of(const std::string& name) {
-  if (name == "weight") return Selection::weight;
-  if (name == "density") return Selection::density;
-  STD_TORCH_CHECK(name == "mean", "mdnkernels::mixture_mode: unknown select ", name);
-  return Selection::mean;
-}
 
 // Long blocks, four pages of a float row, where little is kept of each position; shorter ones where their scratch would
 // leave the second-level cache, and where an index names a few positions that all threads should share.

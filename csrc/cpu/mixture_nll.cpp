@@ -7,17 +7,12 @@
 #include <algorithm>
 #include <tuple>
 
+#include "../options.h"
 #include "simd_level.h"
 #include "tensors.h"
 
 namespace mdn {
 namespace {
-
-Family family_of(const std::string& name) {
-  if (name == "gaussian") return Family::gaussian;
-  STD_TORCH_CHECK(name == "laplace", "mdnkernels::mixture_nll: unknown family ", name);
-  return Family::laplace;
-}
 
 // As many positions as keep the scratch of one block within half of a common second-level cache.
 int block_positions(const MixtureCall& call) {

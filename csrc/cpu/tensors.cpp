@@ -103,14 +103,6 @@ bool dense(const std::vector<int64_t>& sizes, const std::vector<int64_t>& stride
 
 }  // namespace
 
-ScaleActivation activation_of(const std::string& name) {
-  if (name == "elu") return ScaleActivation::elu;
-  if (name == "softplus") return ScaleActivation::softplus;
-  if (name == "exp") return ScaleActivation::exp;
-  STD_TORCH_CHECK(name == "identity", "mdnkernels: unknown scale_activation ", name);
-  return ScaleActivation::identity;
-}
-
 DType dtype_of(const Tensor& tensor) {
   using torch::headeronly::ScalarType;
   switch (tensor.scalar_type()) {

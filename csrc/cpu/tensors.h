@@ -7,19 +7,14 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <optional>
-#include <string>
 #include <vector>
 
-#include "../math/mixture.h"
 #include "elements.h"
 
 namespace mdn {
 
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
-
-// The option of that name.
-ScaleActivation activation_of(const std::string& name);
 
 DType dtype_of(const Tensor& tensor);
 

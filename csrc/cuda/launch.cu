@@ -66,14 +66,6 @@ View view_of(const Tensor& tensor, bool gathered) {
   return view;
 }
 
-ScaleActivation activation_of(const std::string& name) {
-  if (name == "elu") return ScaleActivation::elu;
-  if (name == "softplus") return ScaleActivation::softplus;
-  if (name == "exp") return ScaleActivation::exp;
-  STD_TORCH_CHECK(name == "identity", "mdnkernels: unknown scale_activation ", name);
-  return ScaleActivation::identity;
-}
-
 DeviceCall::DeviceCall(const Tensor& on) : guard_(on.get_device()), stream_(current_stream(on.get_device())) {}
 
 void check_launch(const char* kernel) {

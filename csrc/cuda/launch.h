@@ -10,10 +10,8 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <optional>
-#include <string>
 #include <vector>
 
-#include "../math/mixture.h"
 #include "tiles.cuh"
 
 namespace mdn {
@@ -62,9 +60,6 @@ DType dtype_of(const Tensor& tensor);
 
 // A (B, K, P) tensor as a view. `gathered`: its points are chosen by an index.
 View view_of(const Tensor& tensor, bool gathered = false);
-
-// The option of that name.
-ScaleActivation activation_of(const std::string& name);
 
 // An uninitialised contiguous tensor on the device of `like`.
 inline Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType dtype) {

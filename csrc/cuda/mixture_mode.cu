@@ -1,18 +1,12 @@
 // mixture_mode on a GPU: outputs, workspaces and launches. Nothing waits for the device.
 #include <tuple>
 
+#include "../options.h"
 #include "launch.h"
 #include "mixture_mode.cuh"
 
 namespace mdn {
 namespace {
-
-Selection selection_of(const std::string& name) {
-  if (name == "weight") return Selection::weight;
-  if (name == "density") return Selection::density;
-  STD_TORCH_CHECK(name == "mean", "mdnkernels::mixture_mode: unknown select ", name);
-  return Selection::mean;
-}
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(Tensor logits, Tensor loc, OptionalTensor scale,
                                                         OptionalTensor index, std::string select,

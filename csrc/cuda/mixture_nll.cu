@@ -1,17 +1,12 @@
 // mixture_nll on a GPU: outputs, workspaces and launches. Nothing waits for the device.
 #include <tuple>
 
+#include "../options.h"
 #include "launch.h"
 #include "mixture_nll.cuh"
 
 namespace mdn {
 namespace {
-
-Family family_of(const std::string& name) {
-  if (name == "gaussian") return Family::gaussian;
-  STD_TORCH_CHECK(name == "laplace", "mdnkernels::mixture_nll: unknown family ", name);
-  return Family::laplace;
-}
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Tensor loc, Tensor scale, Tensor target,
                                                                OptionalTensor mask, OptionalTensor weight,

@@ -1,6 +1,7 @@
 // mixture_mode as csrc/cuda/mixture_mode.cu launches it.
 #include "bindings.h"
 #include "cuda/mixture_mode.cuh"
+#include "options.h"
 #include "views.h"
 
 namespace {
@@ -21,10 +22,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(const Tensor& logits, co
   call.components = static_cast<int>(count);
   call.dims = static_cast<int>(loc.size(1) / count);
   call.scales = scale ? static_cast<int>(scale->size(1) / count) : 1;
-  call.selection = select == "weight"    ? mdn::Selection::weight
-                   : select == "density" ? mdn::Selection::density
-                                         : mdn::Selection::mean;
-  call.activation = activation_of(scale_activation);
+  call.selection = mdn::selection_of(select);
+  call.activation = mdn::activation_of(scale_activation);
   call.min_scale = min_scale;
   call.logits = view_of(logits, gathered);
   call.loc = view_of(loc, gathered);

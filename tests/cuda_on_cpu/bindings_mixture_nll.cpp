@@ -1,6 +1,7 @@
 // mixture_nll as csrc/cuda/mixture_nll.cu launches it.
 #include "bindings.h"
 #include "cuda/mixture_nll.cuh"
+#include "options.h"
 #include "views.h"
 
 namespace {
@@ -22,8 +23,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(
   call.components = static_cast<int>(logits.size(1));
   call.dims = static_cast<int>(target.size(1));
   call.scales = static_cast<int>(scale.size(1) / logits.size(1));
-  call.family = family == "gaussian" ? mdn::Family::gaussian : mdn::Family::laplace;
-  call.activation = activation_of(scale_activation);
+  call.family = mdn::family_of(family);
+  call.activation = mdn::activation_of(scale_activation);
   call.min_scale = min_scale;
   call.reduced = !none;
   call.mean = reduction == "mean";

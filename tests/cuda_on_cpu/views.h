@@ -1,10 +1,9 @@
-// What bindings of kernels that work on tiles share: tensors as views, options by name, and the launch itself, as
-// csrc/cuda/launch.h has them of torch's tensors.
+// What bindings of kernels that work on tiles share: tensors as views, and the launch itself, as csrc/cuda/launch.h
+// has them of torch's tensors.
 #pragma once
 
 #include "bindings.h"
 #include "cuda/tiles.cuh"
-#include "math/mixture.h"
 
 namespace cuda_on_cpu {
 
@@ -34,12 +33,6 @@ inline mdn::View view_of(const Tensor& tensor, bool gathered = false) {
   view.channels = static_cast<int>(tensor.size(1));
   view.walk = mdn::walk_of(view, tensor.size(0));
   return view;
-}
-
-inline mdn::ScaleActivation activation_of(const std::string& name) {
-  if (name == "elu") return mdn::ScaleActivation::elu;
-  if (name == "softplus") return mdn::ScaleActivation::softplus;
-  return name == "exp" ? mdn::ScaleActivation::exp : mdn::ScaleActivation::identity;
 }
 
 // torch.empty_like.
