@@ -27,7 +27,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(Tensor logits, Tensor lo
                                                         OptionalTensor index, std::string select,
                                                         std::optional<std::vector<int64_t>> components,
                                                         std::string scale_activation, double min_scale) {
-  using torch::headeronly::ScalarType;
   const bool gathered = index.has_value();
   const int64_t batch = loc.size(0), count = logits.size(1), points = gathered ? index->size(1) : loc.size(2);
 

@@ -29,11 +29,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
                                                                std::string family, std::string scale_activation,
                                                                double min_scale, std::string reduction,
                                                                bool parameter_gradients, bool target_gradient) {
-  using torch::headeronly::ScalarType;
   const bool gathered = index.has_value();
   const bool none = reduction == "none", mean = reduction == "mean";
   const int64_t batch = target.size(0), points = target.size(2);
-  const ScalarType accumulate = loc.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  const ScalarType accumulate = arithmetic_of(loc);
 
   MixtureCall call = {};
   call.batch = batch;
@@ -56,12 +55,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
     call.mask = view_of(*mask);
     call.groups = static_cast<int>(mask->size(1));
   }
-  if (weight) {  // (B, P)
-    call.weight.data = weight->data_ptr();
-    call.weight.dtype = dtype_of(*weight);
-    call.weight.batch_stride = weight->stride(0);
-    call.weight.point_stride = weight->stride(1);
-  }
+  if (weight) call.weight = view_of(*weight);
   Tensor index_contiguous;
   if (gathered) {
     index_contiguous = torch::stable::contiguous(*index);
@@ -98,12 +92,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
     call.grad_scale = view_of(grad_scale);
   }
   if (target_gradient) call.grad_target = view_of(grad_target);
-  if (none) {
-    call.nll.data = loss.data_ptr();
-    call.nll.dtype = dtype_of(loss);
-    call.nll.batch_stride = points;
-    call.nll.point_stride = 1;
-  }
+  if (none) call.nll = view_of(loss);
 
   const MixtureKernel& kernel = MDN_AT_SIMD_LEVEL(mixture_kernel);
   const int64_t spans = (batch * points + call.span - 1) / call.span;

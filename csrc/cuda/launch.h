@@ -4,21 +4,13 @@
 
 #include <cuda_runtime.h>
 #include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 
-#include <optional>
 #include <vector>
 
+#include "../torch_tensors.h"
 #include "tiles.cuh"
 
 namespace mdn {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using OptionalTensor = std::optional<Tensor>;
 
 // Makes the tensor's device the current one for as long as it lives, and knows torch's current stream there.
 class DeviceCall {
@@ -56,17 +48,13 @@ void allow_shared_bytes(Kernel* kernel, int64_t bytes) {
   STD_TORCH_CHECK(error == cudaSuccess, "mdnkernels: ", bytes, " bytes of shared memory: ", cudaGetErrorString(error));
 }
 
-DType dtype_of(const Tensor& tensor);
-
-// A (B, K, P) tensor as a view. `gathered`: its points are chosen by an index.
-View view_of(const Tensor& tensor, bool gathered = false);
+inline TileView tile_view_of(const Tensor& tensor, bool gathered = false) {
+  return {view_of(tensor, gathered), tensor.size(0)};
+}
 
 // An uninitialised contiguous tensor on the device of `like`.
 inline Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType dtype) {
   return torch::stable::new_empty(like, sizes, dtype);
 }
-
-// The same of the dtype of `like`, of other sizes and strides.
-Tensor fresh_strided(const Tensor& like, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides);
 
 }  // namespace mdn

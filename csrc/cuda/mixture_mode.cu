@@ -30,9 +30,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(Tensor logits, Tensor lo
   call.selection = selection_of(select);
   call.activation = activation_of(scale_activation);
   call.min_scale = min_scale;
-  call.logits = view_of(logits, gathered);
-  call.loc = view_of(loc, gathered);
-  if (scale) call.scale = view_of(*scale, gathered);
+  call.logits = tile_view_of(logits, gathered);
+  call.loc = tile_view_of(loc, gathered);
+  if (scale) call.scale = tile_view_of(*scale, gathered);
   plan_groups(call.observed, points, call.dims);
   Tensor index_contiguous, allowed;
   if (gathered) {
@@ -56,8 +56,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(Tensor logits, Tensor lo
   const Tensor mode_scale = scale ? output(call.scales) : fresh(loc, {0}, loc.scalar_type());
   const Tensor component = fresh(loc, {batch, points}, ScalarType::Long);
   const Tensor weight = fresh(loc, {batch, points}, loc.scalar_type());
-  call.mode_loc = view_of(mode_loc);
-  if (scale) call.mode_scale = view_of(mode_scale);
+  call.mode_loc = tile_view_of(mode_loc);
+  if (scale) call.mode_scale = tile_view_of(mode_scale);
   call.component = static_cast<int64_t*>(component.data_ptr());
   call.weight = weight.data_ptr();
 

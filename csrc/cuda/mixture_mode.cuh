@@ -14,12 +14,12 @@ namespace mdn {
 
 struct ModeCall {
   // Views of (B, channels, points). With an index, the inputs are read at its points.
-  View logits, loc, scale;    // scale may be absent: data is null
-  View mode_loc, mode_scale;  // of the inputs' dtype
-  int64_t* component;         // (B, points), contiguous
-  void* weight;               // (B, points), contiguous, of the inputs' dtype
-  Observed observed;          // no mask: which points the index names
-  const uint32_t* allowed;    // a bit for each component, or null where all are allowed
+  TileView logits, loc, scale;    // scale may be absent: data is null
+  TileView mode_loc, mode_scale;  // of the inputs' dtype
+  int64_t* component;             // (B, points), contiguous
+  void* weight;                   // (B, points), contiguous, of the inputs' dtype
+  Observed observed;              // no mask: which points the index names
+  const uint32_t* allowed;        // a bit for each component, or null where all are allowed
   int64_t batch, points;
   int components, dims, scales;
   Selection selection;
@@ -233,7 +233,7 @@ class ModeBlock {
 
   // One channel of N positions, zeros where they are not real.
   template <int N>
-  MDN_ON_DEVICE Values<T, N> read_some(const View& view, int channel, int position) const {
+  MDN_ON_DEVICE Values<T, N> read_some(const TileView& view, int channel, int position) const {
     Values<T, N> values;
     if (N > 1 && view.walk == Walk::points_packed && position + N <= tile_.count) {
       const Element* data = static_cast<const Element*>(view.data);
@@ -256,7 +256,7 @@ class ModeBlock {
   }
 
   template <class Function>
-  MDN_ON_DEVICE void average_channels(const View& from, const View& to, const Divisor& channels,
+  MDN_ON_DEVICE void average_channels(const TileView& from, const TileView& to, const Divisor& channels,
                                       Function function) const {
     const int lines = static_cast<int>(channels.divisor);
     write_tile<Element, Packs::points>(to, tile_, channels, [&](auto n, int channel, int position) {

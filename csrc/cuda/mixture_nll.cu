@@ -16,7 +16,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
                                                                bool parameter_gradients, bool target_gradient) {
   const bool gathered = index.has_value(), none = reduction == "none";
   const int64_t batch = target.size(0), points = target.size(2);
-  const ScalarType accumulate = loc.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  const ScalarType accumulate = arithmetic_of(loc);
   const DeviceCall device(loc);
 
   MixtureCall call = {};
@@ -32,13 +32,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   call.mean = reduction == "mean";
   call.parameter_gradients = parameter_gradients;
   call.target_gradient = target_gradient;
-  call.logits = view_of(logits, gathered);
-  call.loc = view_of(loc, gathered);
-  call.scale = view_of(scale, gathered);
-  call.target = view_of(target);
-  if (mask) call.observed.mask = view_of(*mask);
+  call.logits = tile_view_of(logits, gathered);
+  call.loc = tile_view_of(loc, gathered);
+  call.scale = tile_view_of(scale, gathered);
+  call.target = tile_view_of(target);
+  if (mask) call.observed.mask = tile_view_of(*mask);
   plan_groups(call.observed, points, call.dims);
-  if (weight) call.weight = view_of(torch::stable::unsqueeze(*weight, 1));
+  if (weight) call.weight = tile_view_of(*weight);
   Tensor index_contiguous, kappa;
   if (gathered) {
     index_contiguous = torch::stable::contiguous(*index);
@@ -63,11 +63,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   const Tensor grad_scale = gradient(scale, parameter_gradients, gathered);
   const Tensor grad_target = gradient(target, target_gradient, false);
   if (parameter_gradients) {
-    call.grad_logits = view_of(grad_logits);
-    call.grad_loc = view_of(grad_loc);
-    call.grad_scale = view_of(grad_scale);
+    call.grad_logits = tile_view_of(grad_logits);
+    call.grad_loc = tile_view_of(grad_loc);
+    call.grad_scale = tile_view_of(grad_scale);
   }
-  if (target_gradient) call.grad_target = view_of(grad_target);
+  if (target_gradient) call.grad_target = tile_view_of(grad_target);
 
   MixturePlan plan = plan_mixture(call);
   const Tensor workspace = fresh(target, {workspace_of(call, plan).bytes}, ScalarType::Byte);

@@ -18,8 +18,8 @@ namespace mdn {
 struct MixtureCall {
   // Views of (B, channels, points). With an index, logits, loc and scale are read at its points; all else, the
   // gradients included, has a point for each entry of the index.
-  View logits, loc, scale, target, weight;  // weight may be absent: data is null
-  View grad_logits, grad_loc, grad_scale, grad_target;
+  TileView logits, loc, scale, target, weight;  // weight may be absent: data is null
+  TileView grad_logits, grad_loc, grad_scale, grad_target;
   Observed observed;
   void* loss;    // one number, or (B, points), contiguous, where it is not reduced
   bool reduced;  // else the loss of each position is wanted
@@ -253,7 +253,7 @@ class MixtureBlock {
 
   // A tensor of the parameters, which an index may gather.
   template <class Use>
-  MDN_ON_DEVICE void read_parameter(const View& view, const Divisor& channels, Use use) {
+  MDN_ON_DEVICE void read_parameter(const TileView& view, const Divisor& channels, Use use) {
     const auto observed = observation_.observed();
     const bool gathered = view.gathered;
     const auto point_of = [this, gathered](int position) {

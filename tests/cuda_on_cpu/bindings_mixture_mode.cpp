@@ -25,9 +25,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(const Tensor& logits, co
   call.selection = mdn::selection_of(select);
   call.activation = mdn::activation_of(scale_activation);
   call.min_scale = min_scale;
-  call.logits = view_of(logits, gathered);
-  call.loc = view_of(loc, gathered);
-  if (scale) call.scale = view_of(*scale, gathered);
+  call.logits = tile_view_of(logits, gathered);
+  call.loc = tile_view_of(loc, gathered);
+  if (scale) call.scale = tile_view_of(*scale, gathered);
   mdn::plan_groups(call.observed, points, call.dims);
   Tensor index_contiguous, allowed;
   if (gathered) {
@@ -49,8 +49,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(const Tensor& logits, co
   const Tensor mode_scale = scale ? output(call.scales) : new_empty({0}, loc.dtype());
   const Tensor component = new_empty({batch, points}, DType::int64);
   const Tensor weight = new_empty({batch, points}, loc.dtype());
-  call.mode_loc = view_of(mode_loc);
-  if (scale) call.mode_scale = view_of(mode_scale);
+  call.mode_loc = tile_view_of(mode_loc);
+  if (scale) call.mode_scale = tile_view_of(mode_scale);
   call.component = component.data<int64_t>();
   call.weight = weight.data();
 
