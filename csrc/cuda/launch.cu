@@ -28,9 +28,4 @@ cudaStream_t current_stream(int32_t device) {
 
 DeviceCall::DeviceCall(const Tensor& on) : guard_(on.get_device()), stream_(current_stream(on.get_device())) {}
 
-void check_launch(const char* kernel) {
-  const cudaError_t error = cudaGetLastError();
-  STD_TORCH_CHECK(error == cudaSuccess, "mdnkernels: launching ", kernel, ": ", cudaGetErrorString(error));
-}
-
 }  // namespace mdn

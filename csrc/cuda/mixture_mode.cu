@@ -15,11 +15,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(Tensor logits, Tensor lo
   const bool gathered = index.has_value();
   const int64_t batch = loc.size(0), count = logits.size(1), points = gathered ? index->size(1) : loc.size(2);
   const DeviceCall device(loc);
-  const auto launch = [&](auto* kernel, int blocks, int threads, int shared_bytes, auto... arguments) {
-    allow_shared_bytes(kernel, shared_bytes);
-    kernel<<<blocks, threads, shared_bytes, device.stream()>>>(arguments...);
-    check_launch("mixture_mode");
-  };
+  const Launcher launch = {device, "mixture_mode"};
 
   ModeCall call = {};
   call.batch = batch;

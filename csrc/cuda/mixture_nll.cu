@@ -72,11 +72,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   MixturePlan plan = plan_mixture(call);
   const Tensor workspace = fresh(target, {workspace_of(call, plan).bytes}, ScalarType::Byte);
   place_workspace(call, plan, static_cast<unsigned char*>(workspace.data_ptr()));
-  run_mixture(call, plan, [&](auto* kernel, int blocks, int threads, int shared_bytes, auto... arguments) {
-    allow_shared_bytes(kernel, shared_bytes);
-    kernel<<<blocks, threads, shared_bytes, device.stream()>>>(arguments...);
-    check_launch("mixture_nll");
-  });
+  run_mixture(call, plan, Launcher{device, "mixture_nll"});
   return {loss, grad_logits, grad_loc, grad_scale, grad_target};
 }
 
