@@ -13,23 +13,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(Tensor logits, Tensor lo
                                                         std::optional<std::vector<int64_t>> components,
                                                         std::string scale_activation, double min_scale) {
   const bool gathered = index.has_value();
-  const int64_t batch = loc.size(0), count = logits.size(1), points = gathered ? index->size(1) : loc.size(2);
+  const int64_t batch = loc.size(0), points = gathered ? index->size(1) : loc.size(2);
   const DeviceCall device(loc);
   const Launcher launch = {device, "mixture_mode"};
 
   ModeCall call = {};
   call.batch = batch;
   call.points = points;
-  call.components = static_cast<int>(count);
-  call.dims = static_cast<int>(loc.size(1) / count);
-  call.scales = scale ? static_cast<int>(scale->size(1) / count) : 1;
   call.selection = selection_of(select);
   call.activation = activation_of(scale_activation);
   call.min_scale = min_scale;
   call.logits = tile_view_of(logits, gathered);
   call.loc = tile_view_of(loc, gathered);
   if (scale) call.scale = tile_view_of(*scale, gathered);
-  plan_groups(call.observed, points, call.dims);
+  set_sizes(call);
   Tensor index_contiguous, allowed;
   if (gathered) {
     index_contiguous = torch::stable::contiguous(*index);
@@ -57,10 +54,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(Tensor logits, Tensor lo
   call.component = static_cast<int64_t*>(component.data_ptr());
   call.weight = weight.data_ptr();
 
-  ModePlan plan = plan_mode(call);
+  const ModePlan plan = plan_mode(call);
   const Tensor workspace = fresh(loc, {workspace_bytes(plan)}, ScalarType::Byte);
-  plan.workspace = static_cast<unsigned char*>(workspace.data_ptr());
-  run_mode(call, plan, launch);
+  run_mixture_mode(call, plan, workspace.data_ptr(), launch);
   return {mode_loc, mode_scale, component, weight};
 }
 

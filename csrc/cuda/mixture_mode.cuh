@@ -8,6 +8,7 @@
 #pragma once
 
 #include "../math/mixture.h"
+#include "dispatch.cuh"
 #include "observation.cuh"
 
 namespace mdn {
@@ -21,11 +22,19 @@ struct ModeCall {
   Observed observed;              // no mask: which points the index names
   const uint32_t* allowed;        // a bit for each component, or null where all are allowed
   int64_t batch, points;
-  int components, dims, scales;
+  int components, dims, scales;  // as set_sizes finds them
   Selection selection;
   ScaleActivation activation;
   double min_scale;
 };
+
+// Fills in what follows from the views of the inputs and the number of points.
+inline void set_sizes(ModeCall& call) {
+  call.components = call.logits.channels;
+  call.dims = call.loc.channels / call.components;
+  call.scales = call.scale.channels > 0 ? call.scale.channels / call.components : 1;
+  plan_groups(call.observed, call.points, call.dims);
+}
 
 // How a call is launched.
 struct ModePlan {
@@ -293,23 +302,17 @@ __global__ void __launch_bounds__(tile_threads, sizeof(Element) == 8 || !shared 
 
 }  // namespace device
 
-// The launches of a planned call, in order: launch(kernel, blocks, threads, bytes of shared memory, arguments...).
+// The launch of a planned call with its workspace: launch(kernel, blocks, threads, bytes of shared memory,
+// arguments...).
 template <class Launch>
-void run_mode(const ModeCall& call, const ModePlan& plan, Launch launch) {
+void run_mixture_mode(const ModeCall& call, ModePlan plan, void* workspace, Launch launch) {
   if (plan.tiling.blocks == 0) return;
-  const auto run = [&](auto* in_shared, auto* in_workspace) {
-    launch(plan.tiling.shared ? in_shared : in_workspace, plan.tiling.blocks, tile_threads, plan.shared, call, plan);
-  };
-  switch (call.loc.dtype) {
-    case DType::float64:
-      return run(device::mixture_mode<double, true>, device::mixture_mode<double, false>);
-    case DType::bfloat16:
-      return run(device::mixture_mode<__nv_bfloat16, true>, device::mixture_mode<__nv_bfloat16, false>);
-    case DType::float16:
-      return run(device::mixture_mode<__half, true>, device::mixture_mode<__half, false>);
-    default:
-      return run(device::mixture_mode<float, true>, device::mixture_mode<float, false>);
-  }
+  plan.workspace = static_cast<unsigned char*>(workspace);
+  with_element_type(call.loc.dtype, [&](auto type) {
+    using Element = typename decltype(type)::Type;
+    launch(plan.tiling.shared ? device::mixture_mode<Element, true> : device::mixture_mode<Element, false>,
+           plan.tiling.blocks, tile_threads, plan.shared, call, plan);
+  });
 }
 
 inline int allowed_words(int components) { return (components + 31) / 32; }

@@ -22,9 +22,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   MixtureCall call = {};
   call.batch = batch;
   call.points = points;
-  call.components = static_cast<int>(logits.size(1));
-  call.dims = static_cast<int>(target.size(1));
-  call.scales = static_cast<int>(scale.size(1) / logits.size(1));
   call.family = family_of(family);
   call.activation = activation_of(scale_activation);
   call.min_scale = min_scale;
@@ -37,7 +34,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   call.scale = tile_view_of(scale, gathered);
   call.target = tile_view_of(target);
   if (mask) call.observed.mask = tile_view_of(*mask);
-  plan_groups(call.observed, points, call.dims);
+  set_sizes(call);
   if (weight) call.weight = tile_view_of(*weight);
   Tensor index_contiguous, kappa;
   if (gathered) {
@@ -69,10 +66,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   }
   if (target_gradient) call.grad_target = tile_view_of(grad_target);
 
-  MixturePlan plan = plan_mixture(call);
+  const MixturePlan plan = plan_mixture(call);
   const Tensor workspace = fresh(target, {workspace_of(call, plan).bytes}, ScalarType::Byte);
-  place_workspace(call, plan, static_cast<unsigned char*>(workspace.data_ptr()));
-  run_mixture(call, plan, Launcher{device, "mixture_nll"});
+  run_mixture_nll(call, plan, workspace.data_ptr(), Launcher{device, "mixture_nll"});
   return {loss, grad_logits, grad_loc, grad_scale, grad_target};
 }
 

@@ -1,4 +1,4 @@
-// mixture_nll as csrc/cuda/mixture_nll.cu launches it.
+// Mirrors csrc/cuda/mixture_nll.cu.
 #include "bindings.h"
 #include "cuda/mixture_nll.cuh"
 #include "options.h"
@@ -20,9 +20,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(
   mdn::MixtureCall call = {};
   call.batch = batch;
   call.points = points;
-  call.components = static_cast<int>(logits.size(1));
-  call.dims = static_cast<int>(target.size(1));
-  call.scales = static_cast<int>(scale.size(1) / logits.size(1));
   call.family = mdn::family_of(family);
   call.activation = mdn::activation_of(scale_activation);
   call.min_scale = min_scale;
@@ -35,7 +32,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(
   call.scale = tile_view_of(scale, gathered);
   call.target = tile_view_of(target);
   if (mask) call.observed.mask = tile_view_of(*mask);
-  mdn::plan_groups(call.observed, points, call.dims);
+  mdn::set_sizes(call);
   if (weight) call.weight = tile_view_of(*weight);
   Tensor index_contiguous, kappa;
   if (gathered) {
@@ -65,10 +62,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(
   }
   if (target_gradient) call.grad_target = tile_view_of(grad_target);
 
-  mdn::MixturePlan plan = mdn::plan_mixture(call);
+  const mdn::MixturePlan plan = mdn::plan_mixture(call);
   const Tensor workspace = new_empty({mdn::workspace_of(call, plan).bytes}, DType::uint8);
-  mdn::place_workspace(call, plan, workspace.data<unsigned char>());
-  mdn::run_mixture(call, plan, launch_here);
+  mdn::run_mixture_nll(call, plan, workspace.data(), launch_here);
   return {loss, grad_logits, grad_loc, grad_scale, grad_target};
 }
 
