@@ -53,7 +53,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   call.target = view_of(target);
   if (mask) {
     call.mask = view_of(*mask);
-    call.groups = static_cast<int>(mask->size(1));
+    call.groups = call.mask.channels;
   }
   if (weight) call.weight = view_of(*weight);
   Tensor index_contiguous;
