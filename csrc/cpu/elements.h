@@ -3,28 +3,15 @@
 #pragma once
 
 #include "../math/simd.h"
+#include "../view.h"
 
 namespace mdn {
-
-enum class DType { float32, float64, bfloat16, float16, boolean };
-
-constexpr int element_bytes(DType dtype) {
-  return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : dtype == DType::boolean ? 1 : 2;
-}
 
 struct BFloat16 {
   uint16_t bits;
 };
 struct Float16 {
   uint16_t bits;
-};
-
-// A (batch, channels, points) tensor. `gathered`: its points are chosen by an index.
-struct View {
-  void* data = nullptr;
-  DType dtype = DType::float32;
-  int64_t batch_stride = 0, channel_stride = 0, point_stride = 0;  // in elements
-  bool gathered = false;
 };
 
 constexpr int most_positions = 4096;  // in a block

@@ -23,8 +23,7 @@ constexpr int64_t cached_gradient = 4 << 20;  // bytes that may still be in a ca
 
 std::tuple<Tensor, Tensor> heatmap_focal_loss(Tensor logits, Tensor target, double alpha, double beta,
                                               bool logits_gradient) {
-  using torch::headeronly::ScalarType;
-  const ScalarType accumulate = logits.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  const ScalarType accumulate = arithmetic_of(logits);
   const Tensor loss = fresh(logits, {}, accumulate);
   const Tensor gradient = logits_gradient ? fresh_like(logits) : fresh(logits, {0}, logits.scalar_type());
 

@@ -4,18 +4,12 @@
 #include <algorithm>
 #include <tuple>
 
+#include "../options.h"
 #include "simd_level.h"
 #include "tensors.h"
 
 namespace mdn {
 namespace {
-
-Selection selection_of(const std::string& name) {
-  if (name == "weight") return Selection::weight;
-  if (name == "density") return Selection::density;
-  STD_TORCH_CHECK(name == "mean", "mdnkernels::mixture_mode: unknown select ", name);
-  return Selection::mean;
-}
 
 // Long blocks, four pages of a float row, where little is kept of each position; shorter ones where their scratch would
 // leave the second-level cache, and where an index names a few positions that all threads should share.
@@ -33,7 +27,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(Tensor logits, Tensor lo
                                                         OptionalTensor index, std::string select,
                                                         std::optional<std::vector<int64_t>> components,
                                                         std::string scale_activation, double min_scale) {
-  using torch::headeronly::ScalarType;
   const bool gathered = index.has_value();
   const int64_t batch = loc.size(0), count = logits.size(1), points = gathered ? index->size(1) : loc.size(2);
 

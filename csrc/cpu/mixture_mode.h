@@ -6,8 +6,6 @@
 
 namespace mdn {
 
-enum class Selection { weight, density, mean };
-
 struct ModeCall {
   // Views of (B, channels, points). With an index, the inputs are read at its points.
   View logits, loc, scale;       // scale may be absent: data is null

@@ -286,10 +286,15 @@ class Block {
     if (side_by_side(from, positions_) && to.point_stride == 1 && few) {
       const Bits* base = static_cast<const Bits*>(from.data) + origin(from, positions_);
       const int vectors = count_ / wide;
-      const auto move_row = call_.components <= read_whole ? &Block::blend_row : &Block::pick_row;
+      const int64_t next_component = channels * from.channel_stride;
       for (int64_t c = 0; c < channels; ++c) {
-        (this->*move_row)(base + c * from.channel_stride, channels * from.channel_stride, vectors,
-                          at(to, 0) + c * to.channel_stride, from.channel_stride);
+        const Bits* row = base + c * from.channel_stride;
+        Bits* out = at(to, 0) + c * to.channel_stride;
+        if (call_.components <= read_whole) {
+          blend_row(row, next_component, vectors, out);
+        } else {
+          pick_row(row, next_component, vectors, out, from.channel_stride);
+        }
       }
       pick_positions(from, channels, to, vectors * wide);
     } else {
@@ -299,7 +304,7 @@ class Block {
 
   // One channel: `row` is component 0's, `stride` leads to the next component's. Every component is read whole, as fast
   // as memory streams, which beats leaving lines out while the components are few.
-  void blend_row(const Bits* row, int64_t stride, int vectors, Bits* to, int64_t) {
+  void blend_row(const Bits* row, int64_t stride, int vectors, Bits* to) {
     const bool past_cache = aligned(to);
     for (int v = 0; v < vectors; ++v) {
       const Vector<Bits> chosen = load(work_.chosen_bits + v * wide);

@@ -7,17 +7,12 @@
 #include <algorithm>
 #include <tuple>
 
+#include "../options.h"
 #include "simd_level.h"
 #include "tensors.h"
 
 namespace mdn {
 namespace {
-
-Family family_of(const std::string& name) {
-  if (name == "gaussian") return Family::gaussian;
-  STD_TORCH_CHECK(name == "laplace", "mdnkernels::mixture_nll: unknown family ", name);
-  return Family::laplace;
-}
 
 // As many positions as keep the scratch of one block within half of a common second-level cache.
 int block_positions(const MixtureCall& call) {
@@ -34,11 +29,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
                                                                std::string family, std::string scale_activation,
                                                                double min_scale, std::string reduction,
                                                                bool parameter_gradients, bool target_gradient) {
-  using torch::headeronly::ScalarType;
   const bool gathered = index.has_value();
   const bool none = reduction == "none", mean = reduction == "mean";
   const int64_t batch = target.size(0), points = target.size(2);
-  const ScalarType accumulate = loc.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  const ScalarType accumulate = arithmetic_of(loc);
 
   MixtureCall call = {};
   call.batch = batch;
@@ -59,14 +53,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   call.target = view_of(target);
   if (mask) {
     call.mask = view_of(*mask);
-    call.groups = static_cast<int>(mask->size(1));
+    call.groups = call.mask.channels;
   }
-  if (weight) {  // (B, P)
-    call.weight.data = weight->data_ptr();
-    call.weight.dtype = dtype_of(*weight);
-    call.weight.batch_stride = weight->stride(0);
-    call.weight.point_stride = weight->stride(1);
-  }
+  if (weight) call.weight = view_of(*weight);
   Tensor index_contiguous;
   if (gathered) {
     index_contiguous = torch::stable::contiguous(*index);
@@ -103,12 +92,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
     call.grad_scale = view_of(grad_scale);
   }
   if (target_gradient) call.grad_target = view_of(grad_target);
-  if (none) {
-    call.nll.data = loss.data_ptr();
-    call.nll.dtype = dtype_of(loss);
-    call.nll.batch_stride = points;
-    call.nll.point_stride = 1;
-  }
+  if (none) call.nll = view_of(loss);
 
   const MixtureKernel& kernel = MDN_AT_SIMD_LEVEL(mixture_kernel);
   const int64_t spans = (batch * points + call.span - 1) / call.span;

@@ -39,7 +39,6 @@ ObjectsOfMaps sort_by_map(const int64_t* label, int64_t batch, int64_t count, in
 }
 
 Tensor splat_gaussians(Tensor center, Tensor radius, Tensor label, int64_t labels, int64_t height, int64_t width) {
-  using torch::headeronly::ScalarType;
   const Tensor centers = torch::stable::contiguous(center), radii = torch::stable::contiguous(radius);
   const Tensor label_of_objects = torch::stable::contiguous(label);
   const int64_t batch = label.size(0), count = label.size(1), cells = height * width;

@@ -1,7 +1,6 @@
 #include "tensors.h"
 
 #include <algorithm>
-#include <array>
 #include <cstdlib>
 #include <new>
 #include <numeric>
@@ -20,8 +19,6 @@ extern "C" __attribute__((weak)) AOTITorchError torch_from_blob(
 
 namespace mdn {
 namespace {
-
-using torch::headeronly::ScalarType;
 
 constexpr uintptr_t huge_page = 2 << 20;
 
@@ -103,43 +100,6 @@ bool dense(const std::vector<int64_t>& sizes, const std::vector<int64_t>& stride
 
 }  // namespace
 
-ScaleActivation activation_of(const std::string& name) {
-  if (name == "elu") return ScaleActivation::elu;
-  if (name == "softplus") return ScaleActivation::softplus;
-  if (name == "exp") return ScaleActivation::exp;
-  STD_TORCH_CHECK(name == "identity", "mdnkernels: unknown scale_activation ", name);
-  return ScaleActivation::identity;
-}
-
-DType dtype_of(const Tensor& tensor) {
-  using torch::headeronly::ScalarType;
-  switch (tensor.scalar_type()) {
-    case ScalarType::Float:
-      return DType::float32;
-    case ScalarType::Double:
-      return DType::float64;
-    case ScalarType::BFloat16:
-      return DType::bfloat16;
-    case ScalarType::Half:
-      return DType::float16;
-    case ScalarType::Bool:
-      return DType::boolean;
-    default:
-      STD_TORCH_CHECK(false, "mdnkernels: a dtype that the native kernels do not have");
-  }
-}
-
-View view_of(const Tensor& tensor, bool gathered) {
-  View view;
-  view.data = tensor.data_ptr();
-  view.dtype = dtype_of(tensor);
-  view.batch_stride = tensor.stride(0);
-  view.channel_stride = tensor.stride(1);
-  view.point_stride = tensor.stride(2);
-  view.gathered = gathered;
-  return view;
-}
-
 Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType dtype) {
   const int64_t bytes = bytes_of(sizes, element_size(dtype));
   if (in_recycled_memory(bytes)) return recycled(sizes, contiguous_strides(sizes), dtype, bytes);
@@ -157,13 +117,9 @@ Tensor fresh_like(const Tensor& like) {
 }
 
 Tensor fresh_strided(const Tensor& like, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides) {
-  using torch::stable::detail::from;
   const int64_t bytes = bytes_of(sizes, like.element_size());
   if (in_recycled_memory(bytes)) return recycled(sizes, strides, like.scalar_type(), bytes);
-  std::array<StableIValue, 7> stack{from(like),         from(sizes),        from(strides),     from(std::nullopt),
-                                    from(std::nullopt), from(std::nullopt), from(std::nullopt)};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::new_empty_strided", "", stack.data(), TORCH_ABI_VERSION));
-  return on_huge_pages(torch::stable::detail::to<Tensor>(stack[0]));
+  return on_huge_pages(new_empty_strided(like, sizes, strides));
 }
 
 void zero(const Tensor& dense) {

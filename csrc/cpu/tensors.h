@@ -1,33 +1,14 @@
-// Between torch's stable tensors and the kernels: options, views, fresh outputs, and scratch memory for the threads.
+// The CPU's fresh outputs, and scratch memory for its threads.
 #pragma once
 
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-
-#include <optional>
-#include <string>
 #include <vector>
 
-#include "../math/mixture.h"
-#include "elements.h"
+#include "../torch_tensors.h"
 
 namespace mdn {
 
-using torch::stable::Tensor;
-using OptionalTensor = std::optional<Tensor>;
-
-// The option of that name.
-ScaleActivation activation_of(const std::string& name);
-
-DType dtype_of(const Tensor& tensor);
-
-// A (B, K, P) tensor as a view. `gathered`: its points are chosen by an index.
-View view_of(const Tensor& tensor, bool gathered = false);
-
 // An uninitialised tensor of the device of `like`; a large one in recycled memory (memory.h).
-Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, torch::headeronly::ScalarType dtype);
+Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType dtype);
 // The same of the sizes, strides and dtype of `like`, as torch.empty_like.
 Tensor fresh_like(const Tensor& like);
 // The same of the dtype of `like`; sizes and strides must be those of a dense tensor.

@@ -13,6 +13,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "elements.h"
 #include "simd_level.h"
 #include "tensors.h"
 
@@ -126,7 +127,6 @@ void find_peaks(const Scan<T, Storage>& scan, int64_t batch, int64_t k, bool log
 }
 
 std::tuple<Tensor, Tensor, Tensor> topk_peaks(Tensor map, int64_t k, int64_t kernel_size, bool logits) {
-  using torch::headeronly::ScalarType;
   const Tensor heatmap = torch::stable::contiguous(map);
   const int64_t batch = heatmap.size(0);
   const Tensor score = torch::stable::new_empty(heatmap, {batch, k});

@@ -31,7 +31,7 @@ Tensor gather_patches_backward(Tensor grad_patches, Tensor index, std::vector<in
                                std::vector<int64_t> stride, int64_t kernel_size) {
   const DeviceCall device(grad_patches);
   const Tensor patches = torch::stable::contiguous(grad_patches), cells = torch::stable::contiguous(index);
-  const Tensor gradient = fresh_strided(grad_patches, size, stride);
+  const Tensor gradient = new_empty_strided(grad_patches, size, stride);
   const PatchCall call = {dtype_of(gradient), gradient.data_ptr(), static_cast<const int64_t*>(cells.data_ptr()),
                           patches.data_ptr()};
   run_gather_patches_backward(call, plan_of(gradient, index.size(1), kernel_size), gradient.numel(),

@@ -10,7 +10,7 @@ namespace {
 std::tuple<Tensor, Tensor> heatmap_focal_loss(Tensor logits, Tensor target, double alpha, double beta,
                                               bool logits_gradient) {
   const DeviceCall device(logits);
-  const ScalarType accumulate = logits.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  const ScalarType accumulate = arithmetic_of(logits);
   const Tensor loss = fresh(logits, {}, accumulate);
   const Tensor gradient =
       logits_gradient ? torch::stable::empty_like(logits) : fresh(logits, {0}, logits.scalar_type());

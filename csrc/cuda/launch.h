@@ -1,26 +1,16 @@
-// What every launcher shares: the device and stream of a call, fresh outputs on it, and the check of a launch. Nothing
-// here waits for the device, so every op can be captured in a CUDA graph.
+// What every op shares on a GPU: the device and stream of a call, its tensors and its launches. Nothing here waits for
+// the device, so every op can be captured in a CUDA graph.
 #pragma once
 
 #include <cuda_runtime.h>
 #include <torch/csrc/stable/accelerator.h>
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
 
-#include <optional>
-#include <string>
 #include <vector>
 
-#include "../math/mixture.h"
+#include "../torch_tensors.h"
 #include "tiles.cuh"
 
 namespace mdn {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-using OptionalTensor = std::optional<Tensor>;
 
 // Makes the tensor's device the current one for as long as it lives, and knows torch's current stream there.
 class DeviceCall {
@@ -33,9 +23,6 @@ class DeviceCall {
   cudaStream_t stream_;
 };
 
-// Raises where the launch just made was refused.
-void check_launch(const char* kernel);
-
 // Makes a run_OP's launches in a call's stream.
 struct Launcher {
   const DeviceCall& call;
@@ -44,34 +31,27 @@ struct Launcher {
   template <class... Parameters, class... Arguments>
   void operator()(void (*kernel)(Parameters...), int blocks, int threads, int shared_bytes,
                   Arguments... arguments) const {
+    if (shared_bytes > 48 << 10) {  // more than every kernel may use
+      check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), shared_bytes);
+    }
     kernel<<<blocks, threads, shared_bytes, call.stream()>>>(arguments...);
-    check_launch(op);
+    check(cudaGetLastError(), shared_bytes);
+  }
+
+  // Raises where the launch was refused.
+  void check(cudaError_t error, int shared_bytes) const {
+    STD_TORCH_CHECK(error == cudaSuccess, "mdnkernels: launching ", op, " with ", shared_bytes,
+                    " bytes of shared memory: ", cudaGetErrorString(error));
   }
 };
 
-// Allows a kernel more dynamic shared memory than the 48 KB that every kernel may use.
-template <class Kernel>
-void allow_shared_bytes(Kernel* kernel, int64_t bytes) {
-  if (bytes <= 48 << 10) return;
-  const cudaError_t error =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
-  STD_TORCH_CHECK(error == cudaSuccess, "mdnkernels: ", bytes, " bytes of shared memory: ", cudaGetErrorString(error));
+inline TileView tile_view_of(const Tensor& tensor, bool gathered = false) {
+  return {view_of(tensor, gathered), tensor.size(0)};
 }
-
-DType dtype_of(const Tensor& tensor);
-
-// A (B, K, P) tensor as a view. `gathered`: its points are chosen by an index.
-View view_of(const Tensor& tensor, bool gathered = false);
-
-// The option of that name.
-ScaleActivation activation_of(const std::string& name);
 
 // An uninitialised contiguous tensor on the device of `like`.
 inline Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType dtype) {
   return torch::stable::new_empty(like, sizes, dtype);
 }
-
-// The same of the dtype of `like`, of other sizes and strides.
-Tensor fresh_strided(const Tensor& like, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides);
 
 }  // namespace mdn

@@ -1,45 +1,32 @@
 // mixture_mode on a GPU: outputs, workspaces and launches. Nothing waits for the device.
 #include <tuple>
 
+#include "../options.h"
 #include "launch.h"
 #include "mixture_mode.cuh"
 
 namespace mdn {
 namespace {
 
-Selection selection_of(const std::string& name) {
-  if (name == "weight") return Selection::weight;
-  if (name == "density") return Selection::density;
-  STD_TORCH_CHECK(name == "mean", "mdnkernels::mixture_mode: unknown select ", name);
-  return Selection::mean;
-}
-
 std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(Tensor logits, Tensor loc, OptionalTensor scale,
                                                         OptionalTensor index, std::string select,
                                                         std::optional<std::vector<int64_t>> components,
                                                         std::string scale_activation, double min_scale) {
   const bool gathered = index.has_value();
-  const int64_t batch = loc.size(0), count = logits.size(1), points = gathered ? index->size(1) : loc.size(2);
+  const int64_t batch = loc.size(0), points = gathered ? index->size(1) : loc.size(2);
   const DeviceCall device(loc);
-  const auto launch = [&](auto* kernel, int blocks, int threads, int shared_bytes, auto... arguments) {
-    allow_shared_bytes(kernel, shared_bytes);
-    kernel<<<blocks, threads, shared_bytes, device.stream()>>>(arguments...);
-    check_launch("mixture_mode");
-  };
+  const Launcher launch = {device, "mixture_mode"};
 
   ModeCall call = {};
   call.batch = batch;
   call.points = points;
-  call.components = static_cast<int>(count);
-  call.dims = static_cast<int>(loc.size(1) / count);
-  call.scales = scale ? static_cast<int>(scale->size(1) / count) : 1;
   call.selection = selection_of(select);
   call.activation = activation_of(scale_activation);
   call.min_scale = min_scale;
-  call.logits = view_of(logits, gathered);
-  call.loc = view_of(loc, gathered);
-  if (scale) call.scale = view_of(*scale, gathered);
-  plan_groups(call.observed, points, call.dims);
+  call.logits = tile_view_of(logits, gathered);
+  call.loc = tile_view_of(loc, gathered);
+  if (scale) call.scale = tile_view_of(*scale, gathered);
+  set_sizes(call);
   Tensor index_contiguous, allowed;
   if (gathered) {
     index_contiguous = torch::stable::contiguous(*index);
@@ -62,15 +49,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(Tensor logits, Tensor lo
   const Tensor mode_scale = scale ? output(call.scales) : fresh(loc, {0}, loc.scalar_type());
   const Tensor component = fresh(loc, {batch, points}, ScalarType::Long);
   const Tensor weight = fresh(loc, {batch, points}, loc.scalar_type());
-  call.mode_loc = view_of(mode_loc);
-  if (scale) call.mode_scale = view_of(mode_scale);
+  call.mode_loc = tile_view_of(mode_loc);
+  if (scale) call.mode_scale = tile_view_of(mode_scale);
   call.component = static_cast<int64_t*>(component.data_ptr());
   call.weight = weight.data_ptr();
 
-  ModePlan plan = plan_mode(call);
+  const ModePlan plan = plan_mode(call);
   const Tensor workspace = fresh(loc, {workspace_bytes(plan)}, ScalarType::Byte);
-  plan.workspace = static_cast<unsigned char*>(workspace.data_ptr());
-  run_mode(call, plan, launch);
+  run_mixture_mode(call, plan, workspace.data_ptr(), launch);
   return {mode_loc, mode_scale, component, weight};
 }
 

@@ -8,26 +8,33 @@
 #pragma once
 
 #include "../math/mixture.h"
+#include "dispatch.cuh"
 #include "observation.cuh"
 
 namespace mdn {
 
-enum class Selection { weight, density, mean };
-
 struct ModeCall {
   // Views of (B, channels, points). With an index, the inputs are read at its points.
-  View logits, loc, scale;    // scale may be absent: data is null
-  View mode_loc, mode_scale;  // of the inputs' dtype
-  int64_t* component;         // (B, points), contiguous
-  void* weight;               // (B, points), contiguous, of the inputs' dtype
-  Observed observed;          // no mask: which points the index names
-  const uint32_t* allowed;    // a bit for each component, or null where all are allowed
+  TileView logits, loc, scale;    // scale may be absent: data is null
+  TileView mode_loc, mode_scale;  // of the inputs' dtype
+  int64_t* component;             // (B, points), contiguous
+  void* weight;                   // (B, points), contiguous, of the inputs' dtype
+  Observed observed;              // no mask: which points the index names
+  const uint32_t* allowed;        // a bit for each component, or null where all are allowed
   int64_t batch, points;
-  int components, dims, scales;
+  int components, dims, scales;  // as set_sizes finds them
   Selection selection;
   ScaleActivation activation;
   double min_scale;
 };
+
+// Fills in what follows from the views of the inputs and the number of points.
+inline void set_sizes(ModeCall& call) {
+  call.components = call.logits.channels;
+  call.dims = call.loc.channels / call.components;
+  call.scales = call.scale.channels > 0 ? call.scale.channels / call.components : 1;
+  plan_groups(call.observed, call.points, call.dims);
+}
 
 // How a call is launched.
 struct ModePlan {
@@ -235,7 +242,7 @@ class ModeBlock {
 
   // One channel of N positions, zeros where they are not real.
   template <int N>
-  MDN_ON_DEVICE Values<T, N> read_some(const View& view, int channel, int position) const {
+  MDN_ON_DEVICE Values<T, N> read_some(const TileView& view, int channel, int position) const {
     Values<T, N> values;
     if (N > 1 && view.walk == Walk::points_packed && position + N <= tile_.count) {
       const Element* data = static_cast<const Element*>(view.data);
@@ -258,7 +265,7 @@ class ModeBlock {
   }
 
   template <class Function>
-  MDN_ON_DEVICE void average_channels(const View& from, const View& to, const Divisor& channels,
+  MDN_ON_DEVICE void average_channels(const TileView& from, const TileView& to, const Divisor& channels,
                                       Function function) const {
     const int lines = static_cast<int>(channels.divisor);
     write_tile<Element, Packs::points>(to, tile_, channels, [&](auto n, int channel, int position) {
@@ -295,23 +302,17 @@ __global__ void __launch_bounds__(tile_threads, sizeof(Element) == 8 || !shared 
 
 }  // namespace device
 
-// The launches of a planned call, in order: launch(kernel, blocks, threads, bytes of shared memory, arguments...).
+// The launch of a planned call with its workspace: launch(kernel, blocks, threads, bytes of shared memory,
+// arguments...).
 template <class Launch>
-void run_mode(const ModeCall& call, const ModePlan& plan, Launch launch) {
+void run_mixture_mode(const ModeCall& call, ModePlan plan, void* workspace, Launch launch) {
   if (plan.tiling.blocks == 0) return;
-  const auto run = [&](auto* in_shared, auto* in_workspace) {
-    launch(plan.tiling.shared ? in_shared : in_workspace, plan.tiling.blocks, tile_threads, plan.shared, call, plan);
-  };
-  switch (call.loc.dtype) {
-    case DType::float64:
-      return run(device::mixture_mode<double, true>, device::mixture_mode<double, false>);
-    case DType::bfloat16:
-      return run(device::mixture_mode<__nv_bfloat16, true>, device::mixture_mode<__nv_bfloat16, false>);
-    case DType::float16:
-      return run(device::mixture_mode<__half, true>, device::mixture_mode<__half, false>);
-    default:
-      return run(device::mixture_mode<float, true>, device::mixture_mode<float, false>);
-  }
+  plan.workspace = static_cast<unsigned char*>(workspace);
+  with_element_type(call.loc.dtype, [&](auto type) {
+    using Element = typename decltype(type)::Type;
+    launch(plan.tiling.shared ? device::mixture_mode<Element, true> : device::mixture_mode<Element, false>,
+           plan.tiling.blocks, tile_threads, plan.shared, call, plan);
+  });
 }
 
 inline int allowed_words(int components) { return (components + 31) / 32; }

@@ -1,17 +1,12 @@
 // mixture_nll on a GPU: outputs, workspaces and launches. Nothing waits for the device.
 #include <tuple>
 
+#include "../options.h"
 #include "launch.h"
 #include "mixture_nll.cuh"
 
 namespace mdn {
 namespace {
-
-Family family_of(const std::string& name) {
-  if (name == "gaussian") return Family::gaussian;
-  STD_TORCH_CHECK(name == "laplace", "mdnkernels::mixture_nll: unknown family ", name);
-  return Family::laplace;
-}
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Tensor loc, Tensor scale, Tensor target,
                                                                OptionalTensor mask, OptionalTensor weight,
@@ -21,15 +16,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
                                                                bool parameter_gradients, bool target_gradient) {
   const bool gathered = index.has_value(), none = reduction == "none";
   const int64_t batch = target.size(0), points = target.size(2);
-  const ScalarType accumulate = loc.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  const ScalarType accumulate = arithmetic_of(loc);
   const DeviceCall device(loc);
 
   MixtureCall call = {};
   call.batch = batch;
   call.points = points;
-  call.components = static_cast<int>(logits.size(1));
-  call.dims = static_cast<int>(target.size(1));
-  call.scales = static_cast<int>(scale.size(1) / logits.size(1));
   call.family = family_of(family);
   call.activation = activation_of(scale_activation);
   call.min_scale = min_scale;
@@ -37,13 +29,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   call.mean = reduction == "mean";
   call.parameter_gradients = parameter_gradients;
   call.target_gradient = target_gradient;
-  call.logits = view_of(logits, gathered);
-  call.loc = view_of(loc, gathered);
-  call.scale = view_of(scale, gathered);
-  call.target = view_of(target);
-  if (mask) call.observed.mask = view_of(*mask);
-  plan_groups(call.observed, points, call.dims);
-  if (weight) call.weight = view_of(torch::stable::unsqueeze(*weight, 1));
+  call.logits = tile_view_of(logits, gathered);
+  call.loc = tile_view_of(loc, gathered);
+  call.scale = tile_view_of(scale, gathered);
+  call.target = tile_view_of(target);
+  if (mask) call.observed.mask = tile_view_of(*mask);
+  set_sizes(call);
+  if (weight) call.weight = tile_view_of(*weight);
   Tensor index_contiguous, kappa;
   if (gathered) {
     index_contiguous = torch::stable::contiguous(*index);
@@ -68,20 +60,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   const Tensor grad_scale = gradient(scale, parameter_gradients, gathered);
   const Tensor grad_target = gradient(target, target_gradient, false);
   if (parameter_gradients) {
-    call.grad_logits = view_of(grad_logits);
-    call.grad_loc = view_of(grad_loc);
-    call.grad_scale = view_of(grad_scale);
+    call.grad_logits = tile_view_of(grad_logits);
+    call.grad_loc = tile_view_of(grad_loc);
+    call.grad_scale = tile_view_of(grad_scale);
   }
-  if (target_gradient) call.grad_target = view_of(grad_target);
+  if (target_gradient) call.grad_target = tile_view_of(grad_target);
 
-  MixturePlan plan = plan_mixture(call);
+  const MixturePlan plan = plan_mixture(call);
   const Tensor workspace = fresh(target, {workspace_of(call, plan).bytes}, ScalarType::Byte);
-  place_workspace(call, plan, static_cast<unsigned char*>(workspace.data_ptr()));
-  run_mixture(call, plan, [&](auto* kernel, int blocks, int threads, int shared_bytes, auto... arguments) {
-    allow_shared_bytes(kernel, shared_bytes);
-    kernel<<<blocks, threads, shared_bytes, device.stream()>>>(arguments...);
-    check_launch("mixture_nll");
-  });
+  run_mixture_nll(call, plan, workspace.data_ptr(), Launcher{device, "mixture_nll"});
   return {loss, grad_logits, grad_loc, grad_scale, grad_target};
 }
 

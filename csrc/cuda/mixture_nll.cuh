@@ -11,6 +11,7 @@
 #pragma once
 
 #include "../math/mixture.h"
+#include "dispatch.cuh"
 #include "observation.cuh"
 
 namespace mdn {
@@ -18,8 +19,8 @@ namespace mdn {
 struct MixtureCall {
   // Views of (B, channels, points). With an index, logits, loc and scale are read at its points; all else, the
   // gradients included, has a point for each entry of the index.
-  View logits, loc, scale, target, weight;  // weight may be absent: data is null
-  View grad_logits, grad_loc, grad_scale, grad_target;
+  TileView logits, loc, scale, target, weight;  // weight may be absent: data is null
+  TileView grad_logits, grad_loc, grad_scale, grad_target;
   Observed observed;
   void* loss;    // one number, or (B, points), contiguous, where it is not reduced
   bool reduced;  // else the loss of each position is wanted
@@ -27,11 +28,19 @@ struct MixtureCall {
   bool parameter_gradients, target_gradient;
   const void* dim_scale;  // [dims] of the arithmetic type, or null
   int64_t batch, points;
-  int components, dims, scales;
+  int components, dims, scales;  // as set_sizes finds them
   Family family;
   ScaleActivation activation;
   double min_scale;
 };
+
+// Fills in what follows from the views of the inputs and the number of points.
+inline void set_sizes(MixtureCall& call) {
+  call.components = call.logits.channels;
+  call.dims = call.target.channels;
+  call.scales = call.scale.channels / call.components;
+  plan_groups(call.observed, call.points, call.dims);
+}
 
 // How a call is launched.
 struct MixturePlan {
@@ -41,7 +50,7 @@ struct MixturePlan {
   // workspace, of `large` bytes; chosen points and sums always in shared memory.
   int stride, kappa, seen, large, chosen, of_warps, shared;
   double known_divisor;  // what the loss is divided by, where `divisor` is null
-  // In the workspace, which who has allocated it places.
+  // In the workspace, as place_workspace points them.
   double* divisor;           // the same where mask, weight or index decide it
   double* sums;              // [tiles]; null where the loss is not reduced
   unsigned char* workspace;  // a block's rows each, where they do not fit into shared memory
@@ -253,7 +262,7 @@ class MixtureBlock {
 
   // A tensor of the parameters, which an index may gather.
   template <class Use>
-  MDN_ON_DEVICE void read_parameter(const View& view, const Divisor& channels, Use use) {
+  MDN_ON_DEVICE void read_parameter(const TileView& view, const Divisor& channels, Use use) {
     const auto observed = observation_.observed();
     const bool gathered = view.gathered;
     const auto point_of = [this, gathered](int position) {
@@ -502,9 +511,8 @@ __global__ void __launch_bounds__(tile_threads, resident_blocks<Element, shared>
 
 }  // namespace device
 
-// The launches of a planned call, in order: launch(kernel, blocks, threads, bytes of shared memory, arguments...).
 template <class Element, Family family, bool shared, class Launch>
-void run_mixture_as(const MixtureCall& call, const MixturePlan& plan, Launch launch) {
+void run_mixture_nll_as(const MixtureCall& call, const MixturePlan& plan, Launch launch) {
   using T = typename device::ArithmeticOf<Element>::Type;
   const int blocks = plan.tiling.blocks, sum_bytes = plan.shared - plan.of_warps;
   const auto finish = [&](double* new_divisor) {
@@ -520,28 +528,20 @@ void run_mixture_as(const MixtureCall& call, const MixturePlan& plan, Launch lau
   if (plan.sums != nullptr) finish(nullptr);
 }
 
-template <class Element, class Launch>
-void run_mixture_of(const MixtureCall& call, const MixturePlan& plan, Launch launch) {
-  if (call.family == Family::gaussian) {
-    if (plan.tiling.shared) return run_mixture_as<Element, Family::gaussian, true>(call, plan, launch);
-    return run_mixture_as<Element, Family::gaussian, false>(call, plan, launch);
-  }
-  if (plan.tiling.shared) return run_mixture_as<Element, Family::laplace, true>(call, plan, launch);
-  return run_mixture_as<Element, Family::laplace, false>(call, plan, launch);
-}
-
+// The launches of a planned call with its workspace, in order: launch(kernel, blocks, threads, bytes of shared memory,
+// arguments...).
 template <class Launch>
-void run_mixture(const MixtureCall& call, const MixturePlan& plan, Launch launch) {
-  switch (call.loc.dtype) {
-    case DType::float64:
-      return run_mixture_of<double>(call, plan, launch);
-    case DType::bfloat16:
-      return run_mixture_of<__nv_bfloat16>(call, plan, launch);
-    case DType::float16:
-      return run_mixture_of<__half>(call, plan, launch);
-    default:
-      return run_mixture_of<float>(call, plan, launch);
-  }
+void run_mixture_nll(MixtureCall call, MixturePlan plan, void* workspace, Launch launch) {
+  place_workspace(call, plan, static_cast<unsigned char*>(workspace));
+  with_element_type(call.loc.dtype, [&](auto type) {
+    using Element = typename decltype(type)::Type;
+    if (call.family == Family::gaussian) {
+      if (plan.tiling.shared) return run_mixture_nll_as<Element, Family::gaussian, true>(call, plan, launch);
+      return run_mixture_nll_as<Element, Family::gaussian, false>(call, plan, launch);
+    }
+    if (plan.tiling.shared) return run_mixture_nll_as<Element, Family::laplace, true>(call, plan, launch);
+    return run_mixture_nll_as<Element, Family::laplace, false>(call, plan, launch);
+  });
 }
 
 }  // namespace mdn

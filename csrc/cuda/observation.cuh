@@ -6,7 +6,7 @@
 namespace mdn {
 
 struct Observed {
-  View mask;             // (B, G, points); absent where all is observed: data is null
+  TileView mask;         // (B, G, points); absent where all is observed: data is null
   const int64_t* index;  // (B, points), contiguous, or null; -1 is padding, where nothing is observed
   // The same as bits, a tile after the other, from the launch that counted what was observed to the one that computes:
   // an eighth of the mask. Null where nothing is counted.

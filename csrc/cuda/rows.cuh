@@ -45,7 +45,7 @@ Tiling tiling_of(int64_t batch, int64_t points, int least, BytesOf bytes_of) {
 }
 
 // From a row to the next. Where threads take a tile's elements along the channels, rows begin in different banks.
-inline int stride_of(const View& view, int positions) {
+inline int stride_of(const TileView& view, int positions) {
   return view.walk == Walk::channels || view.walk == Walk::channels_packed ? positions + 1 : positions;
 }
 

@@ -29,19 +29,16 @@ Tensor scatter_points(Tensor values, Tensor index, int64_t positions) {
   const Tensor from = torch::stable::contiguous(values);
   const Sorted sorted = sort(torch::stable::contiguous(index));
   const Tensor maps = torch::stable::new_zeros(values, {values.size(0), values.size(1), positions}, dtype);
-  ScatterCall call = {};
-  call.values = from.data_ptr();
-  call.sorted = static_cast<const int64_t*>(sorted.values.data_ptr());
-  call.order = static_cast<const int64_t*>(sorted.order.data_ptr());
-  call.maps = maps.data_ptr();
-  call.rows = values.size(0) * values.size(1);
-  call.channels = values.size(1);
-  call.count = values.size(2);
-  call.positions = positions;
-  if (call.rows * call.count == 0) return maps;
-  const auto kernel = dtype == ScalarType::Double ? device::scatter_points<double> : device::scatter_points<float>;
-  kernel<<<static_cast<unsigned>(scatter_blocks(call)), scatter_threads, 0, device.stream()>>>(call);
-  check_launch("scatter_points");
+  const ScatterCall call = {dtype_of(values),
+                            from.data_ptr(),
+                            static_cast<const int64_t*>(sorted.values.data_ptr()),
+                            static_cast<const int64_t*>(sorted.order.data_ptr()),
+                            maps.data_ptr(),
+                            values.size(0) * values.size(1),
+                            values.size(1),
+                            values.size(2),
+                            positions};
+  run_scatter_points(call, Launcher{device, "scatter_points"});
   return maps;
 }
 

@@ -4,11 +4,13 @@
 // all of them. The maps were zeroed before; nothing of them but these positions is touched.
 #pragma once
 
+#include "../view.h"
 #include "device.cuh"
 
 namespace mdn {
 
 struct ScatterCall {
+  DType dtype;            // of values and maps, float32 or float64
   const void* values;     // (rows, count), contiguous
   const int64_t* sorted;  // (rows / channels, count), contiguous: where the points go, ascending; -1 is padding
   const int64_t* order;   // of the same shape: which points they are
@@ -17,10 +19,6 @@ struct ScatterCall {
 };
 
 constexpr int scatter_threads = 256;
-
-inline int64_t scatter_blocks(const ScatterCall& call) {
-  return (call.rows * call.count + scatter_threads - 1) / scatter_threads;
-}
 
 namespace device {
 
@@ -42,4 +40,15 @@ __global__ void __launch_bounds__(scatter_threads) scatter_points(const __grid_c
 }
 
 }  // namespace device
+
+// launch(kernel, blocks, threads, bytes of shared memory, arguments...).
+template <class Launch>
+void run_scatter_points(const ScatterCall& call, Launch launch) {
+  const int64_t blocks = (call.rows * call.count + scatter_threads - 1) / scatter_threads;
+  if (blocks == 0) return;
+  const bool in_double = call.dtype == DType::float64;
+  launch(in_double ? device::scatter_points<double> : device::scatter_points<float>, static_cast<int>(blocks),
+         scatter_threads, 0, call);
+}
+
 }  // namespace mdn

@@ -6,11 +6,10 @@
 // is moved once whichever the layout, and the rows transpose.
 #pragma once
 
+#include "../view.h"
 #include "device.cuh"
 
 namespace mdn {
-
-enum class DType { float32, float64, bfloat16, float16, boolean };
 
 constexpr int element_bytes(DType dtype) {
   return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : dtype == DType::boolean ? 1 : 2;
@@ -22,16 +21,6 @@ enum class Walk {
   points_packed,    // 16 bytes each, of one channel
   channels,         // one each, along the channels of a position
   channels_packed,  // 16 bytes each, along channels and positions that follow one another without a gap
-};
-
-// A (batch, channels, points) tensor. `gathered`: its points are chosen by an index.
-struct View {
-  void* data = nullptr;
-  DType dtype = DType::float32;
-  int64_t batch_stride = 0, channel_stride = 0, point_stride = 0;  // in elements
-  bool gathered = false;
-  int channels = 0;
-  Walk walk = Walk::points;
 };
 
 inline Walk walk_of(const View& view, int64_t batch) {
@@ -48,6 +37,13 @@ inline Walk walk_of(const View& view, int64_t batch) {
   const bool side_by_side = view.point_stride == 1 && (view.channels == 1 || view.channel_stride % width == 0);
   return aligned && side_by_side ? Walk::points_packed : Walk::points;
 }
+
+// A view that tiles are cut from.
+struct TileView : View {
+  Walk walk = Walk::points;
+  TileView() = default;
+  TileView(const View& view, int64_t batch) : View(view), walk(walk_of(view, batch)) {}
+};
 
 // Division by a number that a launch knows, of dividends below 2^31, without a division (Granlund and Montgomery,
 // 1994): with 2^shift the least power of two that is not below the divisor, magic = ceil(2^(31 + shift) / divisor) has
@@ -133,7 +129,7 @@ struct OwnPoints {
 // `wanted`, which holds none beyond the tile's count, may come as zeros; a piece of memory that nobody wants is not
 // read. `point_of(position)` is the point of `view` to read there.
 template <class Element, class Wanted, class Points, class Use>
-MDN_ON_DEVICE void read_tile(const View& view, const Tile& tile, const Divisor& channels, const Wanted& wanted,
+MDN_ON_DEVICE void read_tile(const TileView& view, const Tile& tile, const Divisor& channels, const Wanted& wanted,
                              Points point_of, Use use) {
   using T = decltype(to_number(Element{}));
   constexpr int width = pack_width<Element>;
@@ -198,7 +194,7 @@ enum class Packs { none, points, all };
 // Writes make(Count<N>, channel, position), the values of the N positions from `position` on, to every element of the
 // tile. Where `packs` are of points N may be more than 1, and the last positions beyond the tile's count.
 template <class Element, Packs packs, class Make>
-MDN_ON_DEVICE void write_tile(const View& view, const Tile& tile, const Divisor& channels, Make make) {
+MDN_ON_DEVICE void write_tile(const TileView& view, const Tile& tile, const Divisor& channels, Make make) {
   constexpr int width = pack_width<Element>;
   Element* data = static_cast<Element*>(view.data);
   const int lines = static_cast<int>(channels.divisor), total = lines * tile.positions;

@@ -8,6 +8,7 @@ namespace mdn {
 
 enum class Family { gaussian, laplace };
 enum class ScaleActivation { elu, softplus, exp, identity };
+enum class Selection { weight, density, mean };
 
 namespace MDN_SIMD_LEVEL {
 

@@ -1,6 +1,7 @@
-// mixture_mode as csrc/cuda/mixture_mode.cu launches it.
+// Mirrors csrc/cuda/mixture_mode.cu.
 #include "bindings.h"
 #include "cuda/mixture_mode.cuh"
+#include "options.h"
 #include "views.h"
 
 namespace {
@@ -13,23 +14,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(const Tensor& logits, co
                                                         const std::optional<std::vector<int64_t>>& components,
                                                         const std::string& scale_activation, double min_scale) {
   const bool gathered = index.has_value();
-  const int64_t batch = loc.size(0), count = logits.size(1), points = gathered ? index->size(1) : loc.size(2);
+  const int64_t batch = loc.size(0), points = gathered ? index->size(1) : loc.size(2);
 
   mdn::ModeCall call = {};
   call.batch = batch;
   call.points = points;
-  call.components = static_cast<int>(count);
-  call.dims = static_cast<int>(loc.size(1) / count);
-  call.scales = scale ? static_cast<int>(scale->size(1) / count) : 1;
-  call.selection = select == "weight"    ? mdn::Selection::weight
-                   : select == "density" ? mdn::Selection::density
-                                         : mdn::Selection::mean;
-  call.activation = activation_of(scale_activation);
+  call.selection = mdn::selection_of(select);
+  call.activation = mdn::activation_of(scale_activation);
   call.min_scale = min_scale;
-  call.logits = view_of(logits, gathered);
-  call.loc = view_of(loc, gathered);
-  if (scale) call.scale = view_of(*scale, gathered);
-  mdn::plan_groups(call.observed, points, call.dims);
+  call.logits = tile_view_of(logits, gathered);
+  call.loc = tile_view_of(loc, gathered);
+  if (scale) call.scale = tile_view_of(*scale, gathered);
+  mdn::set_sizes(call);
   Tensor index_contiguous, allowed;
   if (gathered) {
     index_contiguous = index->contiguous();
@@ -50,15 +46,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(const Tensor& logits, co
   const Tensor mode_scale = scale ? output(call.scales) : new_empty({0}, loc.dtype());
   const Tensor component = new_empty({batch, points}, DType::int64);
   const Tensor weight = new_empty({batch, points}, loc.dtype());
-  call.mode_loc = view_of(mode_loc);
-  if (scale) call.mode_scale = view_of(mode_scale);
+  call.mode_loc = tile_view_of(mode_loc);
+  if (scale) call.mode_scale = tile_view_of(mode_scale);
   call.component = component.data<int64_t>();
   call.weight = weight.data();
 
-  mdn::ModePlan plan = mdn::plan_mode(call);
+  const mdn::ModePlan plan = mdn::plan_mode(call);
   const Tensor workspace = new_empty({mdn::workspace_bytes(plan)}, DType::uint8);
-  plan.workspace = workspace.data<unsigned char>();
-  mdn::run_mode(call, plan, launch_here);
+  mdn::run_mixture_mode(call, plan, workspace.data(), launch_here);
   return {mode_loc, mode_scale, component, weight};
 }
 

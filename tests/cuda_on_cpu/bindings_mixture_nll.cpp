@@ -1,6 +1,7 @@
-// mixture_nll as csrc/cuda/mixture_nll.cu launches it.
+// Mirrors csrc/cuda/mixture_nll.cu.
 #include "bindings.h"
 #include "cuda/mixture_nll.cuh"
+#include "options.h"
 #include "views.h"
 
 namespace {
@@ -19,27 +20,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(
   mdn::MixtureCall call = {};
   call.batch = batch;
   call.points = points;
-  call.components = static_cast<int>(logits.size(1));
-  call.dims = static_cast<int>(target.size(1));
-  call.scales = static_cast<int>(scale.size(1) / logits.size(1));
-  call.family = family == "gaussian" ? mdn::Family::gaussian : mdn::Family::laplace;
-  call.activation = activation_of(scale_activation);
+  call.family = mdn::family_of(family);
+  call.activation = mdn::activation_of(scale_activation);
   call.min_scale = min_scale;
   call.reduced = !none;
   call.mean = reduction == "mean";
   call.parameter_gradients = parameter_gradients;
   call.target_gradient = target_gradient;
-  call.logits = view_of(logits, gathered);
-  call.loc = view_of(loc, gathered);
-  call.scale = view_of(scale, gathered);
-  call.target = view_of(target);
-  if (mask) call.observed.mask = view_of(*mask);
-  mdn::plan_groups(call.observed, points, call.dims);
-  Tensor weight_channel, index_contiguous, kappa;
-  if (weight) {
-    weight_channel = Tensor(weight->object().attr("unsqueeze")(1), false);
-    call.weight = view_of(weight_channel);
-  }
+  call.logits = tile_view_of(logits, gathered);
+  call.loc = tile_view_of(loc, gathered);
+  call.scale = tile_view_of(scale, gathered);
+  call.target = tile_view_of(target);
+  if (mask) call.observed.mask = tile_view_of(*mask);
+  mdn::set_sizes(call);
+  if (weight) call.weight = tile_view_of(*weight);
+  Tensor index_contiguous, kappa;
   if (gathered) {
     index_contiguous = index->contiguous();
     call.observed.index = index_contiguous.data<int64_t>();
@@ -61,16 +56,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(
   const Tensor grad_scale = gradient(scale, parameter_gradients, gathered);
   const Tensor grad_target = gradient(target, target_gradient, false);
   if (parameter_gradients) {
-    call.grad_logits = view_of(grad_logits);
-    call.grad_loc = view_of(grad_loc);
-    call.grad_scale = view_of(grad_scale);
+    call.grad_logits = tile_view_of(grad_logits);
+    call.grad_loc = tile_view_of(grad_loc);
+    call.grad_scale = tile_view_of(grad_scale);
   }
-  if (target_gradient) call.grad_target = view_of(grad_target);
+  if (target_gradient) call.grad_target = tile_view_of(grad_target);
 
-  mdn::MixturePlan plan = mdn::plan_mixture(call);
+  const mdn::MixturePlan plan = mdn::plan_mixture(call);
   const Tensor workspace = new_empty({mdn::workspace_of(call, plan).bytes}, DType::uint8);
-  mdn::place_workspace(call, plan, workspace.data<unsigned char>());
-  mdn::run_mixture(call, plan, launch_here);
+  mdn::run_mixture_nll(call, plan, workspace.data(), launch_here);
   return {loss, grad_logits, grad_loc, grad_scale, grad_target};
 }
 

@@ -1,6 +1,7 @@
-// scatter_points as csrc/cuda/scatter_points.cu launches it.
+// Mirrors csrc/cuda/scatter_points.cu.
 #include "bindings.h"
 #include "cuda/scatter_points.cuh"
+#include "views.h"
 
 namespace {
 
@@ -12,19 +13,16 @@ Tensor scatter_points(const Tensor& values, const Tensor& index, int64_t positio
   const Tensor places(sorted[0], false), order(sorted[1], false);
   const Tensor maps = new_empty({values.size(0), values.size(1), positions}, values.dtype());
   maps.object().attr("zero_")();
-  mdn::ScatterCall call = {};
-  call.values = from.data();
-  call.sorted = places.data<int64_t>();
-  call.order = order.data<int64_t>();
-  call.maps = maps.data();
-  call.rows = values.size(0) * values.size(1);
-  call.channels = values.size(1);
-  call.count = values.size(2);
-  call.positions = positions;
-  if (call.rows * call.count == 0) return maps;
-  const auto kernel =
-      values.dtype() == DType::float64 ? mdn::device::scatter_points<double> : mdn::device::scatter_points<float>;
-  launch(kernel, static_cast<unsigned>(mdn::scatter_blocks(call)), mdn::scatter_threads, 0, call);
+  const mdn::ScatterCall call = {dtype_of_view(values.dtype()),
+                                 from.data(),
+                                 places.data<int64_t>(),
+                                 order.data<int64_t>(),
+                                 maps.data(),
+                                 values.size(0) * values.size(1),
+                                 values.size(1),
+                                 values.size(2),
+                                 positions};
+  mdn::run_scatter_points(call, launch_here);
   return maps;
 }
 

@@ -1,10 +1,9 @@
-// What bindings of kernels that work on tiles share: tensors as views, options by name, and the launch itself, as
-// csrc/cuda/launch.h has them of torch's tensors.
+// What bindings of kernels that work on tiles share: tensors as views, and the launch itself, as csrc/cuda/launch.h
+// has them of torch's tensors.
 #pragma once
 
 #include "bindings.h"
 #include "cuda/tiles.cuh"
-#include "math/mixture.h"
 
 namespace cuda_on_cpu {
 
@@ -23,23 +22,16 @@ inline mdn::DType dtype_of_view(DType dtype) {
   }
 }
 
-inline mdn::View view_of(const Tensor& tensor, bool gathered = false) {
-  mdn::View view;
-  view.data = tensor.data();
-  view.dtype = dtype_of_view(tensor.dtype());
-  view.batch_stride = tensor.stride(0);
-  view.channel_stride = tensor.stride(1);
-  view.point_stride = tensor.stride(2);
-  view.gathered = gathered;
-  view.channels = static_cast<int>(tensor.size(1));
-  view.walk = mdn::walk_of(view, tensor.size(0));
-  return view;
-}
-
-inline mdn::ScaleActivation activation_of(const std::string& name) {
-  if (name == "elu") return mdn::ScaleActivation::elu;
-  if (name == "softplus") return mdn::ScaleActivation::softplus;
-  return name == "exp" ? mdn::ScaleActivation::exp : mdn::ScaleActivation::identity;
+inline mdn::TileView tile_view_of(const Tensor& tensor, bool gathered = false) {
+  const bool flat = tensor.dim() == 2;  // one channel
+  const mdn::View view = {tensor.data(),
+                          dtype_of_view(tensor.dtype()),
+                          tensor.stride(0),
+                          flat ? 0 : tensor.stride(1),
+                          tensor.stride(tensor.dim() - 1),
+                          gathered,
+                          flat ? 1 : static_cast<int>(tensor.size(1))};
+  return {view, tensor.size(0)};
 }
 
 // torch.empty_like.
