@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from models.checkpoints import load_imagenet, load_published, save_published
 from models.decode import MIN_SCALE, Detections, Mixture, decode_detections
 from models.detector import Detector
 from models.dla import DLA34
@@ -34,6 +35,9 @@ __all__ = [
     "Skeleton",
     "build_model",
     "decode_detections",
+    "load_imagenet",
+    "load_published",
+    "save_published",
 ]
 
 

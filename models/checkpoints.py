@@ -1,0 +1,285 @@
+"""The files of the published networks: CenterNet's, those of the paper's code, and DLA-34's ImageNet weights.
+
+A published checkpoint holds {"epoch": ..., "state_dict": ...}, perhaps an optimizer's state, perhaps a "module." before
+every name. Its layers have the same shapes as ours under other names, which the tables below translate. What differs
+beside the names:
+
+- Channels. Means are m * C + d there and here (component m, dimension d; x and y in turn), sigmas m * 2 + (x, y),
+  logits m; class-specific mixtures have each of these times K, plus the class, in both. (The published loss calls the
+  first sigma "sigma_y"; it divides the residual in x.) The class-specific size of the base alone is class * 2 + d there
+  and d * K + class here: its channels are reordered.
+- Sigma. There it is ELU(raw) + mdn_min_sigma, an option of the command line, 10 by default; here it is ELU(raw) + 1 +
+  min_scale. No file holds it: a mixture's sigmas are right where `build_model` was given min_scale = mdn_min_sigma - 1.
+  The name of a published run's folder says which it was: _MDN_3_10.0 has 3 components and an mdn_min_sigma of 10.
+- Colours. The published networks take BGR, as OpenCV reads pictures; `train` makes RGB. DLA-34's ImageNet weights take
+  RGB, though CenterNet gave them BGR.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.detector import Detector
+from models.dla import DLA34
+from models.hourglass import Hourglass
+from models.network import Backbone, Network
+from models.pose import PoseEstimator
+
+# Of images that a network takes, after normalisation.
+Colours = Literal["BGR", "RGB"]
+
+# How many wrong entries an error names before it counts the rest.
+NAMED = 12
+
+# Patterns in our names and what stands there in the published ones, applied in turn.
+Rules = Sequence[tuple[str, str]]
+
+HOURGLASS_RULES: Rules = (
+    (r"^stem\.0\.0\.", "pre.0.conv."),
+    (r"^stem\.0\.1\.", "pre.0.bn."),
+    (r"^stem\.1\.", "pre.1."),
+    (r"^hourglasses\.", "kps."),
+    (r"\bstay\b", "up1"),
+    (r"\bdown\b", "low1"),
+    (r"\binner\b", "low2"),
+    (r"\bup\b", "low3"),
+    (r"^outputs\.(\d+)\.0\.", r"cnvs.\1.conv."),
+    (r"^outputs\.(\d+)\.1\.", r"cnvs.\1.bn."),
+    (r"^merges\.(\d+)\.residual\.", r"inters.\1."),
+    (r"^merges\.(\d+)\.from_input\.", r"inters_.\1."),
+    (r"^merges\.(\d+)\.from_feature\.", r"cnvs_.\1."),
+)
+DLA_RULES: Rules = (
+    (r"^levels\.0\.0\.", "base.base_layer."),
+    (r"^levels\.0\.1\.", "base.level0."),
+    (r"^levels\.(\d)\.", r"base.level\1."),
+    (r"\bfirst\b", "tree1"),
+    (r"\bsecond\b", "tree2"),
+    (r"\broot\.0\.", "root.conv."),
+    (r"\broot\.1\.", "root.bn."),
+    (r"\bunread\b", "project"),
+    (r"^up\.(\d)\.", r"dla_up.ida_\1."),
+    (r"^join\.", "ida_up."),
+    # Published aggregations count their layers from 1.
+    *(
+        (rf"\b(ida_\w+)\.{ours}\.{i}\.", rf"\1.{theirs}_{i + 1}.")
+        for ours, theirs in (("project", "proj"), ("upsample", "up"), ("node", "node"))
+        for i in range(3)
+    ),
+    (r"\b((?:proj|node)_\d)\.(weight|bias)$", r"\1.conv.\2"),
+    (r"\b((?:proj|node)_\d)\.taps\.", r"\1.conv.conv_offset_mask."),
+    (r"\b((?:proj|node)_\d)\.bn\.", r"\1.actf.0."),
+)
+HEADS = {
+    "heatmap": "hm",
+    "offset": "reg",
+    "size": "wh",
+    "logits": "mdn_logits",
+    "scale": "mdn_sigma",
+    "keypoints": "hps",
+    "keypoint_heatmap": "hm_hp",
+    "keypoint_offset": "hp_offset",
+}
+# A mixture's means have the name of what they stand in for.
+MEANS = {Detector: "wh", PoseEstimator: "hps"}
+
+
+@dataclass(frozen=True)
+class Form:
+    """How published files hold one architecture.
+
+    backbone: rules for its names. hidden, output: what a head's two layers are called. first: our name of the weight
+    that reads the image. ignored: published entries that no published network reads either.
+    """
+
+    backbone: Rules
+    hidden: str
+    output: str
+    first: str
+    ignored: frozenset[str] = frozenset()
+
+
+FORMS: dict[type[Backbone], Form] = {
+    Hourglass: Form(HOURGLASS_RULES, "{head}.{stack}.0.conv", "{head}.{stack}.1", first="stem.0.0.weight"),
+    # The classifier of the ImageNet weights that training began with stays in the file.
+    DLA34: Form(
+        DLA_RULES,
+        "{head}.0",
+        "{head}.2",
+        first="levels.0.0.0.weight",
+        ignored=frozenset({"base.fc.weight", "base.fc.bias"}),
+    ),
+}
+
+
+def load_published(model: Network, path: str | os.PathLike[str], *, colours: Colours = "BGR") -> None:
+    """Fills a model with a published checkpoint, of the same architecture, task, classes and components.
+
+    colours: of the images that this model will be given. "BGR" is what the published networks take; with "RGB", which
+    `train` makes, the first convolution's input channels change places. The model's outputs, for the same image in
+    whichever order, are those of the published network.
+
+    A mixture's least sigma is not in the file and cannot be checked: the model must have been built with min_scale =
+    mdn_min_sigma - 1, which is 9 for the published default. With any other, its sigmas are wrong, and with them what
+    select="density" chooses.
+
+    Only tensors are read; code in the file is not executed. Raises ValueError that names the file and every entry that
+    is missing, surplus or of another shape (a dozen, then how many more), and the model is as it was. Two things are
+    not asked for: num_batches_tracked, which files of old versions of PyTorch lack, and the ImageNet classifier that
+    DLA-34's files carry along.
+    """
+    form = _form(model.backbone)
+    _fill(model, path, published_names(model), _orders(model, colours), form.ignored)
+
+
+def save_published(model: Network, path: str | os.PathLike[str], *, colours: Colours = "BGR") -> None:
+    """Writes a model as a published checkpoint, which the published code and `load_published` read.
+
+    colours: of the images that this model takes; the file is for BGR. `load_published` with the same colours gives the
+    same bits. The file takes the place of one at `path` only when it is complete. The published code must be told
+    mdn_min_sigma = model.min_scale + 1.
+    """
+    names, orders = published_names(model), _orders(model, colours)
+    entries = {}
+    for name, value in model.state_dict().items():
+        value = value.detach().cpu()
+        if name in orders:
+            dim, order = orders[name]
+            value = value.index_select(dim, order.argsort())
+        entries[names[name]] = value.contiguous()
+    _write_atomically(Path(path), {"epoch": 0, "state_dict": entries})
+
+
+def load_imagenet(backbone: Backbone, path: str | os.PathLike[str]) -> None:
+    """Fills the levels of a DLA-34 backbone with its ImageNet weights (dla34-ba72cf86.pth), for images in RGB.
+
+    The aggregations, which ImageNet's classifier lacks, keep their weights; the classifier's fc.weight and fc.bias are
+    passed over. As strict as `load_published`. Raises ValueError for any other backbone too.
+    """
+    if not isinstance(backbone, DLA34):
+        raise ValueError(f"there are ImageNet weights for a DLA34 backbone, not for {type(backbone).__name__}")
+    prefix = "levels."
+    names = {name: _renamed(prefix + name, DLA_RULES).removeprefix("base.") for name in backbone.levels.state_dict()}
+    _fill(backbone.levels, path, names, {}, frozenset({"fc.weight", "fc.bias"}))
+
+
+def published_names(model: Network) -> dict[str, str]:
+    """Each entry of the model's state dict, and what published files call it."""
+    form = _form(model.backbone)
+    heads = HEADS | {"loc": next(name for kind, name in MEANS.items() if isinstance(model, kind))}
+    names = {f"backbone.{name}": _renamed(name, form.backbone) for name in model.backbone.state_dict()}
+    for stack, group in enumerate(model.heads):
+        for name in group.heads:
+            for layer in ("hidden", "output"):
+                theirs = getattr(form, layer).format(head=heads[name], stack=stack)
+                for kind in ("weight", "bias"):
+                    names[f"heads.{stack}.heads.{name}.{layer}.{kind}"] = f"{theirs}.{kind}"
+    return names
+
+
+def _form(backbone: Backbone) -> Form:
+    if type(backbone) not in FORMS:
+        known = ", ".join(kind.__name__ for kind in FORMS)
+        raise ValueError(f"published files hold backbones {known}, not {type(backbone).__name__}")
+    return FORMS[type(backbone)]
+
+
+def _renamed(name: str, rules: Rules) -> str:
+    for pattern, replacement in rules:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _orders(model: Network, colours: str) -> dict[str, tuple[int, Tensor]]:
+    """The entries whose channels have another order in the file: the dimension, and for each of our channels theirs."""
+    if colours not in ("BGR", "RGB"):
+        raise ValueError(f"colours must be 'BGR' or 'RGB', not {colours!r}")
+    orders = {}
+    if colours == "RGB":
+        orders[f"backbone.{_form(model.backbone).first}"] = (1, torch.tensor([2, 1, 0]))
+    if isinstance(model, Detector) and model.class_specific and model.components == 0:
+        class_outer = torch.arange(2 * model.num_classes).view(model.num_classes, 2)
+        for stack in range(len(model.heads)):
+            for kind in ("weight", "bias"):
+                orders[f"heads.{stack}.heads.size.output.{kind}"] = (0, class_outer.T.flatten())
+    return orders
+
+
+def _fill(
+    module: nn.Module,
+    path: str | os.PathLike[str],
+    names: Mapping[str, str],
+    orders: Mapping[str, tuple[int, Tensor]],
+    ignored: frozenset[str],
+) -> None:
+    """Fills the module from the file, all of it or, with a ValueError, nothing."""
+    given = _read(path)
+    problems: list[str] = []
+    values: dict[str, Tensor] = {}
+    for name, needed in module.state_dict().items():
+        theirs = names[name]
+        if theirs not in given:
+            if name.endswith("num_batches_tracked"):
+                values[name] = torch.zeros_like(needed)
+            else:
+                problems.append(f"{theirs} is missing")
+            continue
+        value = given[theirs]
+        if not isinstance(value, Tensor):
+            problems.append(f"{theirs} is a {type(value).__name__}, not a tensor")
+        elif value.shape != needed.shape:
+            problems.append(f"{theirs} has the shape {tuple(value.shape)}, not {tuple(needed.shape)}")
+        elif name in orders:
+            values[name] = value.index_select(*orders[name])
+        else:
+            values[name] = value
+    known = set(names.values()) | ignored
+    problems += [f"{name} is surplus" for name in given if name not in known]
+    if problems:
+        more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
+        raise ValueError(f"{path}: does not hold this model: {'; '.join(problems[:NAMED])}{more}")
+    module.load_state_dict(values)
+
+
+def _read(path: str | os.PathLike[str]) -> dict[Any, Any]:
+    """The state dict in a file, without its wrapper and prefix."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise  # says itself which file could not be opened, and why
+    except Exception as error:  # a file of another kind makes torch.load raise almost anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path}: is not a readable checkpoint (damaged, or of another kind?): {reason}") from error
+    entries = content.get("state_dict", content) if isinstance(content, Mapping) else content
+    if not isinstance(entries, Mapping) or not any(isinstance(value, Tensor) for value in entries.values()):
+        raise ValueError(
+            f"{path}: is not a published checkpoint: it holds no names with tensors, as 'state_dict' or bare"
+        )
+    prefix = "module."
+    if all(isinstance(name, str) and name.startswith(prefix) for name in entries):
+        return {name.removeprefix(prefix): value for name, value in entries.items()}
+    return dict(entries)
+
+
+def _write_atomically(path: Path, content: dict[str, Any]) -> None:
+    """Writes beside `path`, brings that to the disk, and only then gives it the name."""
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise
