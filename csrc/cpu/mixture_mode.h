@@ -8,7 +8,7 @@ namespace mdn {
 
 struct ModeCall {
   // Views of (B, channels, points). With an index, the inputs are read at its points.
-  View logits, loc, scale;       // scale may be absent: data is null
+  View logits, loc, scale;       // scale may be absent: no channels
   View mode_loc, mode_scale;     // of the inputs' dtype
   int64_t* component;            // (B, points), contiguous
   void* weight;                  // (B, points), contiguous, of the inputs' dtype

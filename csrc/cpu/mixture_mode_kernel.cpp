@@ -55,18 +55,18 @@ struct Workspace {
     const int64_t m = call.components, block = call.block;
     const auto rows = [&](int64_t count) { return Rows<T>{take<T>(next, count * block), block}; };
     const bool mean = call.selection == Selection::mean;
-    const bool all_scales = call.selection != Selection::weight && call.scale.data;
+    const bool all_scales = call.selection != Selection::weight && call.scales > 0;
     alpha = rows(m);
     score = rows(call.selection == Selection::density ? m : 0);
     logits_in = rows(m);
     loc_in = rows(mean ? m * call.dims : 0);
     scale_in = rows(all_scales ? m * call.scales : 0);
     loc_out = rows(mean ? call.dims : 0);
-    scale_out = rows(call.scale.data ? call.scales : 0);
+    scale_out = rows(call.scales);
     weight = rows(1);
     component = take<Number>(next, block);
     chosen_bits = take<Bits>(next, block);
-    scale_bits = take<Bits>(next, (mean || !call.scale.data ? 0 : call.scales) * block);
+    scale_bits = take<Bits>(next, (mean ? 0 : call.scales) * block);
     lowest = take<int64_t>(next, block);
     blends = take<Blend>(next, block);
     mixed = take<Bits>(next, block);
@@ -159,7 +159,7 @@ class Block {
       for (int64_t c = 0; c < channels; ++c) convert(T(0), to[c * view.channel_stride]);
     };
     clear(call_.mode_loc, call_.dims);
-    if (call_.scale.data) clear(call_.mode_scale, call_.scales);
+    if (call_.scales > 0) clear(call_.mode_scale, call_.scales);
     call_.component[first_ + i] = -1;
     convert(T(0), static_cast<Storage*>(call_.weight)[first_ + i]);
   }
@@ -243,7 +243,7 @@ class Block {
     const View& out = call_.mode_loc;
     pick_channels(call_.loc, call_.dims,
                   {static_cast<Bits*>(out.data), out.batch_stride, out.channel_stride, out.point_stride, false});
-    if (!call_.scale.data) return;
+    if (call_.scales == 0) return;
     pick_channels(call_.scale, call_.scales, {work_.scale_bits, 0, call_.block, 1, true});
     const Rows<T> sigma = output_rows<T>(call_.mode_scale, positions_, work_.scale_out);
     for (int64_t s = 0; s < call_.scales; ++s) {
@@ -382,7 +382,7 @@ class Block {
     const Rows<T> mode_loc = output_rows<T>(call_.mode_loc, positions_, work_.loc_out);
     average_rows(loc, dims, mode_loc, [](V value) { return value; });
     write_rows<T>(call_.mode_loc, positions_, dims, mode_loc, work_.loc_out);
-    if (!call_.scale.data) return;
+    if (call_.scales == 0) return;
     const Rows<const T> raw = rows_of<T>(call_.scale, positions_, call_.components * scales, work_.scale_in);
     const Rows<T> sigma = output_rows<T>(call_.mode_scale, positions_, work_.scale_out);
     average_rows(raw, scales, sigma,

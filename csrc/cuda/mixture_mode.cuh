@@ -15,7 +15,7 @@ namespace mdn {
 
 struct ModeCall {
   // Views of (B, channels, points). With an index, the inputs are read at its points.
-  TileView logits, loc, scale;    // scale may be absent: data is null
+  TileView logits, loc, scale;    // scale may be absent: no channels
   TileView mode_loc, mode_scale;  // of the inputs' dtype
   int64_t* component;             // (B, points), contiguous
   void* weight;                   // (B, points), contiguous, of the inputs' dtype
@@ -230,7 +230,7 @@ class ModeBlock {
       const int m = component_[position];
       return Values<T, 1>{{m < 0 ? T(0) : read_one(call_.loc, m * call_.dims + d, position)}};
     });
-    if (call_.scale.data == nullptr) return;
+    if (call_.scale.channels == 0) return;
     write_tile<Element, Packs::none>(call_.mode_scale, tile_, plan_.by_scales, [this](auto, int s, int position) {
       const int m = component_[position];
       if (m < 0) return Values<T, 1>{};
@@ -260,7 +260,7 @@ class ModeBlock {
   // sum_m share_m mu_m and sum_m share_m sigma_m.
   MDN_ON_DEVICE void average() const {
     average_channels(call_.loc, call_.mode_loc, plan_.by_dims, [](T value) { return value; });
-    if (call_.scale.data == nullptr) return;
+    if (call_.scale.channels == 0) return;
     average_channels(call_.scale, call_.mode_scale, plan_.by_scales, [this](T raw) { return sigma_of(raw); });
   }
 

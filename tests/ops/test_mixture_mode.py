@@ -219,10 +219,14 @@ def test_the_first_nan_score_is_the_largest(backend, components, dtype):
 
 
 def test_an_index_of_padding_alone_needs_no_positions_at_all():
+    maps = [torch.zeros(2, channels, 0) for channels in (3, 6, 6)]
+    recycled = torch.full((2, 2, 4), math.nan)  # what uninitialised memory may hold
+    del recycled
     with mdnkernels.use_backend("native"):
-        mode = mixture_mode(torch.zeros(2, 3, 0), torch.zeros(2, 6, 0), index=torch.full((2, 4), -1))
+        mode = mixture_mode(*maps, index=torch.full((2, 4), -1))
     assert (mode.component == -1).all()
     assert (mode.loc == 0).all()
+    assert (mode.scale == 0).all()
 
 
 def test_modes_of_channels_last_maps_are_channels_last():
