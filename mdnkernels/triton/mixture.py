@@ -11,6 +11,9 @@ mask, the index and the weight beforehand.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import triton
 import triton.language as tl
@@ -392,37 +395,4 @@ def _scatter_points(values: Tensor, index: Tensor, positions: int) -> Tensor:
 
 
 autograd.register_mixture_nll(NAMESPACE, "triton")
-
-
-def mixture_nll(
-    logits: Tensor,
-    loc: Tensor,
-    scale: Tensor,
-    target: Tensor,
-    mask: Tensor | None,
-    weight: Tensor | None,
-    index: Tensor | None,
-    dim_scale: Tensor | None,
-    family: str,
-    scale_activation: str,
-    min_scale: float,
-    reduction: str,
-) -> Tensor:
-    """See `mdnkernels.mixture_nll`. All tensors are (B, K, P); with `index`, target, mask, weight are (B, K, N)."""
-    recording = torch.is_grad_enabled()
-    return _mixture_nll(
-        logits,
-        loc,
-        scale,
-        target,
-        mask,
-        weight,
-        index,
-        dim_scale,
-        family,
-        scale_activation,
-        min_scale,
-        reduction,
-        recording and (logits.requires_grad or loc.requires_grad or scale.requires_grad),
-        recording and target.requires_grad,
-    )[0]
+mixture_nll: Callable[..., Tensor] = partial(autograd.mixture_nll, NAMESPACE)
