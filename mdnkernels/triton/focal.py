@@ -6,6 +6,9 @@ divisor, the number of positives, must be known before: a pass that counts them 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import triton
 import triton.language as tl
@@ -96,10 +99,4 @@ def _heatmap_focal_loss(
 
 
 autograd.register_heatmap_focal_loss(NAMESPACE, "triton")
-
-
-def heatmap_focal_loss(logits: Tensor, target: Tensor, alpha: float, beta: float) -> Tensor:
-    """See `mdnkernels.heatmap_focal_loss`. What does not lie in memory as the other does is copied first."""
-    logits, target = autograd.in_one_order(logits, target)
-    recording = torch.is_grad_enabled() and logits.requires_grad
-    return _heatmap_focal_loss(logits, target, alpha, beta, recording)[0]
+heatmap_focal_loss: Callable[..., Tensor] = partial(autograd.heatmap_focal_loss, NAMESPACE)

@@ -11,6 +11,9 @@ mask, the index and the weight beforehand.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import triton
 import triton.language as tl
@@ -82,10 +85,10 @@ def around(anything, NEIGHBOURS: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def spread_of(scale_at, scale_c, near, valid, s, T: tl.constexpr, ACTIVATION: tl.constexpr, min_scale: tl.constexpr):
+def spread_of(scale_at, scale_c, near, s, T: tl.constexpr, ACTIVATION: tl.constexpr, min_scale: tl.constexpr):
     """Scale s of each component: log sigma, 1 / sigma and d sigma / d raw."""
     raw = tl.load(scale_at + tl.cast(s, tl.int64) * scale_c, mask=near, other=1.0).to(T)
-    sigma, derivative = activate(tl.where(valid, raw, 1.0), ACTIVATION, min_scale)
+    sigma, derivative = activate(raw, ACTIVATION, min_scale)
     return tl.log(sigma), 1 / sigma, derivative
 
 
@@ -182,46 +185,31 @@ def mixture_nll_kernel(
     if mask is not None:
         mask_at = tl.broadcast_to(mask + (batch * mask_b + point * mask_p), (ROWS, BLOCK))
 
+    # The loops are unrolled where residuals are kept: registers have no addresses.
     evidence = tl.zeros((ROWS, BLOCK), T)
     kept = ()
-    if KEEP:
-        for s in tl.static_range(S):
-            log_sigma, inverse, _ = spread_of(scale_at, scale_c, near, valid, s, T, ACTIVATION, min_scale)
-            energy = tl.zeros((ROWS, BLOCK), T)
-            count = tl.zeros((ROWS, BLOCK), T)
-            for j in tl.static_range(C // S):
-                inverse_kappa = inverse_kappa_of(dim_scale, dim_scale_d, j * S + s, T)
-                z, seen = residual_of(
-                    loc_at, loc_c, target_at, target_c, mask_at, mask_c, inverse_kappa, near, valid, inverse,
-                    j * S + s, T, DIMS_IN_GROUP,
-                )  # fmt: skip
+    for s in (tl.static_range if KEEP else tl.range)(S):
+        log_sigma, inverse, _ = spread_of(scale_at, scale_c, near, s, T, ACTIVATION, min_scale)
+        energy = tl.zeros((ROWS, BLOCK), T)
+        count = tl.zeros((ROWS, BLOCK), T)
+        for j in (tl.static_range if KEEP else tl.range)(C // S):
+            inverse_kappa = inverse_kappa_of(dim_scale, dim_scale_d, j * S + s, T)
+            z, seen = residual_of(
+                loc_at, loc_c, target_at, target_c, mask_at, mask_c, inverse_kappa, near, valid, inverse,
+                j * S + s, T, DIMS_IN_GROUP,
+            )  # fmt: skip
+            energy += energy_of(z, LAPLACE)
+            count += seen.to(T)
+            if dim_scale is not None:
+                evidence += tl.where(seen, tl.log(inverse_kappa), 0.0)
+            if KEEP:
                 kept += (z,)  # type: ignore[assignment]
-                energy += energy_of(z, LAPLACE)
-                count += seen.to(T)
-                if dim_scale is not None:
-                    evidence += tl.where(seen, tl.log(inverse_kappa), 0.0)
+        evidence -= energy * ENERGY_FACTOR + tl.where(count > 0, count * (log_sigma + LOG_NORMALISER), 0.0)
+        if KEEP:
             kept += (energy, count)  # type: ignore[assignment]
-            evidence -= energy * ENERGY_FACTOR + tl.where(count > 0, count * (log_sigma + LOG_NORMALISER), 0.0)
-    else:
-        for s in range(S):
-            log_sigma, inverse, _ = spread_of(scale_at, scale_c, near, valid, s, T, ACTIVATION, min_scale)
-            energy = tl.zeros((ROWS, BLOCK), T)
-            count = tl.zeros((ROWS, BLOCK), T)
-            for j in range(C // S):
-                inverse_kappa = inverse_kappa_of(dim_scale, dim_scale_d, j * S + s, T)
-                z, seen = residual_of(
-                    loc_at, loc_c, target_at, target_c, mask_at, mask_c, inverse_kappa, near, valid, inverse,
-                    j * S + s, T, DIMS_IN_GROUP,
-                )  # fmt: skip
-                energy += energy_of(z, LAPLACE)
-                count += seen.to(T)
-                if dim_scale is not None:
-                    evidence += tl.where(seen, tl.log(inverse_kappa), 0.0)
-            evidence -= energy * ENERGY_FACTOR + tl.where(count > 0, count * (log_sigma + LOG_NORMALISER), 0.0)
 
     logits_at = logits + (batch * logits_b + source * logits_p) + m * logits_c
-    logit = tl.where(anything, tl.load(logits_at, mask=near, other=0.0).to(T), 0.0)
-    logit = tl.where(m < M, logit, -float("inf"))
+    logit = tl.where(m < M, tl.load(logits_at, mask=near, other=0.0).to(T), -float("inf"))
     top = tl.max(logit, 0, keep_dims=True)
     alpha = tl.exp(logit - top)
     alphas = tl.sum(alpha, 0, keep_dims=True)
@@ -260,41 +248,29 @@ def mixture_nll_kernel(
             grad_scale_at = grad_scale + (batch * grad_scale_b + point * grad_scale_p) + m * S * grad_scale_c
         if grad_target is not None:
             grad_target_at = grad_target + (batch * grad_target_b + point * grad_target_p)
-        if KEEP:
-            for s in tl.static_range(S):
-                _, inverse, derivative = spread_of(scale_at, scale_c, near, valid, s, T, ACTIVATION, min_scale)
-                energy = kept[(s + 1) * (C // S + 2) - 2]
-                count = kept[(s + 1) * (C // S + 2) - 1]
-                inverse_pull = tl.where(count > 0, pull * inverse, 0.0)
-                for j in tl.static_range(C // S):
-                    inverse_kappa = inverse_kappa_of(dim_scale, dim_scale_d, j * S + s, T)
-                    write_residual_gradients(
-                        kept[s * (C // S + 2) + j], inverse_pull * inverse_kappa, grad_loc_at, grad_loc_c,
-                        grad_target_at, grad_target_c, j * S + s, stored, inside, LAPLACE,
-                    )  # fmt: skip
-                if grad_loc is not None:
-                    gradient = tl.where(count > 0, inverse_pull * (count - energy) * derivative, 0.0)
-                    tl.store(grad_scale_at + tl.cast(s, tl.int64) * grad_scale_c, gradient, mask=stored)
-        else:
-            for s in range(S):
-                _, inverse, derivative = spread_of(scale_at, scale_c, near, valid, s, T, ACTIVATION, min_scale)
-                energy = tl.zeros((ROWS, BLOCK), T)
-                count = tl.zeros((ROWS, BLOCK), T)
-                for j in range(C // S):
-                    inverse_kappa = inverse_kappa_of(dim_scale, dim_scale_d, j * S + s, T)
+        for s in (tl.static_range if KEEP else tl.range)(S):
+            _, inverse, derivative = spread_of(scale_at, scale_c, near, s, T, ACTIVATION, min_scale)
+            energy = kept[(s + 1) * (C // S + 2) - 2] if KEEP else tl.zeros((ROWS, BLOCK), T)
+            count = kept[(s + 1) * (C // S + 2) - 1] if KEEP else tl.zeros((ROWS, BLOCK), T)
+            for j in (tl.static_range if KEEP else tl.range)(C // S):
+                inverse_kappa = inverse_kappa_of(dim_scale, dim_scale_d, j * S + s, T)
+                if KEEP:
+                    z = kept[s * (C // S + 2) + j]
+                    seen = count > 0
+                else:
                     z, seen = residual_of(
                         loc_at, loc_c, target_at, target_c, mask_at, mask_c, inverse_kappa, near, valid, inverse,
                         j * S + s, T, DIMS_IN_GROUP,
                     )  # fmt: skip
                     energy += energy_of(z, LAPLACE)
                     count += seen.to(T)
-                    write_residual_gradients(
-                        z, tl.where(seen, pull * (inverse * inverse_kappa), 0.0), grad_loc_at, grad_loc_c,
-                        grad_target_at, grad_target_c, j * S + s, stored, inside, LAPLACE,
-                    )  # fmt: skip
-                if grad_loc is not None:
-                    gradient = tl.where(count > 0, pull * inverse * (count - energy) * derivative, 0.0)
-                    tl.store(grad_scale_at + tl.cast(s, tl.int64) * grad_scale_c, gradient, mask=stored)
+                write_residual_gradients(
+                    z, tl.where(seen, pull * (inverse * inverse_kappa), 0.0), grad_loc_at, grad_loc_c,
+                    grad_target_at, grad_target_c, j * S + s, stored, inside, LAPLACE,
+                )  # fmt: skip
+            if grad_loc is not None:
+                gradient = tl.where(count > 0, pull * inverse * (count - energy) * derivative, 0.0)
+                tl.store(grad_scale_at + tl.cast(s, tl.int64) * grad_scale_c, gradient, mask=stored)
 
 
 def _kept_words(loc: Tensor, mask: Tensor | None) -> int:
@@ -392,37 +368,4 @@ def _scatter_points(values: Tensor, index: Tensor, positions: int) -> Tensor:
 
 
 autograd.register_mixture_nll(NAMESPACE, "triton")
-
-
-def mixture_nll(
-    logits: Tensor,
-    loc: Tensor,
-    scale: Tensor,
-    target: Tensor,
-    mask: Tensor | None,
-    weight: Tensor | None,
-    index: Tensor | None,
-    dim_scale: Tensor | None,
-    family: str,
-    scale_activation: str,
-    min_scale: float,
-    reduction: str,
-) -> Tensor:
-    """See `mdnkernels.mixture_nll`. All tensors are (B, K, P); with `index`, target, mask, weight are (B, K, N)."""
-    recording = torch.is_grad_enabled()
-    return _mixture_nll(
-        logits,
-        loc,
-        scale,
-        target,
-        mask,
-        weight,
-        index,
-        dim_scale,
-        family,
-        scale_activation,
-        min_scale,
-        reduction,
-        recording and (logits.requires_grad or loc.requires_grad or scale.requires_grad),
-        recording and target.requires_grad,
-    )[0]
+mixture_nll: Callable[..., Tensor] = partial(autograd.mixture_nll, NAMESPACE)

@@ -7,7 +7,8 @@ reads all scales besides, "mean" everything once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import triton
@@ -155,20 +156,4 @@ def _mixture_mode(
 
 
 autograd.register_mixture_mode(NAMESPACE, "triton")
-
-
-def mixture_mode(
-    logits: Tensor,
-    loc: Tensor,
-    scale: Tensor | None,
-    index: Tensor | None,
-    select: str,
-    components: Sequence[int] | None,
-    scale_activation: str,
-    min_scale: float,
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """See `mdnkernels.mixture_mode`. Here every tensor is (B, channels, P); gives loc, scale, component and weight."""
-    mode_loc, mode_scale, component, weight = _mixture_mode(
-        logits, loc, scale, index, select, components, scale_activation, min_scale
-    )
-    return mode_loc, None if scale is None else mode_scale, component, weight
+mixture_mode: Callable[..., tuple[Tensor, Tensor | None, Tensor, Tensor]] = partial(autograd.mixture_mode, NAMESPACE)

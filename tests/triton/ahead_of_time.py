@@ -116,6 +116,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "nll pose": lambda: nll(*mixture_maps()),
     "nll pose, masked": lambda: nll(*mixture_maps(), mask=torch.ones(2, 17, 256, dtype=torch.bool)),
     "nll detection": lambda: nll(*mixture_maps(dims=2)),
+    "nll detection, masked": lambda: nll(*mixture_maps(dims=2), mask=torch.ones(2, 1, 256, dtype=torch.bool)),
     "nll double": lambda: nll(*mixture_maps(dtype=torch.float64)),
     "nll bfloat16": lambda: nll(*mixture_maps(dtype=torch.bfloat16)),
     "nll 128 dimensions": lambda: nll(*mixture_maps(dims=128)),
@@ -139,12 +140,12 @@ CALLS: dict[str, Callable[[], Any]] = {
 
 
 def main() -> None:
-    print(f"{'call':20}{'kernel':26}{'cc':>4}{'registers':>11}{'local':>7}  loads; stores")
+    print(f"{'call':22}{'kernel':26}{'cc':>4}{'registers':>11}{'local':>7}  loads; stores")
     for name, call in CALLS.items():
         for capability in map(int, sys.argv[1:] or CAPABILITIES):
             for binary in compile_call(call, capability).values():
                 moved = "; ".join(", ".join(sorted(set(binary.accesses(kind)))) for kind in ("ld", "st"))
-                print(f"{name:20}{binary.name:26}{capability:4}{binary.registers:11}{binary.local_bytes:7}  {moved}")
+                print(f"{name:22}{binary.name:26}{capability:4}{binary.registers:11}{binary.local_bytes:7}  {moved}")
 
 
 if __name__ == "__main__":

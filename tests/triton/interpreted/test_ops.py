@@ -77,7 +77,16 @@ def test_slices_of_a_larger_map_are_read_in_place():
     assert_close(loss_and_gradients("triton", sliced, others, torch.float64), expected, 1e-12)
 
 
-@pytest.mark.parametrize("case", [MixtureCase(reduction="none"), MixtureCase(points=8)], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [
+        MixtureCase(reduction="none"),
+        MixtureCase(reduction="none", scale_activation="identity", positions=(13,), observed=0.3),
+        MixtureCase(reduction="none", scale_activation="identity", positions=(13,), dims=68),  # read again
+        MixtureCase(points=8),
+    ],
+    ids=str,
+)
 def test_nothing_observed_gives_exactly_zero_whatever_the_inputs_hold(case):
     arguments, others = dataclasses.replace(case, dtype=torch.float32).make()
     hidden = ~others["mask"].any(1)
