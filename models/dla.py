@@ -36,12 +36,12 @@ class DeformableConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_dim, h, w) to (B, out_dim, h, w)."""
-        taps = self.taps(x)
+        # The operator takes inputs of one dtype and has no bfloat16; autocast leaves it alone on the CPU.
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        taps = self.taps(x).to(dtype)
         offset, mask = taps[:, :18], taps[:, 18:].sigmoid()
-        # Autocast leaves the operator alone, whose inputs must be of one dtype.
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        y = deform_conv2d(x, offset.to(x.dtype), weight, bias, padding=1, mask=mask.to(x.dtype))
-        return F.relu(self.bn(y), inplace=True)
+        y = deform_conv2d(x.to(dtype), offset, self.weight.to(dtype), self.bias.to(dtype), padding=1, mask=mask)
+        return F.relu(self.bn(y.to(x.dtype)), inplace=True)
 
 
 class Block(nn.Module):
