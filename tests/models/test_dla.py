@@ -9,7 +9,7 @@ from torch import Tensor
 
 from models import DLA34, build_model
 from models.dla import Aggregation, DeformableConv, PairOfPairs
-from tests.models.networks import awake, training_loss
+from tests.models.networks import IMAGES, awake, training_loss
 
 
 @pytest.mark.parametrize("size", [(64, 64), (32, 96)])
@@ -90,11 +90,11 @@ def test_upsampling_starts_as_bilinear_interpolation(factor: int) -> None:
     torch.testing.assert_close(ours[inner], theirs[inner], rtol=0, atol=1e-12)
 
 
-def test_only_the_projection_that_nothing_reads_is_frozen(images: Tensor) -> None:
+def test_only_the_projection_that_nothing_reads_is_frozen() -> None:
     model = awake("dla34", "detection", 3)
     unread = {id(p) for m in model.modules() if isinstance(m, PairOfPairs) for p in m.unread.parameters()}
     buffers = {name: b.clone() for name, b in model.named_buffers() if "unread" in name}
-    training_loss(model, images[:2].double(), sparse=True).backward()
+    training_loss(model, IMAGES.double(), sparse=True).backward()
     assert len(unread) == 2 * 3
     for name, parameter in model.named_parameters():
         if id(parameter) in unread:
