@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from models.decode import MIN_SCALE, Flip
 from models.heads import HeadConfig, HeadGroup
 from models.reading import SparseReader
+from models.recompute import Part
 
 
 class Backbone(nn.Module):
@@ -22,6 +23,19 @@ class Backbone(nn.Module):
     stacks: int
     stride: int
     divisor: int
+
+    @property
+    def activation_checkpointing(self) -> bool:
+        """Whether its parts compute their intermediate results again in the backward pass: less memory, more time."""
+        return any(part.recompute for part in self._parts())
+
+    @activation_checkpointing.setter
+    def activation_checkpointing(self, on: bool) -> None:
+        for part in self._parts():
+            part.recompute = on
+
+    def _parts(self) -> list[Part]:
+        return [module for module in self.modules() if isinstance(module, Part)]
 
 
 class Network(nn.Module):
