@@ -29,7 +29,7 @@ $(SETUP): pyproject.toml setup.py $(NATIVE)
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --quiet "torch>=2.10" "setuptools>=77" "ninja>=1.11"
-	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[train,test,lint]"
+	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[train,export,test,lint]"
 	$(RUN) -m mdnkernels
 	touch $(SETUP)
 

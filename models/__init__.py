@@ -66,6 +66,7 @@ def build_model(
     class_specific: bool = False,
     skeleton: Skeleton = COCO_PERSON,
     min_scale: float = MIN_SCALE,
+    activation_checkpointing: bool = False,
 ) -> Detector | PoseEstimator:
     """A network with fresh weights.
 
@@ -73,7 +74,9 @@ def build_model(
     `PoseEstimator` of people (one class) with the skeleton's keypoints. components: of the mixture over box sizes or
     poses; 0 is the single-mode CenterNet base, trained with L1. class_specific: detection with a size for each class,
     the paper's control experiment. min_scale: the least sigma of a component, in output cells (sigma = ELU(raw) + 1 +
-    min_scale). Raises ValueError that names what is wrong and what there is.
+    min_scale). activation_checkpointing: training keeps the inputs of the backbone's parts alone and computes the rest
+    again in the backward pass, with the same results; `model.backbone.activation_checkpointing` switches it later.
+    Raises ValueError that names what is wrong and what there is.
     """
     if arch not in ARCHITECTURES:
         raise ValueError(f"unknown arch {arch!r}; there are {', '.join(ARCHITECTURES)}")
@@ -85,18 +88,11 @@ def build_model(
         raise ValueError(f"components must be 0 (the single-mode base) or more, not {components}")
     if not min_scale >= 0:
         raise ValueError(f"min_scale must be at least 0, not {min_scale}")
-    architecture = ARCHITECTURES[arch]
-    if task == "detection":
-        return Detector(
-            architecture.backbone(),
-            architecture.head_width,
-            num_classes,
-            components,
-            class_specific=class_specific,
-            min_scale=min_scale,
-        )
-    if num_classes != 1 or class_specific:
+    if task == "pose" and (num_classes != 1 or class_specific):
         raise ValueError("task 'pose' has one class, the person: num_classes must be 1 and class_specific False")
-    return PoseEstimator(
-        architecture.backbone(), architecture.head_width, components, skeleton=skeleton, min_scale=min_scale
-    )
+    head_width = ARCHITECTURES[arch].head_width
+    backbone = ARCHITECTURES[arch].backbone()
+    backbone.activation_checkpointing = activation_checkpointing
+    if task == "pose":
+        return PoseEstimator(backbone, head_width, components, skeleton=skeleton, min_scale=min_scale)
+    return Detector(backbone, head_width, num_classes, components, class_specific=class_specific, min_scale=min_scale)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from models.network import Backbone
+from models.recompute import Layers, Part
 
 # Channels at H, H / 2, ..., H / 32.
 DIMS = (16, 32, 64, 128, 256, 512)
@@ -36,12 +37,12 @@ class DeformableConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_dim, h, w) to (B, out_dim, h, w)."""
-        taps = self.taps(x)
+        # The operator takes inputs of one dtype and has no bfloat16; autocast leaves it alone on the CPU.
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        taps = self.taps(x).to(dtype)
         offset, mask = taps[:, :18], taps[:, 18:].sigmoid()
-        # Autocast leaves the operator alone, whose inputs must be of one dtype.
-        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
-        y = deform_conv2d(x, offset.to(x.dtype), weight, bias, padding=1, mask=mask.to(x.dtype))
-        return F.relu(self.bn(y), inplace=True)
+        y = deform_conv2d(x.to(dtype), offset, self.weight.to(dtype), self.bias.to(dtype), padding=1, mask=mask)
+        return F.relu(self.bn(y.to(x.dtype)), inplace=True)
 
 
 class Block(nn.Module):
@@ -60,7 +61,7 @@ class Block(nn.Module):
         return F.relu(self.bn2(self.conv2(y)) + skip, inplace=True)
 
 
-class Pair(nn.Module):
+class Pair(Part):
     """Two blocks, whose outputs and those of earlier ones a 1x1 convolution joins.
 
     extra_dim: channels of what `forward` takes beside x; with keep_input the pooled input is joined too.
@@ -88,7 +89,7 @@ class Pair(nn.Module):
         return self.root(torch.cat(children, 1))
 
 
-class PairOfPairs(nn.Module):
+class PairOfPairs(Part):
     """Two pairs, the second of which also joins the pooled input and the first's output.
 
     The published network has a projection here whose output nothing reads. It stays, never computed and frozen, so that
@@ -107,7 +108,7 @@ class PairOfPairs(nn.Module):
         return self.second(first, [_pool(x, 2), first])
 
 
-class Aggregation(nn.Module):
+class Aggregation(Part):
     """Brings feature maps to the resolution and width of the finest, each added to the one before (IDA).
 
     dims: channels of the maps, finest first. factors: how much coarser each is than the finest.
@@ -139,7 +140,7 @@ class DLA34(Backbone):
         super().__init__()
         self.levels = nn.ModuleList(
             (
-                nn.Sequential(_convolution(3, 16, 7), _convolution(16, 16, 3)),
+                Layers(_convolution(3, 16, 7), _convolution(16, 16, 3)),
                 _convolution(16, 32, 3, stride=2),
                 Pair(32, 64, stride=2),
                 PairOfPairs(64, 128),
@@ -161,22 +162,22 @@ class DLA34(Backbone):
         maps: list[Tensor] = []
         x = images
         for level in self.levels:
-            x = level(x)
+            x = level.run(x)
             maps.append(x)
         maps = maps[2:]
         joined: list[Tensor] = []
         for start, aggregate in zip((2, 1, 0), self.up, strict=True):
-            maps = [*maps[:start], *aggregate(maps[start:])]
+            maps = [*maps[:start], *aggregate.run(maps[start:])]
             joined.insert(0, maps[-1])
-        return [self.join(joined)[-1]]
+        return [self.join.run(joined)[-1]]
 
 
 def _pool(x: Tensor, stride: int) -> Tensor:
     return F.max_pool2d(x, stride, stride) if stride > 1 else x
 
 
-def _convolution(in_dim: int, out_dim: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
+def _convolution(in_dim: int, out_dim: int, kernel_size: int, stride: int = 1) -> Layers:
+    return Layers(
         nn.Conv2d(in_dim, out_dim, kernel_size, stride, padding=kernel_size // 2, bias=False),
         nn.BatchNorm2d(out_dim),
         nn.ReLU(inplace=True),

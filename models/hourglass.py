@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.network import Backbone
+from models.recompute import Layers, Part
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,13 @@ class HourglassLevel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, dims[0], h, w) to the same shape."""
-        coarse = self.up(self.inner(self.down(x)))
-        return self.stay(x) + F.interpolate(coarse, scale_factor=2.0, mode="nearest")
+        below = self.down.run(x)
+        below = self.inner.run(below) if isinstance(self.inner, Layers) else self.inner(below)
+        coarse = self.up.run(below)
+        return self.stay.run(x) + F.interpolate(coarse, scale_factor=2.0, mode="nearest")
 
 
-class Merge(nn.Module):
+class Merge(Part):
     """Joins one stack's input and feature into the next stack's input."""
 
     def __init__(self, dim: int, feature_dim: int) -> None:
@@ -114,19 +117,19 @@ class Hourglass(Backbone):
         self.stacks = config.stacks
         self.divisor = self.stride * 2**config.depth
         dim = config.dims[0]
-        self.stem = nn.Sequential(_convolution(3, config.stem_width, 7, 2), Residual(config.stem_width, dim, stride=2))
+        self.stem = Layers(_convolution(3, config.stem_width, 7, 2), Residual(config.stem_width, dim, stride=2))
         self.hourglasses = nn.ModuleList(HourglassLevel(config.dims, config.blocks) for _ in range(config.stacks))
         self.outputs = nn.ModuleList(_convolution(dim, config.feature_dim, 3) for _ in range(config.stacks))
         self.merges = nn.ModuleList(Merge(dim, config.feature_dim) for _ in range(config.stacks - 1))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """H and W must be multiples of `divisor`."""
-        x = self.stem(images)
+        x = self.stem.run(images)
         features: list[Tensor] = []
         for stack, (hourglass, output) in enumerate(zip(self.hourglasses, self.outputs, strict=True)):
             features.append(output(hourglass(x)))
             if stack < len(self.merges):
-                x = self.merges[stack](x, features[-1])
+                x = self.merges[stack].run(x, features[-1])
         return features
 
 
@@ -142,6 +145,6 @@ def _projection(in_dim: int, out_dim: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(in_dim, out_dim, 1, stride, bias=False), nn.BatchNorm2d(out_dim))
 
 
-def _residuals(dims: list[int], stride: int = 1) -> nn.Sequential:
+def _residuals(dims: list[int], stride: int = 1) -> Layers:
     """Blocks from dims[0] to dims[1], from dims[1] to dims[2], ..., the first with the stride."""
-    return nn.Sequential(*(Residual(a, b, stride if i == 0 else 1) for i, (a, b) in enumerate(pairwise(dims))))
+    return Layers(*(Residual(a, b, stride if i == 0 else 1) for i, (a, b) in enumerate(pairwise(dims))))

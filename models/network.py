@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from models.decode import MIN_SCALE, Flip
 from models.heads import HeadConfig, HeadGroup
 from models.reading import SparseReader
+from models.recompute import Part
 
 
 class Backbone(nn.Module):
@@ -22,6 +23,19 @@ class Backbone(nn.Module):
     stacks: int
     stride: int
     divisor: int
+
+    @property
+    def activation_checkpointing(self) -> bool:
+        """Whether its parts compute their intermediate results again in the backward pass: less memory, more time."""
+        return any(part.recompute for part in self._parts())
+
+    @activation_checkpointing.setter
+    def activation_checkpointing(self, on: bool) -> None:
+        for part in self._parts():
+            part.recompute = on
+
+    def _parts(self) -> list[Part]:
+        return [module for module in self.modules() if isinstance(module, Part)]
 
 
 class Network(nn.Module):
@@ -54,12 +68,9 @@ class Network(nn.Module):
         """The input's height and width must be multiples of it."""
         return self.backbone.divisor
 
-    def features(self, images: Tensor) -> list[Tensor]:
-        """The backbone's features, (B, feature_dim, H / stride, W / stride) for each stack.
-
-        images: (B, 3, H, W), floating point, normalised. Raises ValueError for any other shape, and for an H or W that
-        is not a multiple of `divisor`; TypeError for integer images.
-        """
+    def check_images(self, images: Tensor) -> None:
+        """Raises ValueError for any shape but (B, 3, H, W), and for an H or W that is not a multiple of `divisor`;
+        TypeError for integer images."""
         if images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"images must have the shape (B, 3, H, W), not {tuple(images.shape)}")
         if not images.is_floating_point():
@@ -70,6 +81,13 @@ class Network(nn.Module):
                 f"the images are {height} x {width} pixels (height x width); this network needs sides that are "
                 f"multiples of {self.divisor}: pad or resize the images"
             )
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The backbone's features, (B, feature_dim, H / stride, W / stride) for each stack.
+
+        images: (B, 3, H, W), floating point, normalised; else as `check_images` says.
+        """
+        self.check_images(images)
         return self.backbone(images)
 
     def evaluate(self, images: Tensor, positions: Mapping[str, Tensor] | None = None) -> list[dict[str, Tensor]]:

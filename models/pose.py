@@ -163,10 +163,13 @@ class PoseEstimator(Network):
         return Mixture(outputs["logits"], outputs["loc"], outputs["scale"])
 
     def _turned_back(self, loc: Tensor) -> Tensor:
-        """The offsets (B, 2J, k) that a mirror image shows, as they are in the image."""
+        """The offsets (B, 2J, k) from cells' corners that a mirror image shows, as they are in the image.
+
+        The corner is a cell's left border, whose mirror image is the mirrored cell's right border, one cell further on.
+        """
         x, y = loc[:, 0::2], loc[:, 1::2]
         mirrored = list(self.skeleton.mirrored)
-        return torch.stack((-x[:, mirrored], y[:, mirrored]), 2).flatten(1, 2)
+        return torch.stack((1 - x[:, mirrored], y[:, mirrored]), 2).flatten(1, 2)
 
     def _refine(self, reader: Reader, keypoints: Tensor, box: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """keypoints (B, N, J, 2) and box (B, N, 4) in cells to moved keypoints and their scores (B, N, J)."""

@@ -38,14 +38,18 @@ class SparseReader:
         self.views = views
 
     def maps(self, name: str) -> list[Tensor]:
-        return list(self.heads(self.feature, only=[name])[name].chunk(self.views))
+        return self._views_of(self.heads(self.feature, only=[name])[name])
 
     def at(self, positions: str, index: Tensor) -> list[dict[str, Tensor]]:
         if self.views == 2:
             index = torch.cat((index, mirrored_cells(index, self.feature.shape[3])))
         outputs = self.heads(self.feature, {positions: index}, only=self.heads.names(positions))
-        chunks = {name: values.chunk(self.views) for name, values in outputs.items()}
-        return [{name: values[view] for name, values in chunks.items()} for view in range(self.views)]
+        views = {name: self._views_of(values) for name, values in outputs.items()}
+        return [{name: values[view] for name, values in views.items()} for view in range(self.views)]
+
+    def _views_of(self, values: Tensor) -> list[Tensor]:
+        # torch.export cannot tell how many parts `chunk` gives of a batch of any size.
+        return list(values.unflatten(0, (self.views, -1)).unbind(0))
 
 
 class DenseReader:

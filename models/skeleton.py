@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -13,7 +14,8 @@ class Skeleton:
     square root of the object's area; the mixture's sigma of a keypoint is multiplied by it. flip_pairs: pairs of
     keypoints that change places in a mirrored image. links: pairs to draw as limbs.
 
-    Raises ValueError for a sigma that is missing or not positive, and for a pair or link outside the keypoints.
+    Raises ValueError for a repeated name, a sigma that is missing or not positive, and a pair or link outside the
+    keypoints.
     """
 
     names: tuple[str, ...]
@@ -24,7 +26,9 @@ class Skeleton:
     def __post_init__(self) -> None:
         if len(self.sigmas) != len(self.names) or not self.names:
             raise ValueError(f"{len(self.names)} keypoints need as many sigmas, not {len(self.sigmas)}")
-        if min(self.sigmas) <= 0:
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"names must differ, not {self.names}")
+        if not all(0 < sigma < math.inf for sigma in self.sigmas):
             raise ValueError(f"sigmas must be positive, not {self.sigmas}")
         for kind in ("flip_pairs", "links"):
             for pair in getattr(self, kind):

@@ -7,11 +7,22 @@ from torch import Tensor
 from models import ARCHITECTURES, build_model
 from models.heads import HEATMAP_BIAS
 
+PUBLISHED_PARAMETERS = [
+    ("hourglass104", "detection", 0, 191_284_008),
+    ("hourglass104", "detection", 3, 193_651_010),
+    ("hourglass104", "pose", 3, 197_211_022),
+    ("dla34", "detection", 0, 19_675_892),
+    ("dla34", "detection", 3, 19_974_657),
+    ("dla34", "pose", 3, 20_427_559),
+]
 
-@pytest.mark.parametrize(("components", "parameters"), [(0, 191_284_008), (3, 193_651_010)])
-def test_hourglass104_has_the_published_number_of_parameters(components: int, parameters: int) -> None:
+
+@pytest.mark.parametrize(("arch", "task", "components", "parameters"), PUBLISHED_PARAMETERS)
+def test_a_network_has_the_published_number_of_parameters(
+    arch: str, task: str, components: int, parameters: int
+) -> None:
     with torch.device("meta"):
-        model = build_model("hourglass104", num_classes=80, components=components)
+        model = build_model(arch, task=task, num_classes=80 if task == "detection" else 1, components=components)
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
@@ -59,6 +70,8 @@ def test_a_fresh_heatmap_calls_a_tenth_of_everything_an_object() -> None:
         ({"task": "depth"}, "unknown task 'depth'; there are detection, pose"),
         ({"num_classes": 0}, "num_classes must be at least 1, not 0"),
         ({"components": -1}, "components must be 0 .* or more, not -1"),
+        ({"min_scale": -0.5}, "min_scale must be at least 0, not -0.5"),
+        ({"min_scale": float("nan")}, "min_scale must be at least 0, not nan"),
     ],
 )
 def test_a_wrong_argument_is_named(change: dict, named: str) -> None:
@@ -79,4 +92,4 @@ def test_the_state_dict_carries_the_whole_model(components: int, images: Tensor)
 
 
 def test_the_table_of_architectures_holds_what_the_design_names() -> None:
-    assert {"hourglass104", "hourglass_small"} <= set(ARCHITECTURES)
+    assert set(ARCHITECTURES) == {"hourglass104", "dla34", "hourglass_small"}

@@ -6,6 +6,8 @@ from torch import Tensor
 
 from mdnkernels import mixture_nll
 from models import Detector, Hourglass, HourglassConfig, build_model
+from tests.models.networks import CLASSES, assert_close, awake
+from tests.models.reference import decode_detection
 
 # Two images, 64 x 96 pixels: 16 x 24 cells. A repeated centre, all four corners, and padding.
 INDEX = torch.tensor([[0, 23, 360, 383, 100, 100], [77, 200, 1, 24, -1, -1]])
@@ -136,3 +138,36 @@ def test_raw_bytes_are_refused() -> None:
 def test_the_base_has_no_components_to_choose_from(images: Tensor) -> None:
     with pytest.raises(ValueError, match="single-mode base"):
         small(0, torch.float32).eval().predict(images, components=[0])
+
+
+@pytest.mark.parametrize("components", [0, 2])
+def test_a_class_specific_size_is_that_of_the_objects_class(components: int, images: Tensor) -> None:
+    model = awake("hourglass_small", "detection", components, class_specific=True).eval()
+    images = images[:2].double()
+    with torch.no_grad():
+        (maps,) = model(images)
+    channels = {"size": 2 * CLASSES} if components == 0 else {"logits": 6, "loc": 12, "scale": 12}
+    assert {name: maps[name].shape[1] for name in channels} == channels
+    found = model.predict(images, k=30)
+    assert set(found.label.flatten().tolist()) == set(range(CLASSES))
+    assert_close(found, model.decode(maps, k=30))
+    assert_close(found, decode_detection(maps, k=30, num_classes=CLASSES), 1e-4)
+
+
+@pytest.mark.parametrize(("components", "allowed"), [(0, None), (3, None), (3, [1]), (3, [2, 0])])
+def test_predict_is_what_loops_over_everything_find(components: int, allowed: list[int] | None, images: Tensor) -> None:
+    model = awake("hourglass_small", "detection", components).eval()
+    images = images.double()
+    with torch.no_grad():
+        (maps,) = model(images)
+    found = model.predict(images, k=20, components=allowed)
+    assert_close(found, decode_detection(maps, k=20, allowed=allowed), 1e-4)
+
+
+@pytest.mark.parametrize("flip", [None, "average", "stronger"])
+def test_padding_holds_nothing(flip: str | None, images: Tensor) -> None:
+    found = awake("hourglass_small", "detection", 3).eval().predict(images.double(), k=900, flip=flip)
+    most = int((found.label >= 0).sum(1).max())
+    assert 0 < most < 900
+    for name, values in found._asdict().items():
+        assert (values[:, most:] == (-1 if name in ("label", "component") else 0)).all(), name

@@ -1,0 +1,56 @@
+"""Activation checkpointing: parts of a backbone compute their intermediate results again in the backward pass.
+
+Memory for time: of each part only the input is kept, and its forward pass runs twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+class Part(nn.Module):
+    """A part of a backbone that is called by `run`; with `recompute` set it keeps nothing but its input in training."""
+
+    recompute = False
+
+    def run(self, *inputs: Any) -> Any:
+        """What calling it gives, with the same gradients and the same running statistics."""
+        if not (self.recompute and self.training and torch.is_grad_enabled()):
+            return self(*inputs)
+        # No part draws random numbers.
+        return checkpoint(
+            self, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: _contexts(self)
+        )
+
+
+class Layers(Part, nn.Sequential):
+    """Layers one after another."""
+
+
+def _contexts(part: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    return nullcontext(), _statistics_kept(part)
+
+
+@contextmanager
+def _statistics_kept(part: nn.Module) -> Iterator[None]:
+    """Batch norm updates copies of its running statistics, which one training step must move once.
+
+    Without any (track_running_stats) it would save fewer tensors than the first time, which `checkpoint` refuses.
+    """
+    norms = [module for module in part.modules() if isinstance(module, nn.BatchNorm2d)]
+    kept = [dict(norm.named_buffers()) for norm in norms]
+    try:
+        for norm, buffers in zip(norms, kept, strict=True):
+            for name, values in buffers.items():
+                setattr(norm, name, values.clone())
+        yield
+    finally:
+        for norm, buffers in zip(norms, kept, strict=True):
+            for name, values in buffers.items():
+                setattr(norm, name, values)

@@ -1,0 +1,104 @@
+"""Exported networks give what the models give."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.export import export_inference, export_onnx
+from tests.models.networks import BOTH_TASKS, IMAGES, awake
+
+BATCHES = [IMAGES[:1], IMAGES, torch.cat((IMAGES, -IMAGES))]
+
+
+def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    assert list(ours) == list(theirs)
+    for name, values in theirs.items():
+        torch.testing.assert_close(ours[name], values, rtol=1e-4, atol=1e-3, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize(
+    ("arch", "task", "components", "flip"),
+    [
+        ("hourglass_small", "detection", 0, None),
+        ("hourglass_small", "detection", 3, "stronger"),
+        ("hourglass_small", "pose", 3, None),
+        ("hourglass_small", "pose", 0, "average"),
+        pytest.param("dla34", "detection", 3, None, marks=pytest.mark.slow),
+        pytest.param("dla34", "pose", 3, "stronger", marks=pytest.mark.slow),
+    ],
+)
+def test_an_exported_graph_predicts_for_any_batch(arch: str, task: str, components: int, flip: str | None) -> None:
+    model = awake(arch, task, components, torch.float32).eval()
+    program = export_inference(model, IMAGES[:1], k=7, flip=flip)
+    for images in BATCHES:
+        same(program.module()(images), model.predict(images, k=7, flip=flip)._asdict())
+
+
+def test_an_exported_graph_runs_where_there_is_no_model_code(tmp_path: Path) -> None:
+    model = awake("hourglass_small", "detection", 3, torch.float32).eval()
+    torch.export.save(export_inference(model, IMAGES, k=7), tmp_path / "graph.pt2")
+    torch.save((IMAGES, model.predict(IMAGES, k=7)._asdict()), tmp_path / "expected.pt")
+    code = (
+        "import sys, torch, mdnkernels\n"
+        "images, expected = torch.load('expected.pt')\n"
+        "found = torch.export.load('graph.pt2').module()(images)\n"
+        "assert 'models' not in sys.modules\n"
+        "for name, values in expected.items(): torch.testing.assert_close(found[name], values)\n"
+    )
+    root = Path(__file__).parents[2]
+    subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(root)!r})\n{code}"], cwd=tmp_path, check=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("arch", "task", "components"),
+    [*(("hourglass_small", task, 3) for task in BOTH_TASKS), ("dla34", "detection", 0)],
+)
+def test_onnxruntime_gives_the_maps(arch: str, task: str, components: int, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model = awake(arch, task, components, torch.float32).eval()
+    names = export_onnx(model, tmp_path / "maps.onnx", size=(32, 64))
+    assert [file.name for file in tmp_path.iterdir()] == ["maps.onnx"]
+    try:
+        session = onnxruntime.InferenceSession(tmp_path / "maps.onnx")
+    except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented as error:
+        pytest.skip(f"this onnxruntime is too old: {error}")
+    assert [output.name for output in session.get_outputs()] == names
+    for images in BATCHES:
+        found = {
+            n: torch.from_numpy(v) for n, v in zip(names, session.run(None, {"images": images.numpy()}), strict=True)
+        }
+        with torch.no_grad():
+            (expected,) = model(images)
+        same(found, expected)
+        assert torch.equal(model.decode(found, k=5).label, model.decode(expected, k=5).label)
+
+
+def test_without_the_packages_an_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    model = awake("hourglass_small", "detection", 0, torch.float32).eval()
+    with pytest.raises(ImportError, match=r"pip install \"\.\[export\]\""):
+        export_onnx(model, tmp_path / "maps.onnx", size=(32, 64))
+
+
+def test_a_size_that_the_network_cannot_take_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    model = awake("hourglass_small", "detection", 0, torch.float32).eval()
+    with pytest.raises(ValueError, match="multiples of 32"):
+        export_onnx(model, tmp_path / "maps.onnx", size=(32, 60))
+    with pytest.raises(ValueError, match="multiples of 32"):
+        export_inference(model, IMAGES[..., :60])
+
+
+def test_a_network_in_training_mode_is_refused(tmp_path: Path) -> None:
+    model = awake("hourglass_small", "detection", 0, torch.float32)
+    with pytest.raises(ValueError, match="training mode"):
+        export_inference(model, IMAGES)
+    with pytest.raises(ValueError, match="training mode"):
+        export_onnx(model, tmp_path / "maps.onnx", size=(32, 64))
