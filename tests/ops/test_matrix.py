@@ -233,7 +233,7 @@ OPS = {
             {"observed": 0.0},
             {"observed": 0.02, "groups": 1, "reduction": "none"},
             {"extreme": True, "reduction": "none"},
-            {"extreme": True, "family": "laplace", "points": 40},
+            {"extreme": True, "family": "laplace", "points": 33},  # one more than a warp
         ],
     ),
     "mixture_mode": Op(

@@ -7,7 +7,7 @@ import pytest
 from tests.triton.ahead_of_time import CALLS, CAPABILITIES, compile_call
 
 # What each thread moves of the large tensors of a planar call: 16 bytes, or 8 where that keeps all residuals on chip.
-# A masked pose of 16 bytes would spill some 24 to 120 bytes a thread, with each of the three GPUs.
+# A masked pose at 16 bytes would need some ten registers more than the 255 a thread can have.
 WIDE = {
     "nll pose, masked": ("v2.b32", "v2.b32"),
     "nll pose": ("v4.b32", "v4.b32"),
