@@ -177,7 +177,8 @@ class PoseEstimator(Network):
         batch, joints, height, width = views[0].shape
         # Each keypoint's k best peaks: its heatmap as an image of one class.
         peaks = find_peaks_of_joints(views, min(k, height * width), self.skeleton.mirrored)
-        offset = reader.at(KEYPOINTS, peaks.index.reshape(batch, -1))[0]["keypoint_offset"]
+        (own,) = reader.at(KEYPOINTS, peaks.index.reshape(batch, -1), first_only=True)
+        offset = own["keypoint_offset"]
         place = cell_corner(peaks.index, width) + at_least_float32(offset).unflatten(2, (joints, -1)).transpose(1, 2)
         place = place.transpose(2, 3)  # (B, J, K, 2)
         usable = peaks.score > MIN_KEYPOINT_SCORE

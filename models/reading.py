@@ -21,10 +21,10 @@ class Reader(Protocol):
     def maps(self, name: str) -> list[Tensor]:
         """A head's map (B, C, h, w) in each view, as the view has it: a mirror image's is mirrored."""
 
-    def at(self, positions: str, index: Tensor) -> list[dict[str, Tensor]]:
+    def at(self, positions: str, index: Tensor, *, first_only: bool = False) -> list[dict[str, Tensor]]:
         """For each view, the heads of a set of positions at cells (B, N) of the first view, each (B, C, N).
 
-        What stands at padding, -1, must not be used.
+        What stands at padding, -1, must not be used. first_only: leave the mirror images out.
         """
 
 
@@ -40,10 +40,12 @@ class SparseReader:
     def maps(self, name: str) -> list[Tensor]:
         return self._views_of(self.heads(self.feature, only=[name])[name])
 
-    def at(self, positions: str, index: Tensor) -> list[dict[str, Tensor]]:
-        if self.views == 2:
-            index = torch.cat((index, mirrored_cells(index, self.feature.shape[3])))
-        outputs = self.heads(self.feature, {positions: index}, only=self.heads.names(positions))
+    def at(self, positions: str, index: Tensor, *, first_only: bool = False) -> list[dict[str, Tensor]]:
+        names = self.heads.names(positions)
+        if first_only or self.views == 1:
+            return [self.heads(self._views_of(self.feature)[0], {positions: index}, only=names)]
+        index = torch.cat((index, mirrored_cells(index, self.feature.shape[3])))
+        outputs = self.heads(self.feature, {positions: index}, only=names)
         views = {name: self._views_of(values) for name, values in outputs.items()}
         return [{name: values[view] for name, values in views.items()} for view in range(self.views)]
 
@@ -69,7 +71,7 @@ class DenseReader:
     def maps(self, name: str) -> list[Tensor]:
         return [self.outputs[name]]
 
-    def at(self, positions: str, index: Tensor) -> list[dict[str, Tensor]]:
+    def at(self, positions: str, index: Tensor, *, first_only: bool = False) -> list[dict[str, Tensor]]:
         return [{name: read_cells(self.outputs[name], index) for name in self.heads.names(positions)}]
 
 

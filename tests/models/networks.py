@@ -6,10 +6,11 @@ import copy
 import functools
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdnkernels import mixture_nll
-from models import Detector, PoseEstimator, build_model
+from models import Detector, Head, PoseEstimator, build_model
 
 BOTH_ARCHITECTURES = ("hourglass_small", "dla34")
 BOTH_TASKS = ("detection", "pose")
@@ -37,20 +38,31 @@ def _awake(arch: str, task: str, components: int, options: tuple) -> Detector | 
     for name, parameter in model.named_parameters():
         if "taps" in name:
             nn.init.normal_(parameter, std=0.01)
-    for group in model.heads:
-        for head in group.heads.values():
-            nn.init.normal_(head.output.weight, std=0.2)
-        if "size" in group.heads:
-            nn.init.uniform_(group.heads["size"].output.bias, 8, 16)
     # Evaluation is to see features of the size that training has.
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
+    images = torch.randn(6, 3, 96, 96)
     with torch.no_grad():
-        model.backbone(torch.randn(2, 3, 64, 64))
+        model.backbone(images)
+        for group, feature in zip(model.heads, model.backbone.eval()(images), strict=True):
+            for head in group.heads.values():
+                _spread(head, feature)
+            if "size" in group.heads:
+                nn.init.uniform_(group.heads["size"].output.bias, 8, 16)
     for norm in norms:
         norm.momentum = 0.1
-    return model
+    return model.train()
+
+
+def _spread(head: Head, feature: Tensor) -> None:
+    """Gives each channel of the head's output a standard deviation of 0.6 about the head's own bias."""
+    nn.init.normal_(head.output.weight)
+    values = F.relu(head.hidden(feature)).transpose(0, 1).flatten(1)
+    outputs = head.output.weight.flatten(1) @ values
+    factor = 0.6 / outputs.std(1)
+    head.output.weight.mul_(factor[:, None, None, None])
+    head.output.bias.sub_(outputs.mean(1) * factor)
 
 
 def read(maps: Tensor, index: Tensor) -> Tensor:

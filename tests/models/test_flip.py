@@ -104,10 +104,11 @@ class BothViews(DenseReader):
     def maps(self, name: str) -> list[Tensor]:
         return [view.maps(name)[0] for view in self.views]
 
-    def at(self, positions: str, index: Tensor) -> list[dict[str, Tensor]]:
+    def at(self, positions: str, index: Tensor, *, first_only: bool = False) -> list[dict[str, Tensor]]:
         width = self.views[0].outputs["heatmap"].shape[3]
         turned = [index, torch.where(index < 0, index, index + width - 1 - 2 * (index % width))]
-        return [view.at(positions, at)[0] for view, at in zip(self.views, turned, strict=False)]
+        views = self.views[:1] if first_only else self.views
+        return [view.at(positions, at)[0] for view, at in zip(views, turned, strict=False)]
 
 
 def truth(people: list, size: tuple[int, int]) -> dict[str, Tensor]:
