@@ -76,7 +76,8 @@ def build_model(
     the paper's control experiment. min_scale: the least sigma of a component, in output cells (sigma = ELU(raw) + 1 +
     min_scale). activation_checkpointing: training keeps the inputs of the backbone's parts alone and computes the rest
     again in the backward pass, with the same results; `model.backbone.activation_checkpointing` switches it later.
-    Raises ValueError that names what is wrong and what there is.
+    torch.compile decides itself what to keep, and there it does nothing. Raises ValueError that names what is wrong and
+    what there is.
     """
     if arch not in ARCHITECTURES:
         raise ValueError(f"unknown arch {arch!r}; there are {', '.join(ARCHITECTURES)}")

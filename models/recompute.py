@@ -1,6 +1,7 @@
 """Activation checkpointing: parts of a backbone compute their intermediate results again in the backward pass.
 
-Memory for time: of each part only the input is kept, and its forward pass runs twice.
+Memory for time: of each part only the input is kept, and its forward pass runs twice. Under torch.compile nothing of
+this happens: the compiler decides itself what to keep, and cannot trace what protects the running statistics.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ class Part(nn.Module):
 
     def run(self, *inputs: Any) -> Any:
         """What calling it gives, with the same gradients and the same running statistics."""
-        if not (self.recompute and self.training and torch.is_grad_enabled()):
+        wanted = self.recompute and self.training and torch.is_grad_enabled()
+        if not wanted or torch.compiler.is_compiling():
             return self(*inputs)
         # No part draws random numbers.
         return checkpoint(

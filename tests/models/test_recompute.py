@@ -87,6 +87,18 @@ def test_autocast_holds_in_the_second_forward_pass() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
+def test_a_compiled_network_trains_as_without_it() -> None:
+    gradients = []
+    for on in (False, True):
+        model = awake("hourglass_small", "detection", 0, torch.float32)
+        model.backbone.activation_checkpointing = on
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager") if on else model
+        compiled(IMAGES)[0]["heatmap"].square().mean().backward()
+        gradients.append([p.grad for p in model.backbone.parameters()])
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("arch", BOTH_ARCHITECTURES)
 def test_it_is_an_option_that_can_be_switched(arch: str) -> None:
     with torch.device("meta"):
