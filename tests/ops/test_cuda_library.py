@@ -79,7 +79,10 @@ print(library._load_cuda())
 
 
 @pytest.mark.skipif(ptxas.nvcc() is None, reason="no nvcc here")
-@pytest.mark.parametrize("architecture", ["sm_80", pytest.param("sm_90", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "architecture",
+    ["sm_80", *(pytest.param(f"sm_{number}", marks=pytest.mark.slow) for number in (86, 89, 90, 100, 120))],
+)
 @pytest.mark.parametrize("source", [source.stem for source in ptxas.SOURCES])
 def test_no_kernel_spills_registers_or_uses_local_memory(source, architecture):
     kernels = ptxas.reports((architecture,))[source, architecture]
