@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "buffers.h"
+
 namespace cuda_on_cpu {
 namespace {
 
@@ -39,6 +41,21 @@ py::list records() {
                          py::arg("atomic") = traffic(record.atomic)));
   }
   return list;
+}
+
+// watcher(symbol, grid, block, shared bytes, parameters, [(begin, end, writeable), ...]) or None.
+void watch_launches(const py::object& watcher) {
+  if (watcher.is_none()) return watch(nullptr);
+  watch([watcher](const Arrival& arrival) {
+    py::list buffers;
+    for (const std::unique_ptr<Range>& range : all_ranges()) {
+      buffers.append(py::make_tuple(range->begin, range->end, range->writeable));
+    }
+    const py::bytes parameters(reinterpret_cast<const char*>(arrival.parameters.data()), arrival.parameters.size());
+    return watcher(arrival.symbol == nullptr ? "" : arrival.symbol, triple(arrival.grid), triple(arrival.block),
+                   arrival.shared_bytes, parameters, buffers)
+        .cast<bool>();
+  });
 }
 
 }  // namespace
@@ -90,5 +107,6 @@ PYBIND11_MODULE(cuda_on_cpu_kernels, module) {
   module.def(
       "configure", [](uint64_t seed, bool count) { configure({seed, count}); }, py::arg("seed"), py::arg("count"));
   module.def("take_records", &records);
+  module.def("watch", &watch_launches);
   for (const Binder binder : binders()) binder(module);
 }

@@ -160,6 +160,11 @@ Engine& engine() {
   return *engine;
 }
 
+Watcher& current_watcher() {
+  static Watcher* const watcher = new Watcher;  // never destroyed: it may hold an object of an interpreter that is gone
+  return *watcher;
+}
+
 std::string kernel_name(const void* address) {
   Dl_info info;
   if (dladdr(address, &info) == 0 || info.dli_sname == nullptr || info.dli_saddr != address) {
@@ -538,6 +543,8 @@ std::string Engine::describe_stall() const {
 
 }  // namespace
 
+void watch(Watcher watcher) { current_watcher() = std::move(watcher); }
+
 void configure(const Options& options) { engine().options = options; }
 
 std::vector<LaunchRecord> take_records() {
@@ -578,6 +585,12 @@ int lane_of_thread() { return engine().current->lane(); }
 DynamicSharedMemory dynamic_shared_memory() { return engine().dynamic_shared_memory(); }
 
 void run_grid(const Kernel& kernel, dim3 grid, dim3 block, size_t dynamic_shared_bytes) {
+  if (current_watcher()) {
+    Dl_info info;
+    const char* symbol =
+        dladdr(kernel.address, &info) != 0 && info.dli_saddr == kernel.address ? info.dli_sname : nullptr;
+    if (current_watcher()({symbol, grid, block, dynamic_shared_bytes, *kernel.parameters})) return;
+  }
   engine().run(kernel, grid, block, dynamic_shared_bytes);
 }
 

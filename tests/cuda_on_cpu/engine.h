@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <functional>
 #include <stdexcept>
 #include <string>
 #include <tuple>
@@ -64,6 +65,18 @@ struct Options {
 // Options of the launches to come. Their records are kept until they are taken.
 void configure(const Options& options);
 std::vector<LaunchRecord> take_records();
+
+// A launch that is about to run.
+struct Arrival {
+  const char* symbol;  // of the kernel, mangled; null where it has none
+  dim3 grid, block;
+  size_t shared_bytes;                           // dynamic
+  const std::vector<unsigned char>& parameters;  // as they lie in a GPU's memory of constants
+};
+
+// `watcher` is shown each launch before it runs; true: it has run the launch in its own way. Null: nobody watches.
+using Watcher = std::function<bool(const Arrival&)>;
+void watch(Watcher watcher);
 
 struct Range;
 
@@ -123,6 +136,7 @@ struct Kernel {
   const void* address;
   void (*run)(const void* arguments);
   const void* arguments;
+  const std::vector<unsigned char>* parameters;
 };
 void run_grid(const Kernel& kernel, dim3 grid, dim3 block, size_t dynamic_shared_bytes);
 
@@ -139,7 +153,15 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t dynamic
     const Call& call = *static_cast<const Call*>(pointer);
     std::apply(call.kernel, call.arguments);
   };
-  run_grid({reinterpret_cast<const void*>(kernel), run, &call}, grid, block, dynamic_shared_bytes);
+  std::vector<unsigned char> parameters;
+  const auto append = [&](const auto& argument) {
+    parameters.resize((parameters.size() + alignof(decltype(argument)) - 1) / alignof(decltype(argument)) *
+                      alignof(decltype(argument)));
+    const auto* bytes = reinterpret_cast<const unsigned char*>(&argument);
+    parameters.insert(parameters.end(), bytes, bytes + sizeof argument);
+  };
+  std::apply([&](const auto&... each) { (append(each), ...); }, call.arguments);
+  run_grid({reinterpret_cast<const void*>(kernel), run, &call, &parameters}, grid, block, dynamic_shared_bytes);
 }
 
 }  // namespace cuda_on_cpu

@@ -20,6 +20,7 @@ import torch
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 ARCHITECTURES = ("sm_80", "sm_90")
+FOLDER = ROOT / "build" / "ptxas"  # of reports and cubins, SOURCE.ARCHITECTURE and SOURCE.ARCHITECTURE.cubin
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,7 @@ def reports(architectures: tuple[str, ...] = ARCHITECTURES) -> dict[tuple[str, s
     Raises:
         RuntimeError: nvcc refused the sources; says why.
     """
-    folder = ROOT / "build" / "ptxas"
-    folder.mkdir(parents=True, exist_ok=True)
+    FOLDER.mkdir(parents=True, exist_ok=True)
     flags = f"-std=c++17 -O3 -DTORCH_TARGET_VERSION=0x020a000000000000 -isystem {Path(torch.__file__).parent}/include"
     lines = [
         "rule report",
@@ -56,13 +56,13 @@ def reports(architectures: tuple[str, ...] = ARCHITECTURES) -> dict[tuple[str, s
     for source in SOURCES:
         for architecture in architectures:
             lines += [f"build {source.stem}.{architecture}: report {source}", f"  architecture = {architecture}"]
-    (folder / "build.ninja").write_text("\n".join([*lines, ""]))
+    (FOLDER / "build.ninja").write_text("\n".join([*lines, ""]))
     ninja = shutil.which("ninja") or str(Path(sysconfig.get_path("scripts")) / "ninja")
-    built = subprocess.run([ninja, "-C", str(folder)], capture_output=True, text=True)
+    built = subprocess.run([ninja, "-C", str(FOLDER)], capture_output=True, text=True)
     if built.returncode != 0:
         raise RuntimeError(f"nvcc refuses the CUDA kernels:\n{built.stdout}")
     return {
-        (source.stem, architecture): parse((folder / f"{source.stem}.{architecture}").read_text())
+        (source.stem, architecture): parse((FOLDER / f"{source.stem}.{architecture}").read_text())
         for source in SOURCES
         for architecture in architectures
     }
