@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
+from models.layers import Block, convolution, projection
 from models.network import Backbone
 from models.recompute import Layers, Part
 
@@ -45,22 +46,6 @@ class DeformableConv(nn.Module):
         return F.relu(self.bn(y.to(x.dtype)), inplace=True)
 
 
-class Block(nn.Module):
-    """Two 3x3 convolutions around a skip connection that the tree provides."""
-
-    def __init__(self, in_dim: int, out_dim: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_dim, out_dim, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(out_dim)
-        self.conv2 = nn.Conv2d(out_dim, out_dim, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out_dim)
-
-    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """x (B, in_dim, h, w) and skip (B, out_dim, h / stride, w / stride) to the shape of skip."""
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(y)) + skip, inplace=True)
-
-
 class Pair(Part):
     """Two blocks, whose outputs and those of earlier ones a 1x1 convolution joins.
 
@@ -75,10 +60,10 @@ class Pair(Part):
         self.keep_input = keep_input
         self.first = Block(in_dim, out_dim, stride)
         self.second = Block(out_dim, out_dim)
-        self.root = _convolution(2 * out_dim + extra_dim + (in_dim if keep_input else 0), out_dim, 1)
+        self.root = convolution(2 * out_dim + extra_dim + (in_dim if keep_input else 0), out_dim, 1)
         self.project: nn.Module = nn.Identity()
         if in_dim != out_dim:
-            self.project = _projection(in_dim, out_dim)
+            self.project = projection(in_dim, out_dim)
 
     def forward(self, x: Tensor, extra: Sequence[Tensor] = ()) -> Tensor:
         """(B, in_dim, h, w) to (B, out_dim, h / stride, w / stride); `extra` are of that size too."""
@@ -100,7 +85,7 @@ class PairOfPairs(Part):
         super().__init__()
         self.first = Pair(in_dim, out_dim, stride=2)
         self.second = Pair(out_dim, out_dim, extra_dim=in_dim + out_dim)
-        self.unread = _projection(in_dim, out_dim).requires_grad_(False)
+        self.unread = projection(in_dim, out_dim).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_dim, h, w) to (B, out_dim, h / 2, w / 2)."""
@@ -140,8 +125,8 @@ class DLA34(Backbone):
         super().__init__()
         self.levels = nn.ModuleList(
             (
-                Layers(_convolution(3, 16, 7), _convolution(16, 16, 3)),
-                _convolution(16, 32, 3, stride=2),
+                Layers(convolution(3, 16, 7), convolution(16, 16, 3)),
+                convolution(16, 32, 3, stride=2),
                 Pair(32, 64, stride=2),
                 PairOfPairs(64, 128),
                 PairOfPairs(128, 256),
@@ -174,18 +159,6 @@ class DLA34(Backbone):
 
 def _pool(x: Tensor, stride: int) -> Tensor:
     return F.max_pool2d(x, stride, stride) if stride > 1 else x
-
-
-def _convolution(in_dim: int, out_dim: int, kernel_size: int, stride: int = 1) -> Layers:
-    return Layers(
-        nn.Conv2d(in_dim, out_dim, kernel_size, stride, padding=kernel_size // 2, bias=False),
-        nn.BatchNorm2d(out_dim),
-        nn.ReLU(inplace=True),
-    )
-
-
-def _projection(in_dim: int, out_dim: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(in_dim, out_dim, 1, bias=False), nn.BatchNorm2d(out_dim))
 
 
 def _bilinear_upsampling(dim: int, factor: int) -> nn.ConvTranspose2d:

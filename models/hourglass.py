@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers import Residual, convolution, projection
 from models.network import Backbone
 from models.recompute import Layers, Part
 
@@ -47,25 +48,6 @@ HOURGLASS104 = HourglassConfig(
 HOURGLASS_SMALL = HourglassConfig(stacks=1, dims=(32, 64, 128, 192), blocks=(1, 1, 1, 1), stem_width=32, feature_dim=64)
 
 
-class Residual(nn.Module):
-    """Two 3x3 convolutions around a skip connection, which is a 1x1 projection where the shape changes."""
-
-    def __init__(self, in_dim: int, out_dim: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_dim, out_dim, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(out_dim)
-        self.conv2 = nn.Conv2d(out_dim, out_dim, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out_dim)
-        self.skip: nn.Module = nn.Identity()
-        if stride != 1 or in_dim != out_dim:
-            self.skip = _projection(in_dim, out_dim, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in_dim, h, w) to (B, out_dim, h / stride, w / stride)."""
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        return F.relu(self.bn2(self.conv2(y)) + self.skip(x), inplace=True)
-
-
 class HourglassLevel(nn.Module):
     """One resolution of an hourglass: a branch that stays, and a branch through everything coarser, added."""
 
@@ -96,8 +78,8 @@ class Merge(Part):
 
     def __init__(self, dim: int, feature_dim: int) -> None:
         super().__init__()
-        self.from_input = _projection(dim, dim)
-        self.from_feature = _projection(feature_dim, dim)
+        self.from_input = projection(dim, dim)
+        self.from_feature = projection(feature_dim, dim)
         self.residual = Residual(dim, dim)
 
     def forward(self, x: Tensor, feature: Tensor) -> Tensor:
@@ -117,9 +99,9 @@ class Hourglass(Backbone):
         self.stacks = config.stacks
         self.divisor = self.stride * 2**config.depth
         dim = config.dims[0]
-        self.stem = Layers(_convolution(3, config.stem_width, 7, 2), Residual(config.stem_width, dim, stride=2))
+        self.stem = Layers(convolution(3, config.stem_width, 7, 2), Residual(config.stem_width, dim, stride=2))
         self.hourglasses = nn.ModuleList(HourglassLevel(config.dims, config.blocks) for _ in range(config.stacks))
-        self.outputs = nn.ModuleList(_convolution(dim, config.feature_dim, 3) for _ in range(config.stacks))
+        self.outputs = nn.ModuleList(convolution(dim, config.feature_dim, 3) for _ in range(config.stacks))
         self.merges = nn.ModuleList(Merge(dim, config.feature_dim) for _ in range(config.stacks - 1))
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -131,18 +113,6 @@ class Hourglass(Backbone):
             if stack < len(self.merges):
                 x = self.merges[stack].run(x, features[-1])
         return features
-
-
-def _convolution(in_dim: int, out_dim: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_dim, out_dim, kernel_size, stride, padding=kernel_size // 2, bias=False),
-        nn.BatchNorm2d(out_dim),
-        nn.ReLU(inplace=True),
-    )
-
-
-def _projection(in_dim: int, out_dim: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(in_dim, out_dim, 1, stride, bias=False), nn.BatchNorm2d(out_dim))
 
 
 def _residuals(dims: list[int], stride: int = 1) -> Layers:
