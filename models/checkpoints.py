@@ -17,7 +17,6 @@ beside the names:
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 
 from models.detector import Detector
 from models.dla import DLA34
+from models.files import write_atomically
 from models.hourglass import Hourglass
 from models.network import Backbone, Network
 from models.pose import PoseEstimator
@@ -156,7 +156,8 @@ def save_published(model: Network, path: str | os.PathLike[str], *, colours: Col
             dim, order = orders[name]
             value = value.index_select(dim, order.argsort())
         entries[names[name]] = value.contiguous()
-    _write_atomically(Path(path), {"epoch": 0, "state_dict": entries})
+    content = {"epoch": 0, "state_dict": entries}
+    write_atomically(Path(path), lambda file: torch.save(content, file))
 
 
 def load_imagenet(backbone: Backbone, path: str | os.PathLike[str]) -> None:
@@ -268,18 +269,3 @@ def _read(path: str | os.PathLike[str]) -> dict[Any, Any]:
     if all(isinstance(name, str) and name.startswith(prefix) for name in entries):
         return {name.removeprefix(prefix): value for name, value in entries.items()}
     return dict(entries)
-
-
-def _write_atomically(path: Path, content: dict[str, Any]) -> None:
-    """Writes beside `path`, brings that to the disk, and only then gives it the name."""
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.files import write_atomically
 from train.coco import Category
 from train.config import FitConfig, from_plain, to_plain
 from train.errors import CheckpointError, ConfigError
-from train.files import write_atomically
 
 FORMAT = "mdnkernels training checkpoint"
 VERSION = 1

@@ -1,35 +1,12 @@
-"""Writing files so that a reader, or a run killed at any moment, finds the old content or the new, never a part."""
+"""A run's files, written so that a kill at any moment leaves the old content or the new (`models.files`)."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-# Marks files being written: what a killed process left behind under such a name may be removed.
-PARTIAL = ".partial-"
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Calls `write` on a file beside `path`, brings it to the disk, and only then gives it the name.
-
-    Where `write` or the disk fails, the old file stays, what was written is removed and the error goes on.
-    """
-    partial = path.with_name(f"{path.name}{PARTIAL}{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
-    sync_folder(path.parent)
+from models.files import PARTIAL, write_atomically
 
 
 def write_text(path: Path, text: str) -> None:
@@ -40,15 +17,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     """`write_atomically` for a value as JSON."""
     write_text(path, json.dumps(value, indent=indent) + "\n")
-
-
-def sync_folder(folder: Path) -> None:
-    """Brings a folder's names to the disk, so that a rename outlives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def remove_partial(folder: Path) -> None:

@@ -16,9 +16,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from models.files import PARTIAL, sync_folder
 from train.config import FitConfig, read_config, to_json
 from train.errors import ConfigError
-from train.files import PARTIAL, remove_partial, sync_folder, write_json, write_text
+from train.files import remove_partial, write_json, write_text
 
 
 class RunDirectory:

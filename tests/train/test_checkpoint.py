@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import torch
 
+from models.files import write_atomically
 from tests.train.drawn_data import ROOT, DataPaths, tiny_fit
 from train.checkpoint import Checkpoint, Progress, load_checkpoint, load_optimizer, load_weights, save_checkpoint
 from train.coco import Category
 from train.config import FitConfig
 from train.errors import CheckpointError
-from train.files import write_atomically
 
 CONFIG = tiny_fit(DataPaths(Path("images"), Path("list.json")), Path("run"))
 CATEGORIES = (Category(3, "plate"), Category(9, "ring"))
