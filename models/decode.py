@@ -162,22 +162,30 @@ def check_flip(flip: str | None, components: int) -> None:
 def detections(peaks: Peaks, offset: Tensor, extent: MixtureMode, *, map_width: int, stride: int = 4) -> Detections:
     """Boxes from peaks and the regression there.
 
-    peaks: score, label and index (B, k). offset: (B, 2, k). extent: loc and scale (B, 2, k), as `choose` gives them;
-    what they hold at padding is not read. map_width: cells in a row of the map in which index counts. A negative width
-    or height becomes 0.
+    extent: what `choose` gives, loc and scale (B, 2, k); the rest as in `boxes`.
     """
     found = peaks.label >= 0
-    centre = cell_corner(peaks.index, map_width) + at_least_float32(offset)
-    half = extent.loc.clamp(min=0) / 2
-    box = torch.cat((centre - half, centre + half), dim=1) * stride
     return Detections(
-        box=torch.where(found[:, None], box, 0).transpose(1, 2),
+        box=boxes(peaks, offset, extent.loc, map_width=map_width, stride=stride),
         score=torch.where(found, peaks.score, 0),
         label=peaks.label,
         component=torch.where(found, extent.component, -1),
         weight=torch.where(found, extent.weight, 0),
         sigma=torch.where(found[:, None], extent.scale * stride, 0).transpose(1, 2),
     )
+
+
+def boxes(peaks: Peaks, offset: Tensor, extent: Tensor, *, map_width: int, stride: int) -> Tensor:
+    """(B, k, 4) x1 y1 x2 y2 in input pixels, 0 for padding.
+
+    peaks: score, label and index (B, k). offset, extent: (B, 2, k), the centre within its cell, width and height, in
+    cells; what they hold at padding is not read. map_width: cells in a row of the map in which index counts. A negative
+    width or height becomes 0.
+    """
+    centre = cell_corner(peaks.index, map_width) + at_least_float32(offset)
+    half = extent.clamp(min=0) / 2
+    box = torch.cat((centre - half, centre + half), dim=1) * stride
+    return torch.where((peaks.label >= 0)[:, None], box, 0).transpose(1, 2)
 
 
 def cell_corner(index: Tensor, map_width: int) -> Tensor:

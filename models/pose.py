@@ -14,10 +14,10 @@ from models.decode import (
     Flip,
     Mixture,
     at_least_float32,
+    boxes,
     cell_corner,
     check_flip,
     choose,
-    detections,
     find_peaks_of_views,
     merge_views,
 )
@@ -143,8 +143,8 @@ class PoseEstimator(Network):
         if flip is not None:
             modes[1] = modes[1]._replace(loc=self._turned_back(modes[1].loc))
         pose = merge_views(modes, flip)
-        extent = merge_views([choose(view["size"]) for view in views], None if flip is None else "average")
-        box = detections(peaks, views[0]["offset"], extent, map_width=map_width, stride=self.stride).box
+        size = torch.stack([at_least_float32(view["size"]) for view in views]).mean(0)
+        box = boxes(peaks, views[0]["offset"], size, map_width=map_width, stride=self.stride)
 
         corner = cell_corner(peaks.index, map_width)
         # (B, k, J, 2) from (B, 2J, k)
