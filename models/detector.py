@@ -58,7 +58,7 @@ class Detector(Network):
         images: (B, 3, H, W), normalised, H and W multiples of `divisor`. With h = H / 4 and w = W / 4, each dict holds
         "heatmap" (B, num_classes, h, w), logits; "offset" (B, 2, h, w); and "size" (B, 2, h, w) for the base, or
         "logits" (B, M, h, w), "loc" (B, 2M, h, w), "scale" (B, 2M, h, w) for M components; all in output cells. Of a
-        class-specific size these three (or "size") have num_classes channels for each of theirs: `models.of_class`.
+        class-specific size these three (or "size") have num_classes channels for each of theirs (`decode.of_class`).
         index: (B, N) int64 flat cells, -1 padding: all but the heatmap is evaluated there alone, as (B, ., N), with the
         values and gradients of the maps at these cells; what stands at padding must not be counted.
         """
@@ -110,8 +110,17 @@ class Detector(Network):
 
     def size_of(self, outputs: Mapping[str, Tensor], label: Tensor) -> Tensor | Mixture:
         """What one stack's outputs (B, ., N), at points of the classes `label` (B, N), say about the size of a box."""
-        names = ("size",) if self.components == 0 else ("logits", "loc", "scale")
-        values = [outputs[name] for name in names]
-        if self.class_specific:
-            values = [of_class(value, label, self.num_classes) for value in values]
-        return values[0] if self.components == 0 else Mixture(*values)
+        return read_size(outputs, self.components, label, self.num_classes if self.class_specific else None)
+
+
+def read_size(
+    outputs: Mapping[str, Tensor], components: int, label: Tensor, num_classes: int | None
+) -> Tensor | Mixture:
+    """The size in one stack's outputs (B, ., N) at points of the classes `label` (B, N): (B, 2, N), or a mixture.
+
+    num_classes: of a class-specific size; None where one serves all classes.
+    """
+    values = [outputs[name] for name in (Mixture._fields if components else ("size",))]
+    if num_classes is not None:
+        values = [of_class(value, label, num_classes) for value in values]
+    return Mixture(*values) if components else values[0]

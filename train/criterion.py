@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from mdnkernels import heatmap_focal_loss, mixture_nll
 from mdnkernels.eager.mixture import activate_scale
-from models.decode import MIN_SCALE, SCALE_ACTIVATION, of_class
+from models.decode import MIN_SCALE, SCALE_ACTIVATION, Mixture
+from models.detector import read_size
 from models.reading import read_cells
 from train.config import ModelConfig, OptimizerConfig
 from train.targets import DetectionTargets
@@ -41,13 +42,11 @@ class DetectionCriterion(nn.Module):
         """The weighted sum that is minimised."""
         return torch.stack([self.weights[name] * losses[name] for name in self.names]).sum()
 
-    def size_at(self, output: Mapping[str, Tensor], targets: DetectionTargets) -> list[Tensor]:
-        """The size at the objects, (B, ., N): logits, loc and scale of the mixture, or the base's size alone."""
-        names = ("logits", "loc", "scale") if self.components else ("size",)
-        values = [_at(output[name], targets.index) for name in names]
-        if self.class_specific:
-            values = [of_class(value, targets.label, output["heatmap"].shape[1]) for value in values]
-        return values
+    def size_at(self, output: Mapping[str, Tensor], targets: DetectionTargets) -> Tensor | Mixture:
+        """The size at the objects, (B, ., N): the mixture, or the base's own."""
+        points = {name: _at(values, targets.index) for name, values in output.items() if name != "heatmap"}
+        classes = output["heatmap"].shape[1] if self.class_specific else None
+        return read_size(points, self.components, targets.label, classes)
 
     def _one_stack(self, output: Mapping[str, Tensor], targets: DetectionTargets) -> dict[str, Tensor]:
         observed = (targets.index >= 0)[:, None]
@@ -57,7 +56,7 @@ class DetectionCriterion(nn.Module):
             "offset": _l1(_at(output["offset"], targets.index), targets.offset, observed),
         }
         if self.components == 0:
-            losses["size"] = _l1(size[0], targets.size, observed)
+            losses["size"] = _l1(size, targets.size, observed)
         else:
             losses["mixture"] = mixture_nll(
                 *size, targets.size, mask=observed, scale_activation=SCALE_ACTIVATION, min_scale=MIN_SCALE
