@@ -165,14 +165,18 @@ Watcher& current_watcher() {
   return *watcher;
 }
 
-std::string kernel_name(const void* address) {
+// The mangled name of the kernel at that address, or null where it has none.
+const char* symbol_of(const void* address) {
   Dl_info info;
-  if (dladdr(address, &info) == 0 || info.dli_sname == nullptr || info.dli_saddr != address) {
-    return "kernel at " + hexadecimal(reinterpret_cast<uintptr_t>(address));
-  }
+  return dladdr(address, &info) != 0 && info.dli_saddr == address ? info.dli_sname : nullptr;
+}
+
+std::string kernel_name(const void* address) {
+  const char* symbol = symbol_of(address);
+  if (symbol == nullptr) return "kernel at " + hexadecimal(reinterpret_cast<uintptr_t>(address));
   int status = 0;
-  char* demangled = abi::__cxa_demangle(info.dli_sname, nullptr, nullptr, &status);
-  std::string name = status == 0 ? demangled : info.dli_sname;
+  char* demangled = abi::__cxa_demangle(symbol, nullptr, nullptr, &status);
+  std::string name = status == 0 ? demangled : symbol;
   free(demangled);
   // "void mdn::device::kernel<float>(float const*)": the name and its template arguments alone.
   int depth = 0;
@@ -585,12 +589,8 @@ int lane_of_thread() { return engine().current->lane(); }
 DynamicSharedMemory dynamic_shared_memory() { return engine().dynamic_shared_memory(); }
 
 void run_grid(const Kernel& kernel, dim3 grid, dim3 block, size_t dynamic_shared_bytes) {
-  if (current_watcher()) {
-    Dl_info info;
-    const char* symbol =
-        dladdr(kernel.address, &info) != 0 && info.dli_saddr == kernel.address ? info.dli_sname : nullptr;
-    if (current_watcher()({symbol, grid, block, dynamic_shared_bytes, *kernel.parameters})) return;
-  }
+  const Watcher& watcher = current_watcher();
+  if (watcher && watcher({symbol_of(kernel.address), grid, block, dynamic_shared_bytes, *kernel.parameters})) return;
   engine().run(kernel, grid, block, dynamic_shared_bytes);
 }
 
