@@ -82,13 +82,27 @@ MDN_INLINE void store(T* to, Vector<T> value) {
   __builtin_memcpy(to, &value, sizeof value);
 }
 
-// Sums in double of a vector's lanes, each lane's own.
+// The value as rounded: GCC makes no fused multiply-add of a product and the sum that takes it, which it would in one
+// instantiation of a kernel and not in another. (Clang fuses within an expression alone.)
+template <class V>
+MDN_INLINE V rounded(V value) {
+#if defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
+  return __builtin_assoc_barrier(value);
+#else
+#if defined(__GNUC__) && !defined(__clang__)
+  __asm__("" : "+m"(value));
+#endif
+  return value;
+#endif
+}
+
+// Sums in double of a vector's lanes, each lane's own; the same bits wherever the same values are added.
 template <class T>
 struct LaneSums;
 template <>
 struct LaneSums<double> {
   Vector<double> sums = {};
-  MDN_INLINE void add(Vector<double> value) { sums += value; }
+  MDN_INLINE void add(Vector<double> value) { sums += rounded(value); }
   MDN_INLINE double total() const {
     double total = 0;
     for (int lane = 0; lane < lanes<double>; ++lane) total += sums[lane];
