@@ -11,6 +11,7 @@ from models.detector import Detector
 from models.dla import DLA34
 from models.heads import Head, HeadConfig
 from models.hourglass import HOURGLASS104, HOURGLASS_SMALL, Hourglass, HourglassConfig
+from models.merging import merge_scales, placed
 from models.network import Backbone, Network
 from models.pose import PoseEstimator, Poses
 from models.skeleton import COCO_PERSON, Skeleton
@@ -37,6 +38,8 @@ __all__ = [
     "decode_detections",
     "load_imagenet",
     "load_published",
+    "merge_scales",
+    "placed",
     "save_published",
 ]
 
