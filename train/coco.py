@@ -1,4 +1,4 @@
-"""COCO-format detection annotations of any categories: read once, checked, and kept as flat arrays.
+"""COCO-format annotations, boxes of any categories or people with keypoints: read once, checked, kept as flat arrays.
 
 Flat arrays instead of dictionaries: a forked worker that only reads them never touches a Python reference count, so
 the operating system goes on sharing the pages of the annotations between all workers.
@@ -6,6 +6,7 @@ the operating system goes on sharing the pages of the annotations between all wo
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from models.skeleton import Skeleton
 from train.errors import DatasetError
 
 
@@ -39,6 +41,8 @@ class ImageEntry(NamedTuple):
     """(A,) int64: class indices 0 .. Y-1."""
     crowd: np.ndarray
     """(A,) bool: the box covers a crowd; it is no target, and detections inside it are not counted wrong."""
+    keypoints: np.ndarray
+    """(A, J, 3) float64: x, y in pixels like the boxes, and 0 not labelled, 1 labelled but hidden, 2 visible."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ class CocoAnnotations:
     """(A,) int64."""
     crowd: np.ndarray
     """(A,) bool."""
+    keypoints: np.ndarray
+    """(A, J, 3) float64; J is 0 where no keypoints were asked for."""
     skipped: tuple[str, ...]
     """Annotations that were left out, one reason each."""
 
@@ -80,6 +86,7 @@ class CocoAnnotations:
             boxes=self.boxes[rows],
             labels=self.labels[rows],
             crowd=self.crowd[rows],
+            keypoints=self.keypoints[rows],
         )
 
     def first(self, count: int | None) -> CocoAnnotations:
@@ -87,9 +94,8 @@ class CocoAnnotations:
         if count is None or count >= len(self):
             return self
         rows = slice(0, int(self.starts[count]))
-        return CocoAnnotations(
-            path=self.path,
-            categories=self.categories,
+        return dataclasses.replace(
+            self,
             image_ids=self.image_ids[:count],
             file_names=self.file_names[:count],
             sizes=self.sizes[:count],
@@ -98,30 +104,36 @@ class CocoAnnotations:
             areas=self.areas[rows],
             labels=self.labels[rows],
             crowd=self.crowd[rows],
-            skipped=self.skipped,
+            keypoints=self.keypoints[rows],
         )
 
 
-def read_annotations(path: Path) -> CocoAnnotations:
-    """Reads and checks a COCO instances file.
+def read_annotations(path: Path, skeleton: Skeleton | None = None, *, labelled: bool = True) -> CocoAnnotations:
+    """Reads and checks a COCO instances file; with a skeleton, a person-keypoints file of its keypoints.
+
+    labelled: off for a list of images alone, as of COCO's test sets; what it may have of annotations is not read.
 
     An annotation whose box has no positive finite width and height is left out and reported in `skipped`. Anything
     else that is wrong makes the list as a whole doubtful.
 
     Raises:
         DatasetError: the file is missing, is not JSON, lacks a field, or contradicts itself (an id twice, a category
-            or an image that is not listed). The message names the file and the field.
+            or an image that is not listed); with a skeleton, also where there are several categories or the one has
+            other keypoints. The message names the file and the field.
     """
     root = _read_json(path)
     categories = _read_categories(path, root)
+    if skeleton is not None and labelled:
+        _check_keypoint_names(path, root, skeleton)
+    joints = 0 if skeleton is None else len(skeleton.names)
     images = _read_images(path, root)
     class_of = {category.id: index for index, category in enumerate(categories)}
     row_of = {image["id"]: index for index, image in enumerate(images)}
 
-    kept: list[tuple[int, list[float], float, int, bool]] = []
+    kept: list[tuple[int, list[float], float, int, bool, list[float]]] = []
     skipped: list[str] = []
     seen: set[int] = set()
-    for position, annotation in enumerate(_entries(path, root, "annotations")):
+    for position, annotation in enumerate(_entries(path, root, "annotations") if labelled else ()):
         where = f"annotations[{position}]"
         if "id" in annotation:
             identity = _integer(path, where, annotation, "id")
@@ -146,7 +158,8 @@ def read_annotations(path: Path) -> CocoAnnotations:
         crowd = annotation.get("iscrowd", 0)
         if crowd not in (0, 1):
             raise DatasetError(f"{path}: {where}.iscrowd: {crowd!r} is neither 0 nor 1")
-        kept.append((row_of[image_id], box, float(area), class_of[category_id], bool(crowd)))
+        keypoints = _keypoints(path, where, annotation, joints) if joints else []
+        kept.append((row_of[image_id], box, float(area), class_of[category_id], bool(crowd), keypoints))
 
     kept.sort(key=lambda entry: entry[0])  # stable: the boxes of an image stay in file order
     rows = np.array([entry[0] for entry in kept], dtype=np.int64)
@@ -163,6 +176,7 @@ def read_annotations(path: Path) -> CocoAnnotations:
         areas=np.array([entry[2] for entry in kept], dtype=np.float64),
         labels=np.array([entry[3] for entry in kept], dtype=np.int64),
         crowd=np.array([entry[4] for entry in kept], dtype=np.bool_),
+        keypoints=np.array([entry[5] for entry in kept], dtype=np.float64).reshape(len(kept), joints, 3),
         skipped=tuple(skipped),
     )
 
@@ -268,6 +282,25 @@ def _box(path: Path, where: str, annotation: dict[str, Any]) -> list[float]:
         )
         raise DatasetError(f"{path}: {where}.bbox: {given}")
     return [float(number) for number in box]
+
+
+def _check_keypoint_names(path: Path, root: dict[str, Any], skeleton: Skeleton) -> None:
+    entries = root["categories"]
+    if len(entries) != 1:
+        raise DatasetError(f"{path}: categories: there are {len(entries)}; poses are of one category")
+    names = entries[0].get("keypoints")
+    if names != list(skeleton.names):
+        raise DatasetError(f"{path}: categories[0].keypoints: {names!r} are not the skeleton's {list(skeleton.names)}")
+
+
+def _keypoints(path: Path, where: str, annotation: dict[str, Any], joints: int) -> list[float]:
+    values = annotation.get("keypoints")
+    if not isinstance(values, list) or len(values) != 3 * joints or not all(map(_is_number, values)):
+        given = "is missing" if "keypoints" not in annotation else f"is not a list of {3 * joints} numbers x, y, v"
+        raise DatasetError(f"{path}: {where}.keypoints: {given}")
+    if not all(map(math.isfinite, values)) or not {0, 1, 2}.issuperset(values[2::3]):
+        raise DatasetError(f"{path}: {where}.keypoints: each x and y must be finite, and each v 0, 1 or 2: {values}")
+    return [float(value) for value in values]
 
 
 def _some(ids: Iterable[int]) -> str:

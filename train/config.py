@@ -17,7 +17,12 @@ from tyro.conf import Positional, arg
 from train.errors import ConfigError
 
 Device = Literal["auto", "cpu"]
+TaskName = Literal["detection", "pose"]
+Resolution = Literal["fixed", "original"]
 C = TypeVar("C")
+
+# A pose's sigma is multiplied by a keypoint's constant of OKS, 0.025 to 0.107, so that it spreads over cells too.
+MIN_SCALE: dict[str, float] = {"detection": 1.0, "pose": 9.0}
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,11 @@ class DataConfig:
     train_images: Path
     """Folder of the training images."""
     train_annotations: Path
-    """COCO instances file of the training images."""
+    """COCO instances file (for poses: person-keypoints file) of the training images."""
     val_images: Path | None = None
     """Folder of the images to evaluate on."""
     val_annotations: Path | None = None
-    """COCO instances file of the images to evaluate on."""
+    """COCO annotation file of the images to evaluate on."""
     train_limit: int | None = None
     """Use only the first so many training images."""
     val_limit: int | None = None
@@ -58,18 +63,34 @@ class AugmentConfig:
     """Range of the random brightness, contrast and saturation factors, around 1."""
     lighting: float = 0.1
     """Standard deviation of the random shift along the principal axes of colour."""
+    rotate: float = 0.0
+    """Probability of a rotation."""
+    rotate_degrees: float = 30.0
+    """Standard deviation of its angle, which is cut off at twice that."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """The network."""
 
+    task: TaskName = "detection"
+    """detection: boxes of any categories; pose: people with COCO's 17 keypoints."""
     arch: str = "hourglass_small"
     """Backbone: hourglass104 and dla34 (as published, for GPUs) or hourglass_small (trains on a CPU)."""
     components: int = 3
-    """Mixture components of the box size; 0 is the single-mode CenterNet base with an L1 loss."""
+    """Mixture components of the box size or the pose; 0 is the single-mode CenterNet base with an L1 loss."""
+    min_scale: float | None = None
+    """Least sigma of a component in output cells (of a pose: before each keypoint's constant). By default 1 for box
+    sizes, and 9 for poses as in the published code."""
     class_specific: bool = False
     """Predict a size for each class (the paper's control experiment), not one for all."""
+    activation_checkpointing: bool = False
+    """Compute the backbone's intermediate results again in the backward pass: less memory, more time, same results."""
+
+    @property
+    def least_scale(self) -> float:
+        """min_scale, or the task's own where it is not given."""
+        return MIN_SCALE[self.task] if self.min_scale is None else self.min_scale
 
 
 @dataclass(frozen=True)
@@ -91,12 +112,16 @@ class OptimizerConfig:
     offset_weight: float = 1.0
     """Weight of the centres' L1 offset loss. The paper's text has 0.1, its code and CenterNet have 1."""
     size_weight: float = 0.1
-    """Weight of the size loss: the mixture's negative log-likelihood, or L1 for the base."""
+    """Weight of the size loss: the mixture's negative log-likelihood, or L1 for the base and for a person's box."""
+    pose_weight: float = 0.1
+    """Weight of the pose loss: the mixture's negative log-likelihood, or L1 for the base (as published: 1)."""
+    keypoint_weight: float = 1.0
+    """Weight of the keypoint heatmaps' focal loss and of the keypoints' L1 offset loss."""
 
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Train a detector on COCO-format data; leaves a run directory with configuration, log and checkpoints."""
+    """Train a detector or pose estimator on COCO-format data; leaves a run directory with all that came of it."""
 
     run: Path
     """Run directory to make. It must not exist yet; to go on with one that does, use --resume."""
@@ -125,27 +150,46 @@ class FitConfig:
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
-    """Score a trained detector with COCO's twelve numbers; writes detections.json and metrics.json."""
+class InferenceConfig:
+    """How a trained network looks at an image."""
 
-    run: Path | None = None
+    flip: bool = False
+    """Look at the mirror image too, and average the two."""
+    flip_stronger: bool = False
+    """The same, but take each box's size, or pose, from the view whose component weighs more."""
+    resolution: Resolution = "fixed"
+    """fixed fits images into the square of the training; original keeps their size, one image a step."""
+    scales: tuple[float, ...] = (1.0,)
+    """Look at the images enlarged and shrunk by these factors; several are merged by soft-NMS."""
+    component: int | None = None
+    """Take every box's size, or every pose, from this mixture component, not from the strongest one."""
+    refine: bool = True
+    """Poses: move keypoints to near peaks of their heatmaps."""
+    detections: int = 100
+    """Objects per image that are kept; COCO counts at most 100 boxes or 20 poses."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Score a trained network with COCO's numbers; writes detections.json and metrics.json."""
+
+    run: Annotated[Path | None, Positional, arg(metavar="RUN")] = None
     """Run directory whose last checkpoint and val set are taken."""
     checkpoint: Path | None = None
     """Checkpoint to evaluate instead of the run's last one."""
+    split: Literal["val", "test-dev"] = "val"
+    """test-dev writes the server's file of an image list without annotations (--images, --annotations) and no score."""
     images: Path | None = None
     """Folder of images to evaluate on instead of the run's val images."""
     annotations: Path | None = None
-    """COCO instances file of these images."""
+    """COCO annotation file of these images; for test-dev its image list (image_info_test-dev2017.json)."""
     output: Path | None = None
     """Folder to write to. Without it: RUN/evaluation, or ./evaluation for a bare --checkpoint."""
     limit: int | None = None
     """Use only the first so many images."""
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
     batch: int = 8
     """Images per step."""
-    detections: int = 100
-    """Boxes per image that are kept; COCO counts at most 100."""
-    component: int | None = None
-    """Take every box's size from this mixture component, not from the strongest one."""
     workers: int = 4
     """Processes that decode and warp images; 0 does it in the main process."""
     device: Device = "auto"
@@ -154,7 +198,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """Detect objects in images; writes predictions.json and a picture per image, boxes coloured by component."""
+    """Find objects or people in images; writes predictions.json and a picture per image, coloured by component."""
 
     images: Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE ...", help_behavior_hint="(required)")]
     """Image files."""
@@ -165,11 +209,8 @@ class PredictConfig:
     output: Path = Path("predictions")
     """Folder to write to."""
     threshold: float = 0.3
-    """Leave out boxes with a lower score."""
-    detections: int = 100
-    """Boxes per image at most."""
-    component: int | None = None
-    """Take every box's size from this mixture component, not from the strongest one."""
+    """Leave out what has a lower score."""
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
     pictures: bool = True
     """Draw a picture per image."""
     device: Device = "auto"
@@ -217,11 +258,17 @@ _RULES = {
     ),
     **dict.fromkeys(("lr", "drop_factor"), (lambda value: 0 < value < float("inf"), "positive and finite")),
     **dict.fromkeys(
-        ("heatmap_weight", "offset_weight", "size_weight", "lighting"),
+        (
+            *("heatmap_weight", "offset_weight", "size_weight", "pose_weight", "keypoint_weight"),
+            *("lighting", "min_scale", "rotate_degrees"),
+        ),
         (lambda value: 0 <= value < float("inf"), "at least 0 and finite"),
     ),
-    **dict.fromkeys(("flip", "threshold", "colour"), (lambda value: 0 <= value <= 1, "between 0 and 1")),
-    "crop_scales": (lambda value: value and all(0 < v < float("inf") for v in value), "one or more positive numbers"),
+    **dict.fromkeys(("flip", "rotate", "threshold", "colour"), (lambda value: 0 <= value <= 1, "between 0 and 1")),
+    **dict.fromkeys(
+        ("crop_scales", "scales"),
+        (lambda value: value and all(0 < v < float("inf") for v in value), "one or more positive numbers"),
+    ),
     "drop_epochs": (lambda value: all(v >= 1 for v in value), "epochs, counted from 1"),
     "images": (lambda value: value != (), "at least one file"),
 }

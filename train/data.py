@@ -1,37 +1,41 @@
-"""Images and boxes for the network: the data set, its batches, and what to do with broken images."""
+"""Images and their annotations for the network: data sets, their batches, and what to do with broken images."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from train.coco import CocoAnnotations, read_annotations
+from models.skeleton import Skeleton
+from train.coco import CocoAnnotations, ImageEntry, read_annotations
 from train.config import AugmentConfig
 from train.errors import DatasetError
 from train.images import ImageError, open_image, warp
 from train.interrupt import leave_to_parent
 from train.transforms import (
-    IDENTITY_COLOUR,
-    Augmentation,
+    Placement,
+    Views,
     clip_boxes,
     draw_augmentation,
-    fit_window,
+    fit_image,
     invert,
+    mirrors,
     move_boxes,
+    move_points,
 )
 
 logger = logging.getLogger("train")
 
 
 class Sample(NamedTuple):
-    """One image in the network's input."""
+    """One image in the network's input, with J keypoints an object, 0 for detection."""
 
     image: np.ndarray
     """(H, W, 3) uint8, RGB."""
@@ -41,6 +45,8 @@ class Sample(NamedTuple):
     """(A, 4) float32: x1, y1, x2, y2 in input pixels, clipped, each of positive size."""
     labels: np.ndarray
     """(A,) int64."""
+    keypoints: np.ndarray
+    """(A, J, 3) float32: x and y in input pixels, which may lie outside, and COCO's 0, 1 or 2 as annotated."""
     image_id: int
     transform: np.ndarray
     """(2, 3) float64, from input to image coordinates."""
@@ -56,22 +62,11 @@ class BadSample(NamedTuple):
     reason: str
 
 
-class DetectionDataset(Dataset[Sample | BadSample]):
-    """The images of a COCO-format list, warped to the input; items are asked for by (epoch, index).
+class CocoImages:
+    """The images of a COCO-format list, warped to the network's input."""
 
-    A sample is a function of (seed, epoch, index) alone: neither the workers nor the order nor a resume change it.
-    """
-
-    def __init__(
-        self,
-        annotations: CocoAnnotations,
-        images: Path,
-        input_size: int,
-        *,
-        augment: AugmentConfig | None = None,
-        seed: int = 0,
-    ) -> None:
-        """images: folder of the files. input_size: side of the input in pixels. augment: None fits images in whole.
+    def __init__(self, annotations: CocoAnnotations, images: Path, skeleton: Skeleton | None = None) -> None:
+        """images: folder of the files. skeleton: that the annotations were read with.
 
         Raises DatasetError where the folder, or every single image in it, is missing.
         """
@@ -82,54 +77,114 @@ class DetectionDataset(Dataset[Sample | BadSample]):
             raise DatasetError(f"{images}: holds none of the {len(annotations)} images that {annotations.path} lists")
         self.annotations = annotations
         self.images = images
-        self.size = (input_size, input_size)
-        self.augment = augment if augment is not None and augment.augment else None
-        self.seed = seed
+        # After a mirroring the row of each keypoint comes from its partner's.
+        self.mirrored = [] if skeleton is None else list(skeleton.mirrored)
 
     def __len__(self) -> int:
         return len(self.annotations)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample | BadSample:
-        epoch, index = key
+    def read(self, index: int, place: Callable[[tuple[int, int]], Sequence[Placement]]) -> list[Sample] | BadSample:
+        """The image in each of the places that `place` gives an image of that width and height."""
         entry = self.annotations[index]
         path = self.images / entry.file_name
+        samples: list[Sample] = []
+        places: Sequence[Placement] | None = None
         try:
-            with open_image(path) as image:
-                width, height = image.size
-                if entry.width and entry.height and (width, height) != (entry.width, entry.height):
-                    raise ImageError(
-                        f"is {width} x {height} pixels (as stored, without EXIF rotation), "
-                        f"{self.annotations.path} says {entry.width} x {entry.height}"
-                    )
-                drawn = self._draw(epoch, index, (width, height))
-                pixels = warp(image, drawn.matrix, self.size)
+            # A decoded image can no longer be shrunk by its decoder: each place opens it anew.
+            while places is None or len(samples) < len(places):
+                with open_image(path) as image:
+                    self._check_size(entry, image.size)
+                    places = place(image.size) if places is None else places
+                    samples.append(self._sample(entry, image, places[len(samples)]))
         except ImageError as error:
             return BadSample(entry.id, str(path), str(error))
-        boxes = clip_boxes(move_boxes(entry.boxes, invert(drawn.matrix)), self.size[1], self.size[0]).astype(np.float32)
-        visible = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & ~entry.crowd
+        return samples
+
+    def _check_size(self, entry: ImageEntry, size: tuple[int, int]) -> None:
+        if entry.width and entry.height and size != (entry.width, entry.height):
+            raise ImageError(
+                f"is {size[0]} x {size[1]} pixels (as stored, without EXIF rotation), "
+                f"{self.annotations.path} says {entry.width} x {entry.height}"
+            )
+
+    def _sample(self, entry: ImageEntry, image: Image, place: Placement) -> Sample:
+        original_size = image.size
+        height, width = place.size
+        pixels = warp(image, place.matrix, place.size)
+        to_input = invert(place.matrix)
+        boxes = clip_boxes(move_boxes(entry.boxes, to_input), width, height).astype(np.float32)
+        kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & ~entry.crowd
+        keypoints = entry.keypoints[kept]
+        if mirrors(place.matrix):
+            keypoints = keypoints[:, self.mirrored]
+        points = move_points(keypoints[..., :2], to_input)
         return Sample(
             image=pixels,
-            colour=drawn.colour,
-            boxes=boxes[visible],
-            labels=entry.labels[visible],
+            colour=place.colour,
+            boxes=boxes[kept],
+            labels=entry.labels[kept],
+            keypoints=np.concatenate((points, keypoints[..., 2:]), axis=-1).astype(np.float32),
             image_id=entry.id,
-            transform=drawn.matrix,
-            original_size=(width, height),
+            transform=place.matrix,
+            original_size=original_size,
         )
 
-    def _draw(self, epoch: int, index: int, image_size: tuple[int, int]) -> Augmentation:
-        if self.augment is None:
-            return Augmentation(fit_window(image_size, self.size), IDENTITY_COLOUR)
+
+class TrainingSet(CocoImages, Dataset[Sample | BadSample]):
+    """Images under random augmentation, in a square input; items are asked for by (epoch, index).
+
+    A sample is a function of (seed, epoch, index) alone: neither the workers nor the order nor a resume change it.
+    """
+
+    def __init__(
+        self,
+        annotations: CocoAnnotations,
+        images: Path,
+        input_size: int,
+        *,
+        augment: AugmentConfig,
+        seed: int = 0,
+        skeleton: Skeleton | None = None,
+    ) -> None:
+        """input_size: side of the input in pixels; the rest as in `CocoImages`."""
+        super().__init__(annotations, images, skeleton)
+        self.size = (input_size, input_size)
+        self.augment = augment
+        self.seed = seed
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample | BadSample:
+        epoch, index = key
+        samples = self.read(index, lambda image_size: [self._draw(epoch, index, image_size)])
+        return samples if isinstance(samples, BadSample) else samples[0]
+
+    def _draw(self, epoch: int, index: int, image_size: tuple[int, int]) -> Placement:
+        if not self.augment.augment:
+            return fit_image(image_size, self.size)
         rng = np.random.default_rng([self.seed, epoch, index])
         return draw_augmentation(rng, image_size, self.size, self.augment)
+
+
+class EvaluationSet(CocoImages, Dataset["list[Sample] | BadSample"]):
+    """Whole images at one scale or more; items are asked for by index and have a sample for each scale."""
+
+    def __init__(
+        self, annotations: CocoAnnotations, images: Path, views: Views, *, skeleton: Skeleton | None = None
+    ) -> None:
+        """views: the scales; the rest as in `CocoImages`."""
+        super().__init__(annotations, images, skeleton)
+        self.views = views
+
+    def __getitem__(self, index: int) -> list[Sample] | BadSample:
+        return self.read(index, self.views.of)
 
 
 def collate(samples: Sequence[Sample | BadSample]) -> dict[str, Any]:
     """A batch: what could not be read is left out of the tensors (B may be 0) and listed in "bad".
 
     "image" uint8 (B, 3, H, W); "colour" float32 (B, 7); "boxes" float32 (B, N, 4); "labels" int64 (B, N), -1 padding;
-    "image_id" int64 (B,); "transform" float64 (B, 2, 3), from input to image coordinates; "original_size" int64
-    (B, 2), width and height; "bad" list of BadSample. N is the largest number of boxes, at least 1.
+    "keypoints" float32 (B, N, J, 3); "image_id" int64 (B,); "transform" float64 (B, 2, 3), from input to image
+    coordinates; "original_size" int64 (B, 2), width and height; "bad" list of BadSample. N is the largest number of
+    objects, at least 1.
     """
     bad = [sample for sample in samples if isinstance(sample, BadSample)]
     good = [sample for sample in samples if isinstance(sample, Sample)]
@@ -138,19 +193,30 @@ def collate(samples: Sequence[Sample | BadSample]) -> dict[str, Any]:
     most = max(1, *(len(sample.labels) for sample in good))
     boxes = torch.zeros(len(good), most, 4)
     labels = torch.full((len(good), most), -1)
+    keypoints = torch.zeros(len(good), most, *good[0].keypoints.shape[1:])
     for row, sample in enumerate(good):
-        boxes[row, : len(sample.labels)] = torch.from_numpy(sample.boxes)
-        labels[row, : len(sample.labels)] = torch.from_numpy(sample.labels)
+        count = len(sample.labels)
+        boxes[row, :count] = torch.from_numpy(sample.boxes)
+        labels[row, :count] = torch.from_numpy(sample.labels)
+        keypoints[row, :count] = torch.from_numpy(sample.keypoints)
     return {
         "image": torch.from_numpy(np.stack([sample.image.transpose(2, 0, 1) for sample in good])),
         "colour": torch.from_numpy(np.stack([sample.colour for sample in good])),
         "boxes": boxes,
         "labels": labels,
+        "keypoints": keypoints,
         "image_id": torch.tensor([sample.image_id for sample in good]),
         "transform": torch.from_numpy(np.stack([sample.transform for sample in good])),
         "original_size": torch.tensor([sample.original_size for sample in good]),
         "bad": bad,
     }
+
+
+def collate_views(samples: Sequence[list[Sample] | BadSample]) -> list[dict[str, Any]]:
+    """One batch of `collate` for each scale, of the same images in the same order; "bad" is that of each alike."""
+    bad = [sample for sample in samples if isinstance(sample, BadSample)]
+    good = [sample for sample in samples if not isinstance(sample, BadSample)]
+    return [collate([*scale, *bad]) for scale in zip(*good, strict=True)] or [collate(bad)]
 
 
 class BadSamples:
@@ -180,32 +246,37 @@ class BadSamples:
         return len(self.seen)
 
 
-def open_dataset(
-    annotations: Path,
-    images: Path,
-    input_size: int,
-    *,
-    limit: int | None = None,
-    augment: AugmentConfig | None = None,
-    seed: int = 0,
-) -> DetectionDataset:
-    """Reads the annotations, warns of those left out, and makes the data set. Raises DatasetError."""
-    entries = read_annotations(annotations)
+def open_annotations(
+    path: Path, *, limit: int | None = None, skeleton: Skeleton | None = None, labelled: bool = True
+) -> CocoAnnotations:
+    """`read_annotations` of the first `limit` images, with a warning where some were left out. Raises DatasetError."""
+    entries = read_annotations(path, skeleton, labelled=labelled)
     if entries.skipped:
         first = entries.skipped[0]
-        logger.warning("%s: skipped %d annotations; the first: %s", annotations, len(entries.skipped), first)
-    return DetectionDataset(entries.first(limit), images, input_size, augment=augment, seed=seed)
+        logger.warning("%s: skipped %d annotations; the first: %s", path, len(entries.skipped), first)
+    return entries.first(limit)
 
 
-def make_loader(
-    dataset: DetectionDataset, batches: Iterable[list[tuple[int, int]]], workers: int, pin: bool
+def training_loader(
+    dataset: TrainingSet, batches: Iterable[list[tuple[int, int]]], workers: int, pin: bool
 ) -> DataLoader[Any]:
     """Batches of `collate` for (epoch, index) keys. pin: put them where a GPU can fetch them while it computes."""
+    return _loader(dataset, batches, workers, pin, collate)
+
+
+def evaluation_loader(dataset: EvaluationSet, batches: Iterable[list[int]], workers: int, pin: bool) -> DataLoader[Any]:
+    """Lists of `collate_views` for batches of indices."""
+    return _loader(dataset, batches, workers, pin, collate_views)
+
+
+def _loader(
+    dataset: Dataset[Any], batches: Iterable[Any], workers: int, pin: bool, join: Callable[[Any], Any]
+) -> DataLoader[Any]:
     return DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=join,
         pin_memory=pin,
         persistent_workers=workers > 0,
         worker_init_fn=leave_to_parent,

@@ -19,11 +19,11 @@ from PIL import Image
 from train.config import AugmentConfig, DataConfig, DemoConfig, FitConfig, ModelConfig, OptimizerConfig, check_config
 from train.engine import fit
 from train.errors import ConfigError
-from train.evaluation import METRICS
 from train.files import write_json, write_text
 from train.pictures import draw_detections, grid
 from train.plots import scale_by_component, scale_correlation, training_curves
 from train.run_log import read_log
+from train.score import BOX_METRICS
 from train.synthetic import CATEGORIES, SyntheticPaths, write_synthetic_detection
 
 # Detections that the analysis of components and the sample pictures are made from.
@@ -172,7 +172,7 @@ def _report_text(config: DemoConfig, contenders: Sequence[Contender], split: dic
     gap = 100 * (mixture.metrics["AP"] - base.metrics["AP"])
     rows = [
         f"| {one.title} | "
-        + " | ".join("none" if one.metrics[name] < 0 else f"{100 * one.metrics[name]:.1f}" for name in METRICS)
+        + " | ".join("none" if one.metrics[name] < 0 else f"{100 * one.metrics[name]:.1f}" for name in BOX_METRICS)
         + f" | {one.seconds:.0f} |"
         for one in contenders
     ]
@@ -190,8 +190,8 @@ def _report_text(config: DemoConfig, contenders: Sequence[Contender], split: dic
         "",
         "## COCO box AP on the val pictures (percent)",
         "",
-        f"| model | {' | '.join(METRICS)} | seconds |",
-        f"| --- |{' ---: |' * (len(METRICS) + 1)}",
+        f"| model | {' | '.join(BOX_METRICS)} | seconds |",
+        f"| --- |{' ---: |' * (len(BOX_METRICS) + 1)}",
         *rows,
         "",
         f"The mixture's AP is {abs(gap):.1f} points {'above' if gap >= 0 else 'below'} the base's in this one run; "

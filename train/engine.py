@@ -9,14 +9,15 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from train.checkpoint import load_checkpoint, load_weights
-from train.config import FitConfig, check_config, to_json
-from train.data import DetectionDataset, open_dataset
-from train.detector import build_detector
+from train.config import FitConfig, InferenceConfig, check_config, to_json
+from train.data import EvaluationSet, TrainingSet, open_annotations
 from train.errors import CheckpointError, ConfigError, UserError
-from train.evaluation import check_categories
+from train.evaluation import check_categories, views_of
 from train.files import write_text
 from train.interrupt import Interrupt
+from train.network import build_network
 from train.run_directory import RunDirectory
+from train.tasks import Task, make_task, skeleton_of
 from train.trainer import Trainer, stored_config
 
 
@@ -37,17 +38,19 @@ def fit(config: FitConfig) -> Path:
         run = RunDirectory.open(config.resume, clean=accelerator.is_main_process)
         checkpoint = load_checkpoint(run.last)
 
-    train_set, val_set = open_datasets(config)
+    train_set = open_training_set(config)
     categories = train_set.annotations.categories
+    task = make_task(config.model.task, categories)
     torch.manual_seed(config.seed)
-    model = build_detector(config, len(categories))
+    model = build_network(config, task)
+    val_set = open_val_set(config, task, model.divisor)
     if checkpoint is not None:
         if checkpoint.categories != categories:
             raise CheckpointError(
                 f"{checkpoint.path}: categories: differ from those of {config.data.train_annotations}"
             )
         load_weights(model, checkpoint)
-    trainer = Trainer(config, accelerator, model, train_set, val_set, checkpoint)
+    trainer = Trainer(config, accelerator, task, model, train_set, val_set, checkpoint)
     if run is None:
         run = trainer.create_run()
     elif accelerator.is_main_process:
@@ -69,21 +72,28 @@ def fit(config: FitConfig) -> Path:
     return run.path
 
 
-def open_datasets(config: FitConfig) -> tuple[DetectionDataset, DetectionDataset | None]:
-    """The training set and, where one is configured, the val set. Raises ConfigError, DatasetError."""
-    data = config.data
-    train_set = open_dataset(
-        data.train_annotations,
+def open_training_set(config: FitConfig) -> TrainingSet:
+    """The configured training set. Raises DatasetError."""
+    data, skeleton = config.data, skeleton_of(config.model.task)
+    annotations = open_annotations(data.train_annotations, limit=data.train_limit, skeleton=skeleton)
+    return TrainingSet(
+        annotations,
         data.train_images,
         data.input_size,
-        limit=data.train_limit,
         augment=config.augment,
         seed=config.seed,
+        skeleton=skeleton,
     )
+
+
+def open_val_set(config: FitConfig, task: Task, divisor: int) -> EvaluationSet | None:
+    """The set to evaluate on, where one is configured. Raises ConfigError, DatasetError."""
+    data = config.data
     if (data.val_images is None) != (data.val_annotations is None):
         raise ConfigError("--val-images and --val-annotations: both are needed, or neither")
     if data.val_images is None or data.val_annotations is None:
-        return train_set, None
-    val_set = open_dataset(data.val_annotations, data.val_images, data.input_size, limit=data.val_limit)
-    check_categories(val_set.annotations, train_set.annotations.categories)
-    return train_set, val_set
+        return None
+    annotations = open_annotations(data.val_annotations, limit=data.val_limit, skeleton=task.skeleton)
+    check_categories(annotations, task.categories)
+    views = views_of(InferenceConfig(), data.input_size, divisor)
+    return EvaluationSet(annotations, data.val_images, views, skeleton=task.skeleton)

@@ -11,17 +11,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from models import Detections, Detector
 from train.checkpoint import load_checkpoint
 from train.coco import Category
-from train.colour import normalise
 from train.config import PredictConfig, check_config
-from train.detector import check_component, find_checkpoint, pick_device, restore_detector
-from train.evaluation import to_coco
+from train.evaluation import look, views_of
 from train.files import write_json
 from train.images import ImageError, open_image, warp
+from train.network import check_inference, find_checkpoint, pick_device, restore_network
 from train.pictures import draw_detections
-from train.transforms import fit_window
+from train.tasks import Task
+from train.transforms import Views
 
 logger = logging.getLogger("train")
 
@@ -36,8 +35,10 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     """
     check_config(config)
     checkpoint = load_checkpoint(find_checkpoint(config.run, config.checkpoint))
-    model = restore_detector(checkpoint).to(pick_device(config.device))
-    check_component(model, config.component)
+    model, task = restore_network(checkpoint)
+    check_inference(model, config.inference)
+    views = views_of(config.inference, checkpoint.config.data.input_size, model.divisor)
+    model = model.to(pick_device(config.device))
     config.output.mkdir(parents=True, exist_ok=True)
 
     done: list[dict[str, Any]] = []
@@ -45,7 +46,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     taken: set[str] = set()
     for path in config.images:
         try:
-            entry = predict_image(model, path, checkpoint.categories, checkpoint.config.data.input_size, config)
+            entry = predict_image(model, task, path, views, config)
         except ImageError as error:
             logger.warning("skipped image %s: %s", path, error)
             failed.append({"file": str(path), "reason": str(error)})
@@ -60,20 +61,17 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     return result
 
 
-def predict_image(
-    model: Detector, path: Path, categories: Sequence[Category], input_size: int, config: PredictConfig
-) -> dict[str, Any]:
-    """The entry of one image in predictions.json, detections best first. Raises ImageError."""
-    size = (input_size, input_size)
+def predict_image(model: Any, task: Task, path: Path, views: Views, config: PredictConfig) -> dict[str, Any]:
+    """The entry of one image in predictions.json, best first. Raises ImageError."""
     with open_image(path) as image:
         width, height = image.size
-        matrix = fit_window((width, height), size)
-        pixels = torch.from_numpy(warp(image, matrix, size).transpose(2, 0, 1).copy())
-    batch = normalise(pixels[None].to(next(model.parameters()).device))
-    components = None if config.component is None else [config.component]
-    found = model.predict(batch, k=config.detections, components=components)
-    detections = to_coco(Detections(*(tensor[0].cpu() for tensor in found)), matrix, (width, height), categories)
-    names = {category.id: category.name for category in categories}
+    scales = []
+    for place in views.of((width, height)):
+        with open_image(path) as image:
+            pixels = torch.from_numpy(warp(image, place.matrix, place.size).transpose(2, 0, 1).copy())
+        scales.append({"image": pixels[None], "transform": torch.from_numpy(place.matrix)[None]})
+    found = look(model, scales, task, config.inference, next(model.parameters()).device)
+    names = {category.id: category.name for category in task.categories}
     return {
         "file": str(path),
         "width": width,
@@ -81,7 +79,7 @@ def predict_image(
         "picture": None,
         "detections": [
             {**entry, "category": names[entry["category_id"]]}
-            for entry in detections
+            for entry in task.results(found._make(values[0] for values in found), (width, height))
             if entry["score"] >= config.threshold
         ],
     }
@@ -90,7 +88,7 @@ def predict_image(
 def draw_entry(
     path: Path, detections: Sequence[dict[str, Any]], categories: Sequence[Category], components: int
 ) -> Image.Image:
-    """A picture of the image file with its detections, as `to_coco` gives them, over it. Raises ImageError."""
+    """A picture of the image file with its detections, as the task's `results` are, over it. Raises ImageError."""
     boxes = np.array([entry["bbox"] for entry in detections], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     class_of = {category.id: index for index, category in enumerate(categories)}

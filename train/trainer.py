@@ -12,19 +12,18 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from models import Detector
 from train.checkpoint import Checkpoint, Progress, load_optimizer, save_checkpoint
 from train.colour import normalise
-from train.config import FitConfig, OptimizerConfig
-from train.criterion import criterion_of, mixture_statistics
-from train.data import BadSamples, DetectionDataset, batch_tensor, make_loader
+from train.config import FitConfig, InferenceConfig, OptimizerConfig
+from train.criterion import mixture_statistics
+from train.data import BadSamples, EvaluationSet, TrainingSet, batch_tensor, training_loader
 from train.errors import TrainingError
-from train.evaluation import DetectionRun, detect, score_detections, write_evaluation
+from train.evaluation import Findings, find, write_evaluation
 from train.interrupt import Interrupt
 from train.run_directory import RunDirectory
 from train.run_log import LossMeter, RunLog
 from train.sampler import EpochBatchSampler
-from train.targets import detection_targets
+from train.tasks import Task
 
 
 def learning_rate(config: OptimizerConfig, epoch: int) -> float:
@@ -45,22 +44,23 @@ class Trainer:
         self,
         config: FitConfig,
         accelerator: Accelerator,
-        model: Detector,
-        train_set: DetectionDataset,
-        val_set: DetectionDataset | None,
+        task: Task,
+        model: Any,
+        train_set: TrainingSet,
+        val_set: EvaluationSet | None,
         checkpoint: Checkpoint | None,
     ) -> None:
         self.config = config
         self.accelerator = accelerator
         self.device = accelerator.device
-        self.categories = train_set.annotations.categories
+        self.task = task
         self.val_set = val_set
         self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         model = model.to(memory_format=self.memory_format)
         self.model, self.optimizer = accelerator.prepare(
             model, torch.optim.Adam(model.parameters(), lr=config.optimizer.lr, fused=True)
         )
-        self.criterion = criterion_of(config.model, config.optimizer)
+        self.criterion = task.criterion(config.model, config.optimizer).to(self.device)
         self.stride = model.stride
         self.progress = Progress()
         if checkpoint is not None:
@@ -75,7 +75,7 @@ class Trainer:
             process=accelerator.process_index,
             processes=accelerator.num_processes,
         )
-        self.loader = make_loader(train_set, self.sampler, config.data.workers, pin=self.device.type == "cuda")
+        self.loader = training_loader(train_set, self.sampler, config.data.workers, pin=self.device.type == "cuda")
         self.bad = BadSamples(len(train_set), train_set.annotations.path)
         self.meter = LossMeter()
         self.saved = time.monotonic()
@@ -155,10 +155,10 @@ class Trainer:
     def _train_step(self, batch: dict[str, Any], step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """One optimizer step; returns the losses with their "total", and what the log wants to know of the mixture."""
         images = normalise(batch_tensor(batch, "image", self.device), batch_tensor(batch, "colour", self.device))
-        boxes, labels = (batch_tensor(batch, name, self.device) for name in ("boxes", "labels"))
+        truth = {name: batch_tensor(batch, name, self.device) for name in ("boxes", "labels", "keypoints")}
         size = (images.shape[2] // self.stride, images.shape[3] // self.stride)
-        targets = detection_targets(boxes, labels, len(self.categories), size, self.stride)
-        outputs = self.model(images.contiguous(memory_format=self.memory_format), targets.index)
+        targets = self.task.targets(truth, size, self.stride)
+        outputs = self.task.outputs(self.model, images.contiguous(memory_format=self.memory_format), targets)
         losses = self.criterion(outputs, targets)
         total = self.criterion.total(losses)
         finite = total.isfinite()
@@ -173,8 +173,9 @@ class Trainer:
         wanted = self.config.model.components > 0 and step % self.config.log_every == 0
         if not wanted:
             return {**losses, "total": total}, {}
-        logits, _, scale = self.criterion.size_at(outputs[-1], targets)
-        return {**losses, "total": total}, mixture_statistics(logits, scale, targets.index >= 0)
+        logits, _, scale = self.criterion.regression_at(outputs[-1], targets)
+        statistics = mixture_statistics(logits, scale, targets.index >= 0, self.config.model.least_scale)
+        return {**losses, "total": total}, statistics
 
     def _log_step(self, step: int, log: RunLog, statistics: dict[str, Tensor]) -> None:
         values = self.meter.read() | {f"mixture/{name}": float(value) for name, value in statistics.items()}
@@ -194,10 +195,11 @@ class Trainer:
         if self.val_set is None:
             return
         log.say(f"evaluating {len(self.val_set)} images after epoch {self.progress.epoch}")
-        found = detect(
+        found = find(
             self.accelerator.unwrap_model(self.model),
             self.val_set,
-            self.categories,
+            self.task,
+            InferenceConfig(),
             device=self.device,
             batch=self.config.optimizer.batch,
             workers=self.config.data.workers,
@@ -205,10 +207,10 @@ class Trainer:
             process=self.accelerator.process_index,
             processes=self.accelerator.num_processes,
         )
-        found = DetectionRun(gather_object(found.detections), gather_object(found.skipped))
+        results, skipped = gather_object(found.results), gather_object(found.skipped)
         if self.accelerator.is_main_process:
-            score = score_detections(self.val_set.annotations, found.detections)
-            write_evaluation(run.evaluation, found, score)
+            score = self.task.score(self.val_set.annotations, results)
+            write_evaluation(run.evaluation, Findings(results, skipped, found.images, found.seconds), score)
             log.say(score.table.rstrip())
             metrics = {f"metrics/{name}": value for name, value in score.metrics.items()}
             log.record("evaluation", step=self.progress.step, epoch=self.progress.epoch, **metrics)
@@ -225,7 +227,7 @@ class Trainer:
             save_checkpoint(
                 path,
                 config=stored_config(self.config),
-                categories=self.categories,
+                categories=self.task.categories,
                 progress=self.progress,
                 model=weights,
                 optimizer=self.optimizer.state_dict(),
@@ -238,7 +240,7 @@ class Trainer:
         parameters = sum(parameter.numel() for parameter in model.parameters())
         name = "single-mode base" if model.components == 0 else f"{model.components} components"
         return (
-            f"{run.path}: {self.config.model.arch}, {name}, {len(self.categories)} categories, "
-            f"{parameters:,} parameters, {self.sampler.length} images, "
+            f"{run.path}: {self.config.model.arch} for {self.config.model.task}, {name}, "
+            f"{len(self.task.categories)} categories, {parameters:,} parameters, {self.sampler.length} images, "
             f"{self.progress.epoch} of {self.config.optimizer.epochs} epochs done, on {self.device}"
         )

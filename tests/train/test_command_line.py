@@ -9,7 +9,7 @@ import pytest
 
 from tests.train.drawn_data import DataPaths
 from train.__main__ import main, parse
-from train.config import EvaluateConfig, FitConfig, PredictConfig
+from train.config import EvaluateConfig, FitConfig, InferenceConfig, PredictConfig
 
 
 def fit_arguments(data: DataPaths, run: Path, *more: str) -> list[str]:
@@ -38,7 +38,8 @@ def test_options_become_fields(drawn: DataPaths, tmp_path: Path) -> None:
     assert config.augment.augment is False
     assert (config.optimizer.drop_epochs, config.optimizer.lr) == ((3, 5), 1e-3)
     assert config.data.train_images == drawn.images
-    assert parse(["evaluate", "--run", "r", "--component", "1"]) == EvaluateConfig(run=Path("r"), component=1)
+    expected = EvaluateConfig(run=Path("r"), inference=InferenceConfig(component=1, scales=(0.5, 1.0), flip=True))
+    assert parse(["evaluate", "r", "--component", "1", "--scales", "0.5", "1", "--flip"]) == expected
     predict = parse(["predict", "a.jpg", "b.jpg", "--run", "r", "--no-pictures"])
     assert predict == PredictConfig(images=(Path("a.jpg"), Path("b.jpg")), run=Path("r"), pictures=False)
 
@@ -54,7 +55,7 @@ def test_fit_resume_evaluate_predict_in_a_row(
     assert (stored["optimizer"]["epochs"], stored["optimizer"]["lr"]) == (2, 1e-4)
     assert stored["data"]["input_size"] == 64
     assert stored["resume"] is None
-    assert main(["evaluate", "--run", str(run), "--workers", "0"]) == 0
+    assert main(["evaluate", str(run), "--workers", "0"]) == 0
     assert "Average Precision" in capsys.readouterr().out
     image = str(drawn.images / "001.jpg")
     out = str(tmp_path / "out")
@@ -73,7 +74,7 @@ def test_mistakes_are_one_line_and_exit_2(drawn: DataPaths, tmp_path: Path, caps
         (fit_arguments(drawn, tmp_path / "run", "--lr", "-1"), "--lr: must be positive and finite, not -1.0"),
         (fit_arguments(drawn, tmp_path / "run", "--train-annotations", "absent.json"), "absent.json: there is no such"),
         (["evaluate", "--checkpoint", str(drawn.annotations)], "is not a readable checkpoint"),
-        (["predict", "a.jpg"], "--run or --checkpoint"),
+        (["predict", "a.jpg"], "a run directory or --checkpoint"),
         (["predict", "--run", str(tmp_path)], "--images: must be at least one file"),
     ]:
         assert main(arguments) == 2

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from train.config import ModelConfig, OptimizerConfig
-from train.criterion import DetectionCriterion, criterion_of, mixture_statistics
+from train.criterion import DetectionCriterion, mixture_statistics
 from train.targets import DetectionTargets, detection_targets
 
 BOXES = torch.tensor([[[4.0, 4, 20, 28], [30, 8, 50, 16], [0, 0, 0, 0]], [[8, 40, 60, 62], [0, 0, 0, 0], [0, 0, 0, 0]]])
 LABELS = torch.tensor([[0, 1, -1], [1, -1, -1]])
-WEIGHTS = {"heatmap": 1, "offset": 1, "mixture": 0.1}
+WEIGHTS = OptimizerConfig()
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def at_cells(output: dict[str, Tensor], index: Tensor) -> dict[str, Tensor]:
 def test_sparse_and_dense_outputs_give_the_same_losses_and_gradients(
     components: int, targets: DetectionTargets
 ) -> None:
-    criterion = criterion_of(ModelConfig(components=components), OptimizerConfig())
+    criterion = DetectionCriterion(ModelConfig(components=components), WEIGHTS)
     output = dense_output(components)
     gradients = []
     for form in (output, at_cells(output, targets.index)):
@@ -73,21 +73,21 @@ def test_mixture_loss_is_the_mean_over_objects_of_the_density(targets: Detection
                 phi *= math.exp(-z * z / 2) / (sigma * math.sqrt(2 * math.pi))
             density += alpha[m].item() * phi
         values.append(-math.log(density))
-    loss = criterion_of(ModelConfig(components=3), OptimizerConfig())([dense_output(3)], targets)["mixture"]
+    loss = DetectionCriterion(ModelConfig(components=3), WEIGHTS)([dense_output(3)], targets)["mixture"]
     assert loss.item() == pytest.approx(sum(values) / 3, rel=1e-5)
 
 
 def test_base_size_loss_is_the_mean_absolute_difference(targets: DetectionTargets) -> None:
     output = at_cells(dense_output(0), targets.index)
     real = (targets.index >= 0)[:, None].expand(-1, 2, -1)
-    losses = criterion_of(ModelConfig(components=0), OptimizerConfig())([output], targets)
+    losses = DetectionCriterion(ModelConfig(components=0), WEIGHTS)([output], targets)
     for name in ("size", "offset"):
         expected = (output[name] - getattr(targets, name))[real].abs().mean()
         torch.testing.assert_close(losses[name], expected)
 
 
 def test_losses_are_means_over_the_stacks(targets: DetectionTargets) -> None:
-    criterion = criterion_of(ModelConfig(components=2), OptimizerConfig())
+    criterion = DetectionCriterion(ModelConfig(components=2), WEIGHTS)
     stacks = [dense_output(2, seed) for seed in (1, 2)]
     together, *alone = criterion(stacks, targets), criterion(stacks[:1], targets), criterion(stacks[1:], targets)
     for name, loss in together.items():
@@ -95,7 +95,7 @@ def test_losses_are_means_over_the_stacks(targets: DetectionTargets) -> None:
 
 
 def test_total_weighs_the_losses_as_equation_six(targets: DetectionTargets) -> None:
-    criterion = criterion_of(ModelConfig(components=2), OptimizerConfig())
+    criterion = DetectionCriterion(ModelConfig(components=2), WEIGHTS)
     losses = criterion([dense_output(2)], targets)
     expected = losses["heatmap"] + losses["offset"] + 0.1 * losses["mixture"]
     torch.testing.assert_close(criterion.total(losses), expected)
@@ -105,7 +105,7 @@ def test_total_weighs_the_losses_as_equation_six(targets: DetectionTargets) -> N
 def test_batch_without_any_object_trains_on_the_background(components: int) -> None:
     targets = detection_targets(torch.zeros(2, 1, 4), torch.full((2, 1), -1), 2, (16, 16))
     output = dense_output(components)
-    criterion = criterion_of(ModelConfig(components=components), OptimizerConfig())
+    criterion = DetectionCriterion(ModelConfig(components=components), WEIGHTS)
     losses = criterion([at_cells(output, targets.index)], targets)
     assert losses["offset"] == 0
     assert losses["mixture" if components else "size"] == 0
@@ -117,15 +117,10 @@ def test_batch_without_any_object_trains_on_the_background(components: int) -> N
         assert gradient is None or (gradient == 0).all()
 
 
-def test_missing_or_superfluous_weight_is_refused() -> None:
-    with pytest.raises(ValueError, match="mixture"):
-        DetectionCriterion(3, {"heatmap": 1, "offset": 1, "size": 0.1})
-
-
 def test_mixture_statistics_describe_the_objects(targets: DetectionTargets) -> None:
     def statistics(logits: Tensor) -> dict[str, float]:
-        _, _, scale = DetectionCriterion(3, WEIGHTS).size_at(output, targets)
-        return {name: v.item() for name, v in mixture_statistics(logits, scale, targets.index >= 0).items()}
+        _, _, scale = DetectionCriterion(ModelConfig(components=3), WEIGHTS).regression_at(output, targets)
+        return {name: v.item() for name, v in mixture_statistics(logits, scale, targets.index >= 0, 1.0).items()}
 
     output = at_cells(dense_output(3), targets.index)
     found = statistics(output["logits"])
@@ -147,8 +142,7 @@ def test_a_size_for_each_class_is_trained_at_the_objects_class_alone(
 ) -> None:
     """As many channels again for the other class, channel by channel, which must get no gradient."""
     plain = dense_output(components)
-    weights = WEIGHTS if components else {"heatmap": 1, "offset": 1, "size": 0.1}
-    expected = DetectionCriterion(components, weights)([plain], targets)
+    expected = DetectionCriterion(ModelConfig(components=components), WEIGHTS)([plain], targets)
     names = ("logits", "loc", "scale") if components else ("size",)
     both = dict(plain)
     label = torch.full((2, 16 * 16), -1)
@@ -157,7 +151,7 @@ def test_a_size_for_each_class_is_trained_at_the_objects_class_alone(
     right = torch.stack([label.view(2, 1, 16, 16) == y for y in range(2)], 2)  # (B, 1, 2, h, w)
     for name in names:
         both[name] = torch.where(right, plain[name].detach()[:, :, None], 1e3).flatten(1, 2).requires_grad_()
-    criterion = DetectionCriterion(components, weights, class_specific=True)
+    criterion = DetectionCriterion(ModelConfig(components=components, class_specific=True), WEIGHTS)
     losses = criterion([both], targets)
     torch.testing.assert_close(losses, expected)
     criterion.total(losses).backward()

@@ -10,22 +10,32 @@ import torch
 
 from tests.train.drawn_data import DataPaths, draw_data_set, edit_json
 from train.config import AugmentConfig
-from train.data import BadSample, BadSamples, DetectionDataset, Sample, collate, make_loader, open_dataset
+from train.data import (
+    BadSample,
+    BadSamples,
+    Sample,
+    TrainingSet,
+    collate,
+    open_annotations,
+    training_loader,
+)
 from train.errors import DatasetError
 from train.transforms import move_boxes
 
-
-def dataset_of(data: DataPaths, augment: AugmentConfig | None = None, seed: int = 0) -> DetectionDataset:
-    return open_dataset(data.annotations, data.images, 64, augment=augment, seed=seed)
+NOTHING = AugmentConfig(augment=False)
 
 
-def good(dataset: DetectionDataset, key: tuple[int, int]) -> Sample:
+def dataset_of(data: DataPaths, augment: AugmentConfig = NOTHING, seed: int = 0) -> TrainingSet:
+    return TrainingSet(open_annotations(data.annotations), data.images, 64, augment=augment, seed=seed)
+
+
+def good(dataset: TrainingSet, key: tuple[int, int]) -> Sample:
     sample = dataset[key]
     assert isinstance(sample, Sample)
     return sample
 
 
-def test_evaluation_sample_shows_every_box_where_its_rectangle_is(drawn: DataPaths) -> None:
+def test_sample_shows_every_box_where_its_rectangle_is(drawn: DataPaths) -> None:
     dataset = dataset_of(drawn)
     for index in range(len(dataset)):
         sample = good(dataset, (0, index))
@@ -51,7 +61,7 @@ def test_sample_is_a_function_of_seed_epoch_and_index(drawn: DataPaths) -> None:
 def test_workers_do_not_change_the_batches(drawn: DataPaths) -> None:
     dataset = dataset_of(drawn, AugmentConfig())
     batches = [[(2, 0), (2, 5)], [(2, 1), (2, 7)]]
-    alone, shared = ([*make_loader(dataset, batches, workers, pin=False)] for workers in (0, 2))
+    alone, shared = ([*training_loader(dataset, batches, workers, pin=False)] for workers in (0, 2))
     for one, other in zip(alone, shared, strict=True):
         for name in one.keys() - {"bad"}:
             assert torch.equal(one[name], other[name])
@@ -122,9 +132,9 @@ def test_image_of_another_size_than_listed_is_left_out(drawn_copy: DataPaths) ->
 
 def test_missing_folder_and_empty_folder_are_named(drawn: DataPaths, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="absent: there is no such folder"):
-        open_dataset(drawn.annotations, tmp_path / "absent", 64)
+        dataset_of(DataPaths(tmp_path / "absent", drawn.annotations))
     with pytest.raises(DatasetError, match="holds none of the 8 images"):
-        open_dataset(drawn.annotations, tmp_path, 64)
+        dataset_of(DataPaths(tmp_path, drawn.annotations))
 
 
 def test_bad_samples_warn_once_a_file_and_stop_when_many(warned: list[str]) -> None:

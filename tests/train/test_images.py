@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from train.images import ImageError, open_image, warp
-from train.transforms import fit_window, invert, move_boxes, window
+from train.transforms import fit_image, invert, move_boxes, window
 
 
 def rectangle_image(size: tuple[int, int], box: tuple[int, ...], blur: float = 0) -> Image.Image:
@@ -53,7 +53,7 @@ def test_shrinking_averages_instead_of_skipping(tmp_path: Path) -> None:
     path = tmp_path / "stripes.png"
     Image.fromarray(stripes).save(path)
     with open_image(path) as image:
-        small = warp(image, fit_window((512, 512), (64, 64)), (64, 64))
+        small = warp(image, fit_image((512, 512), (64, 64)).matrix, (64, 64))
     np.testing.assert_allclose(small.astype(float), 255 / 8, atol=2)
 
 
@@ -80,7 +80,7 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     path = tmp_path / ("image.jpg" if mode in ("L", "CMYK") else "image.png")
     image.save(path)
     with open_image(path) as opened:
-        pixels = warp(opened, fit_window((40, 30), (20, 20)), (20, 20))
+        pixels = warp(opened, fit_image((40, 30), (20, 20)).matrix, (20, 20))
     assert pixels.shape == (20, 20, 3)
     assert pixels.dtype == np.uint8
     assert (pixels[10] > 250).all()
@@ -95,7 +95,7 @@ def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
     image.save(path, exif=exif, quality=95)
     with open_image(path) as opened:
         assert opened.size == (64, 32)
-        pixels = warp(opened, fit_window((64, 32), (64, 64)), (64, 64))
+        pixels = warp(opened, fit_image((64, 32), (64, 64)).matrix, (64, 64))
     assert (pixels[20:44, 4:28] > 240).all()
     assert (pixels[20:44, 36:60] < 15).all()
 
@@ -108,7 +108,7 @@ def test_cut_off_image_is_an_image_error(tmp_path: Path, kind: str, shrink: int)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with open_image(path) as image, pytest.raises(ImageError, match="cannot be decoded"):
-        warp(image, fit_window((256, 256), (256 // shrink, 256 // shrink)), (256 // shrink, 256 // shrink))
+        warp(image, fit_image((256, 256), (256 // shrink, 256 // shrink)).matrix, (256 // shrink, 256 // shrink))
 
 
 @pytest.mark.parametrize(

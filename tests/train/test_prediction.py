@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.train.drawn_data import DataPaths, tiny_fit
-from train.config import EvaluateConfig, PredictConfig
+from train.config import EvaluateConfig, InferenceConfig, PredictConfig
 from train.engine import fit
 from train.errors import CheckpointError, ConfigError
 from train.evaluation import evaluate
@@ -111,9 +111,9 @@ def test_checkpoint_alone_is_enough(run: Path, drawn: DataPaths, tmp_path: Path)
 
 def test_what_cannot_be_used_is_named(run: Path, drawn: DataPaths, tmp_path: Path) -> None:
     image = drawn.images / "001.jpg"
-    with pytest.raises(ConfigError, match="--run or --checkpoint"):
+    with pytest.raises(ConfigError, match="a run directory or --checkpoint"):
         predict(config([image], None, tmp_path))
     with pytest.raises(ConfigError, match="--component: 5"):
-        predict(config([image], run, tmp_path, component=5))
+        predict(config([image], run, tmp_path, inference=InferenceConfig(component=5)))
     with pytest.raises(CheckpointError, match=r"001\.jpg: is not a readable checkpoint"):
         predict(config([image], None, tmp_path, checkpoint=image))

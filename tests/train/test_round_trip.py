@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from models import Mixture, decode_detections
-from train.data import make_loader, open_dataset
-from train.evaluation import score_detections, to_coco
-from train.targets import DetectionTargets, detection_targets
+from models import Mixture, decode_detections, placed
+from train.data import EvaluationSet, evaluation_loader, open_annotations
+from train.targets import DetectionTargets
+from train.tasks import DetectionTask
+from train.transforms import Views
 
 
 def perfect_maps(targets: DetectionTargets, components: int) -> tuple[Tensor, Tensor, Mixture]:
@@ -31,18 +32,18 @@ def perfect_maps(targets: DetectionTargets, components: int) -> tuple[Tensor, Te
 
 
 def test_a_perfect_network_scores_almost_one_on_real_photographs(coco_mini: Path) -> None:
-    dataset = open_dataset(coco_mini / "annotations" / "instances_val2017.json", coco_mini / "val2017", input_size=512)
-    categories = dataset.annotations.categories
-    detections = []
-    for batch in make_loader(dataset, [[(0, i)] for i in range(len(dataset))], workers=0, pin=False):
+    annotations = open_annotations(coco_mini / "annotations" / "instances_val2017.json")
+    dataset = EvaluationSet(annotations, coco_mini / "val2017", Views(512, 128))
+    task = DetectionTask(annotations.categories)
+    results = []
+    for (batch,) in evaluation_loader(dataset, [[i] for i in range(len(dataset))], workers=0, pin=False):
         assert not batch["bad"]
-        targets = detection_targets(batch["boxes"], batch["labels"], len(categories), (128, 128))
-        found = decode_detections(*perfect_maps(targets, components=3), k=100)
-        size = tuple(batch["original_size"][0].tolist())
-        entries = to_coco(type(found)(*(t[0] for t in found)), batch["transform"][0].numpy(), size, categories)
+        targets = task.targets(batch, (128, 128), 4)
+        found = placed(decode_detections(*perfect_maps(targets, components=3), k=100), batch["transform"])
+        entries = task.results(found._make(t[0] for t in found), batch["original_size"][0].tolist())
         assert {entry["component"] for entry in entries} <= {1}
-        detections += [{"image_id": int(batch["image_id"]), **entry} for entry in entries]
-    score = score_detections(dataset.annotations, detections)
+        results += [{"image_id": int(batch["image_id"]), **entry} for entry in entries]
+    score = task.score(annotations, results)
     print(score.table)
     # What is missing: centres of two boxes of one class in the same cell, and neighbours closer than a peak's window.
     assert score.metrics["AP"] >= 0.98

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from train.config import AugmentConfig
-from train.transforms import clip_boxes, draw_augmentation, fit_window, invert, move_boxes, window
+from train.transforms import clip_boxes, draw_augmentation, fit_image, invert, move_boxes, window
 
 
 @pytest.mark.parametrize("image_size", [(640, 480), (480, 640), (512, 512), (37, 911)])
 @pytest.mark.parametrize("size", [(512, 512), (256, 384)])
-def test_fit_window_shows_the_whole_image_centred(image_size: tuple[int, int], size: tuple[int, int]) -> None:
-    whole = move_boxes(np.array([[0.0, 0.0, *image_size]]), invert(fit_window(image_size, size)))[0]
+def test_fitting_shows_the_whole_image_centred(image_size: tuple[int, int], size: tuple[int, int]) -> None:
+    whole = move_boxes(np.array([[0.0, 0.0, *image_size]]), invert(fit_image(image_size, size).matrix))[0]
     np.testing.assert_allclose((whole[:2] + whole[2:]) / 2, (size[1] / 2, size[0] / 2))
     free = np.array(size[::-1]) - (whole[2:] - whole[:2])
     assert np.isclose(free.min(), 0)

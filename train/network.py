@@ -1,0 +1,61 @@
+"""The network of a configuration or of a checkpoint, and the device to run it on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.network import Network
+from train.checkpoint import Checkpoint, load_weights
+from train.config import Device, FitConfig, InferenceConfig
+from train.errors import ConfigError
+from train.tasks import Task, make_task
+
+
+def build_network(config: FitConfig, task: Task) -> Any:
+    """The configured model with fresh weights. Raises ConfigError where there is none or it cannot take the input."""
+    try:
+        model = task.build_model(config.model)
+    except ValueError as error:
+        raise ConfigError(f"--arch, --components, --class-specific: {error}") from error
+    if config.data.input_size % model.divisor:
+        raise ConfigError(
+            f"--input-size: {config.data.input_size} is no multiple of {model.divisor}, which {config.model.arch} needs"
+        )
+    return model
+
+
+def restore_network(checkpoint: Checkpoint) -> tuple[Any, Task]:
+    """The trained model of a checkpoint, on the CPU, in eval mode, and its task."""
+    task = make_task(checkpoint.config.model.task, checkpoint.categories)
+    model = build_network(checkpoint.config, task)
+    load_weights(model, checkpoint)
+    return model.eval(), task
+
+
+def find_checkpoint(run: Path | None, checkpoint: Path | None) -> Path:
+    """The checkpoint that a run and --checkpoint mean. Raises ConfigError where neither is given or there is no run."""
+    if checkpoint is not None:
+        return checkpoint
+    if run is None:
+        raise ConfigError("a run directory or --checkpoint: one of them is needed")
+    if not run.is_dir():
+        raise ConfigError(f"{run}: there is no such run directory")
+    return run / "checkpoints" / "last.pt"
+
+
+def pick_device(device: Device) -> torch.device:
+    """auto is the GPU (or other accelerator) where there is one, else the CPU."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True) if device == "auto" else None
+    return accelerator or torch.device("cpu")
+
+
+def check_inference(model: Network, config: InferenceConfig) -> None:
+    """Raises ConfigError where the model cannot be looked at so."""
+    component = config.component
+    if component is not None and component >= model.components:
+        raise ConfigError(f"--component: {component} is not there; the model has {model.components} mixture components")
+    if config.flip_stronger and model.components == 0:
+        raise ConfigError("--flip-stronger: compares mixing weights, and this is the single-mode base; take --flip")

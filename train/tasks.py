@@ -1,0 +1,189 @@
+"""What detection and pose estimation do differently, from annotations to COCO's score, in one place each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models import COCO_PERSON, Detections, Detector, Poses, Skeleton, build_model
+from models.decode import Flip
+from train.coco import Category, CocoAnnotations
+from train.config import InferenceConfig, ModelConfig, OptimizerConfig, TaskName
+from train.criterion import Criterion, DetectionCriterion, PoseCriterion
+from train.errors import ConfigError
+from train.score import Score, score_boxes, score_poses
+from train.targets import DetectionTargets, PoseTargets, detection_targets, pose_targets
+from train.transforms import clip_boxes
+
+
+class Task(ABC):
+    """A task on data of given categories."""
+
+    skeleton: Skeleton | None = None
+    """What the annotations are to be read with."""
+
+    def __init__(self, categories: Sequence[Category]) -> None:
+        self.categories = tuple(categories)
+
+    @abstractmethod
+    def build_model(self, config: ModelConfig) -> Any:
+        """The configured network with fresh weights. Raises ValueError where there is none."""
+
+    @abstractmethod
+    def criterion(self, model: ModelConfig, weights: OptimizerConfig) -> Criterion[Any]:
+        """Its losses."""
+
+    @abstractmethod
+    def targets(self, batch: dict[str, Tensor], size: tuple[int, int], stride: int) -> Any:
+        """What the network should say about a batch of `collate` on the device, in (h, w) cells of stride pixels."""
+
+    @abstractmethod
+    def outputs(self, model: torch.nn.Module, images: Tensor, targets: Any) -> list[dict[str, Tensor]]:
+        """The network's outputs, its regression heads evaluated at the targets' cells alone."""
+
+    @abstractmethod
+    def predict(self, model: Any, images: Tensor, config: InferenceConfig) -> Any:
+        """Detections or poses in the input's pixels."""
+
+    @abstractmethod
+    def results(self, found: Any, image_size: tuple[int, int]) -> list[dict[str, Any]]:
+        """COCO's entries, without image_id, of one image of (width, height).
+
+        found: (k, ...) tensors on the CPU in the image's pixels. Padding is left out.
+        """
+
+    @abstractmethod
+    def score(self, annotations: CocoAnnotations, results: Sequence[dict[str, Any]]) -> Score:
+        """COCO's numbers for results with their image_id."""
+
+
+class DetectionTask(Task):
+    """Boxes of any categories."""
+
+    def build_model(self, config: ModelConfig) -> Detector:
+        return build_model(
+            config.arch,
+            num_classes=len(self.categories),
+            components=config.components,
+            class_specific=config.class_specific,
+            min_scale=config.least_scale,
+            activation_checkpointing=config.activation_checkpointing,
+        )
+
+    def criterion(self, model: ModelConfig, weights: OptimizerConfig) -> DetectionCriterion:
+        return DetectionCriterion(model, weights)
+
+    def targets(self, batch: dict[str, Tensor], size: tuple[int, int], stride: int) -> DetectionTargets:
+        return detection_targets(batch["boxes"], batch["labels"], len(self.categories), size, stride)
+
+    def outputs(self, model: torch.nn.Module, images: Tensor, targets: DetectionTargets) -> list[dict[str, Tensor]]:
+        return model(images, targets.index)
+
+    def predict(self, model: Detector, images: Tensor, config: InferenceConfig) -> Detections:
+        return model.predict(images, **_options(config))
+
+    def results(self, found: Detections, image_size: tuple[int, int]) -> list[dict[str, Any]]:
+        """category_id, bbox (x, y, width, height), score; and component, sigma of width and height."""
+        return [
+            {
+                "category_id": self.categories[int(found.label[row])].id,
+                "bbox": box,
+                "score": float(found.score[row]),
+                "component": int(found.component[row]),
+                "sigma": _rounded(found.sigma[row]),
+            }
+            for row, box in _boxes_inside(found, image_size)
+        ]
+
+    def score(self, annotations: CocoAnnotations, results: Sequence[dict[str, Any]]) -> Score:
+        return score_boxes(annotations, results)
+
+
+class PoseTask(Task):
+    """People with the keypoints of a skeleton."""
+
+    def __init__(self, categories: Sequence[Category], skeleton: Skeleton = COCO_PERSON) -> None:
+        """Raises ConfigError for more categories than one."""
+        super().__init__(categories)
+        if len(self.categories) != 1:
+            raise ConfigError(f"--task pose: needs data of one category, these have {len(self.categories)}")
+        self.skeleton: Skeleton = skeleton
+
+    def build_model(self, config: ModelConfig) -> Any:
+        return build_model(
+            config.arch,
+            task="pose",
+            components=config.components,
+            class_specific=config.class_specific,
+            skeleton=self.skeleton,
+            min_scale=config.least_scale,
+            activation_checkpointing=config.activation_checkpointing,
+        )
+
+    def criterion(self, model: ModelConfig, weights: OptimizerConfig) -> PoseCriterion:
+        return PoseCriterion(model, weights, self.skeleton)
+
+    def targets(self, batch: dict[str, Tensor], size: tuple[int, int], stride: int) -> PoseTargets:
+        return pose_targets(batch["boxes"], batch["labels"], batch["keypoints"], size, stride)
+
+    def outputs(self, model: torch.nn.Module, images: Tensor, targets: PoseTargets) -> list[dict[str, Tensor]]:
+        return model(images, targets.index, targets.keypoint_index)
+
+    def predict(self, model: Any, images: Tensor, config: InferenceConfig) -> Poses:
+        return model.predict(images, **_options(config), refine=config.refine)
+
+    def results(self, found: Poses, image_size: tuple[int, int]) -> list[dict[str, Any]]:
+        """As for detection, and keypoints (x, y, 1 in turn); sigma is of x and y before a keypoint's own constant.
+
+        A person whose box has nothing inside the image is left out; keypoints may lie outside.
+        """
+        entries = []
+        for row, box in _boxes_inside(found, image_size):
+            points = torch.cat((found.keypoints[row], torch.ones_like(found.keypoints[row, :, :1])), 1)
+            entries.append(
+                {
+                    "category_id": self.categories[0].id,
+                    "bbox": box,
+                    "keypoints": _rounded(points.flatten()),
+                    "score": float(found.score[row]),
+                    "component": int(found.component[row]),
+                    "sigma": _rounded(found.sigma[row, 0] / self.skeleton.sigmas[0]),
+                }
+            )
+        return entries
+
+    def score(self, annotations: CocoAnnotations, results: Sequence[dict[str, Any]]) -> Score:
+        return score_poses(annotations, results, self.skeleton)
+
+
+def make_task(name: TaskName, categories: Sequence[Category]) -> Task:
+    """The named task. Raises ConfigError where the data cannot be of it."""
+    return PoseTask(categories) if name == "pose" else DetectionTask(categories)
+
+
+def skeleton_of(name: TaskName) -> Skeleton | None:
+    """What a task's annotations are to be read with."""
+    return COCO_PERSON if name == "pose" else None
+
+
+def _options(config: InferenceConfig) -> dict[str, Any]:
+    flip: Flip | None = "stronger" if config.flip_stronger else "average" if config.flip else None
+    components = None if config.component is None else [config.component]
+    return {"k": config.detections, "flip": flip, "components": components}
+
+
+def _boxes_inside(found: Detections | Poses, image_size: tuple[int, int]) -> list[tuple[int, list[float]]]:
+    """Row and x, y, width, height of what the image's borders leave of each box; nothing of padding."""
+    boxes = clip_boxes(found.box.double().numpy(), *image_size)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    kept = (found.label.numpy() >= 0) & (sides.min(axis=1, initial=np.inf) > 0)
+    return [(int(row), _rounded(np.concatenate((boxes[row, :2], sides[row])))) for row in kept.nonzero()[0]]
+
+
+def _rounded(values: Tensor | np.ndarray) -> list[float]:
+    return [round(float(value), 3) for value in values]
