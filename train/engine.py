@@ -73,9 +73,11 @@ def fit(config: FitConfig) -> Path:
 
 
 def open_training_set(config: FitConfig) -> TrainingSet:
-    """The configured training set. Raises DatasetError."""
+    """The configured training set; for poses its images with people. Raises DatasetError."""
     data, skeleton = config.data, skeleton_of(config.model.task)
     annotations = open_annotations(data.train_annotations, limit=data.train_limit, skeleton=skeleton)
+    if skeleton is not None:
+        annotations = annotations.occupied()  # as CenterNet: most of COCO's images show nobody
     return TrainingSet(
         annotations,
         data.train_images,
