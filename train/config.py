@@ -27,18 +27,22 @@ MIN_SCALE: dict[str, float] = {"detection": 1.0, "pose": 9.0}
 
 @dataclass(frozen=True)
 class DataConfig:
-    """COCO-format images and annotations, of any categories."""
+    """COCO-format images and annotations, of any categories; --coco or --train-images and --train-annotations."""
 
-    train_images: Path
+    coco: Path | None = None
+    """COCO 2017's folder, with train2017, val2017 and annotations: stands for the four options that follow."""
+    train_images: Path | None = None
     """Folder of the training images."""
-    train_annotations: Path
+    train_annotations: Path | None = None
     """COCO instances file (for poses: person-keypoints file) of the training images."""
     val_images: Path | None = None
     """Folder of the images to evaluate on."""
     val_annotations: Path | None = None
     """COCO annotation file of the images to evaluate on."""
     train_limit: int | None = None
-    """Use only the first so many training images."""
+    """Use only the first so many training images (for poses: of those with people)."""
+    train_share: float = 1.0
+    """Use only a random share of the training images, which --seed fixes."""
     val_limit: int | None = None
     """Use only the first so many images of the evaluation set."""
     input_size: int = 512
@@ -84,6 +88,8 @@ class ModelConfig:
     sizes, and 9 for poses as in the published code."""
     class_specific: bool = False
     """Predict a size for each class (the paper's control experiment), not one for all."""
+    imagenet: Path | None = None
+    """dla34: start from this file of ImageNet weights, as published with DLA."""
     activation_checkpointing: bool = False
     """Compute the backbone's intermediate results again in the backward pass: less memory, more time, same results."""
 
@@ -125,7 +131,9 @@ class FitConfig:
 
     run: Path
     """Run directory to make. It must not exist yet; to go on with one that does, use --resume."""
-    data: DataConfig
+    recipe: Annotated[str | None, Positional, arg(metavar="[RECIPE]")] = None
+    """One of the paper's models, listed above: sets the options' defaults."""
+    data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -256,6 +264,7 @@ _RULES = {
         ("workers", "components", "component", "crop_border", "seed", "checkpoint_minutes", "evaluate_every"),
         (lambda value: value >= 0, "at least 0"),
     ),
+    "train_share": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
     **dict.fromkeys(("lr", "drop_factor"), (lambda value: 0 < value < float("inf"), "positive and finite")),
     **dict.fromkeys(
         (
@@ -284,6 +293,30 @@ def check_config(config: Any) -> None:
             allowed, need = _RULES[entry.name]
             if not allowed(value):
                 raise ConfigError(f"--{entry.name.replace('_', '-')}: must be {need}, not {value}")
+
+
+def with_data_paths(config: FitConfig) -> FitConfig:
+    """The configuration with --coco written out as the four paths it stands for, beside those that were given.
+
+    Raises ConfigError where the training data or half of the val set is missing.
+    """
+    data = config.data
+    if data.coco is not None:
+        kind = "person_keypoints" if config.model.task == "pose" else "instances"
+        paths = {
+            f"{split}_{part}": getattr(data, f"{split}_{part}") or path
+            for split in ("train", "val")
+            for part, path in (
+                ("images", data.coco / f"{split}2017"),
+                ("annotations", data.coco / "annotations" / f"{kind}_{split}2017.json"),
+            )
+        }
+        data = dataclasses.replace(data, coco=None, **paths)
+    if data.train_images is None or data.train_annotations is None:
+        raise ConfigError("--train-images and --train-annotations: are needed, or --coco")
+    if (data.val_images is None) != (data.val_annotations is None):
+        raise ConfigError("--val-images and --val-annotations: both are needed, or neither")
+    return dataclasses.replace(config, data=data)
 
 
 def to_plain(config: Any) -> dict[str, Any]:

@@ -246,15 +246,13 @@ class BadSamples:
         return len(self.seen)
 
 
-def open_annotations(
-    path: Path, *, limit: int | None = None, skeleton: Skeleton | None = None, labelled: bool = True
-) -> CocoAnnotations:
-    """`read_annotations` of the first `limit` images, with a warning where some were left out. Raises DatasetError."""
+def open_annotations(path: Path, skeleton: Skeleton | None = None, *, labelled: bool = True) -> CocoAnnotations:
+    """`read_annotations`, with a warning where some annotations were left out. Raises DatasetError."""
     entries = read_annotations(path, skeleton, labelled=labelled)
     if entries.skipped:
         first = entries.skipped[0]
         logger.warning("%s: skipped %d annotations; the first: %s", path, len(entries.skipped), first)
-    return entries.first(limit)
+    return entries
 
 
 def training_loader(

@@ -59,7 +59,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
     limit = config.limit
     if limit is None and config.images is None:
         limit = checkpoint.config.data.val_limit
-    entries = open_annotations(annotations, limit=limit, skeleton=task.skeleton, labelled=labelled)
+    entries = open_annotations(annotations, task.skeleton, labelled=labelled).first(limit)
     if labelled:
         check_categories(entries, checkpoint.categories)
     views = views_of(config.inference, checkpoint.config.data.input_size, model.divisor)

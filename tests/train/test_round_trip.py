@@ -81,7 +81,7 @@ def perfect_pose_maps(targets: PoseTargets, components: int) -> dict[str, Tensor
 @pytest.mark.parametrize(("refine", "least"), [(False, 0.98), (True, 0.97)])
 def test_perfect_poses_score_almost_one_on_real_photographs(coco_mini: Path, refine: bool, least: float) -> None:
     path = coco_mini / "annotations" / "person_keypoints_val2017.json"
-    annotations = open_annotations(path, skeleton=COCO_PERSON)
+    annotations = open_annotations(path, COCO_PERSON)
     assert (annotations.keypoints[..., 2] > 0).any(1).sum() > 50
     dataset = EvaluationSet(annotations, coco_mini / "val2017", Views(512, 128), skeleton=COCO_PERSON)
     task = PoseTask(annotations.categories)
