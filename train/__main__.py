@@ -1,4 +1,4 @@
-"""The command line: python -m train fit | evaluate | predict | demo."""
+"""The command line: python -m train fit | evaluate | predict | check-data | demo."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Annotated, Any
 
 import tyro
 
-from train.config import DemoConfig, EvaluateConfig, FitConfig, PredictConfig
+from train.config import CheckDataConfig, DemoConfig, EvaluateConfig, FitConfig, PredictConfig
 from train.errors import ConfigError, UserError
 from train.recipes import recipe, recipe_help, recipe_names
 from train.run_directory import RunDirectory
+
+Config = FitConfig | EvaluateConfig | PredictConfig | CheckDataConfig | DemoConfig
 
 DESCRIPTION = (
     "Object detection and pose estimation with mixture density networks: train, evaluate, predict. "
@@ -22,7 +24,7 @@ DESCRIPTION = (
 )
 
 
-def parse(arguments: Sequence[str]) -> FitConfig | EvaluateConfig | PredictConfig | DemoConfig:
+def parse(arguments: Sequence[str]) -> Config:
     """The configuration of the chosen command. Exits, with help or a message, as argparse does; raises ConfigError."""
     # Of a recipe, or of the run to resume: options replace parts of it.
     default = _fit_default(arguments[1:]) if arguments[:1] == ["fit"] else None
@@ -32,6 +34,7 @@ def parse(arguments: Sequence[str]) -> FitConfig | EvaluateConfig | PredictConfi
         Annotated[FitConfig, fit]
         | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
         | Annotated[PredictConfig, tyro.conf.subcommand("predict")]
+        | Annotated[CheckDataConfig, tyro.conf.subcommand("check-data")]
         | Annotated[DemoConfig, tyro.conf.subcommand("demo")],
         prog="python -m train",
         description=DESCRIPTION,
@@ -66,7 +69,7 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
     return None
 
 
-def run(config: FitConfig | EvaluateConfig | PredictConfig | DemoConfig) -> int:
+def run(config: Config) -> int:
     """Does what a configuration says; returns the exit status."""
     # Torch and all that stands on it are imported only here, so that --help answers at once.
     if isinstance(config, FitConfig):
@@ -84,6 +87,10 @@ def run(config: FitConfig | EvaluateConfig | PredictConfig | DemoConfig) -> int:
         found = sum(len(entry["detections"]) for entry in result["images"])
         print(f"{config.output}: {len(result['images'])} images, {found} detections, {len(result['failed'])} failed")
         return 1 if result["failed"] else 0
+    elif isinstance(config, CheckDataConfig):
+        from train.check_data import check_data
+
+        check_data(config)
     else:
         from train.demo import run_demo
 

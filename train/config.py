@@ -226,6 +226,29 @@ class PredictConfig:
 
 
 @dataclass(frozen=True)
+class CheckDataConfig:
+    """Report what a data set holds and what is wrong in it; writes check.json and a picture of augmented samples."""
+
+    images: Path
+    """Folder of the images."""
+    annotations: Path
+    """COCO instances file, or person-keypoints file for poses."""
+    task: TaskName = "detection"
+    """What it is to be used for."""
+    output: Path = Path("data-check")
+    """Folder to write to."""
+    limit: int | None = None
+    """Look at only the first so many images."""
+    samples: int = 6
+    """Samples in the picture."""
+    input_size: int = 512
+    """Side of the square that the network sees, in pixels; a multiple of 4."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    seed: int = 0
+    """Fixes the augmentation."""
+
+
+@dataclass(frozen=True)
 class DemoConfig:
     """Train a mixture detector and the single-mode base on a small synthetic data set and compare them in a report."""
 
@@ -256,7 +279,18 @@ class DemoConfig:
 # What each field must satisfy, by name, wherever it stands: the check and how to say it.
 _RULES = {
     **dict.fromkeys(
-        ("input_size", "train_limit", "val_limit", "limit", "epochs", "batch", "log_every", "stop_after", "detections"),
+        (
+            "input_size",
+            "train_limit",
+            "val_limit",
+            "limit",
+            "epochs",
+            "batch",
+            "log_every",
+            "stop_after",
+            "detections",
+            "samples",
+        ),
         (lambda value: value >= 1, "at least 1"),
     ),
     **dict.fromkeys(("train_pictures", "val_pictures", "image_size"), (lambda value: value >= 1, "at least 1")),

@@ -93,14 +93,15 @@ class CocoImages:
             # A decoded image can no longer be shrunk by its decoder: each place opens it anew.
             while places is None or len(samples) < len(places):
                 with open_image(path) as image:
-                    self._check_size(entry, image.size)
+                    self.check_size(entry, image.size)
                     places = place(image.size) if places is None else places
                     samples.append(self._sample(entry, image, places[len(samples)]))
         except ImageError as error:
             return BadSample(entry.id, str(path), str(error))
         return samples
 
-    def _check_size(self, entry: ImageEntry, size: tuple[int, int]) -> None:
+    def check_size(self, entry: ImageEntry, size: tuple[int, int]) -> None:
+        """Raises ImageError where an image has another width and height than its entry says."""
         if entry.width and entry.height and size != (entry.width, entry.height):
             raise ImageError(
                 f"is {size[0]} x {size[1]} pixels (as stored, without EXIF rotation), "

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from models import COCO_PERSON, Detections, Detector, Poses, Skeleton, build_model
@@ -16,6 +17,8 @@ from train.coco import Category, CocoAnnotations
 from train.config import InferenceConfig, ModelConfig, OptimizerConfig, TaskName
 from train.criterion import Criterion, DetectionCriterion, PoseCriterion
 from train.errors import ConfigError
+from train.pictures import draw_detections
+from train.pose_pictures import draw_poses
 from train.score import Score, score_boxes, score_poses
 from train.targets import DetectionTargets, PoseTargets, detection_targets, pose_targets
 from train.transforms import clip_boxes
@@ -56,6 +59,10 @@ class Task(ABC):
 
         found: (k, ...) tensors on the CPU in the image's pixels. Padding is left out.
         """
+
+    @abstractmethod
+    def picture(self, image: Image.Image, results: Sequence[dict[str, Any]], **options: Any) -> Image.Image:
+        """The image with results drawn over it, coloured by component; options are those of `draw_detections`."""
 
     @abstractmethod
     def score(self, annotations: CocoAnnotations, results: Sequence[dict[str, Any]]) -> Score:
@@ -99,6 +106,18 @@ class DetectionTask(Task):
             }
             for row, box in _boxes_inside(found, image_size)
         ]
+
+    def picture(self, image: Image.Image, results: Sequence[dict[str, Any]], **options: Any) -> Image.Image:
+        class_of = {category.id: index for index, category in enumerate(self.categories)}
+        return draw_detections(
+            image,
+            _corners(results),
+            [class_of[one["category_id"]] for one in results],
+            [one["score"] for one in results],
+            [one["component"] for one in results],
+            [category.name for category in self.categories],
+            **options,
+        )
 
     def score(self, annotations: CocoAnnotations, results: Sequence[dict[str, Any]]) -> Score:
         return score_boxes(annotations, results)
@@ -157,6 +176,21 @@ class PoseTask(Task):
             )
         return entries
 
+    def picture(self, image: Image.Image, results: Sequence[dict[str, Any]], **options: Any) -> Image.Image:
+        joints = len(self.skeleton.names)
+        keypoints = np.array([one["keypoints"] for one in results], dtype=np.float64).reshape(-1, joints, 3)
+        sigmas = np.array([one["sigma"] for one in results], dtype=np.float64).reshape(-1, 1, 2)
+        return draw_poses(
+            image,
+            _corners(results),
+            keypoints[..., :2],
+            sigmas * np.array(self.skeleton.sigmas)[:, None],
+            [one["score"] for one in results],
+            [one["component"] for one in results],
+            self.skeleton,
+            **options,
+        )
+
     def score(self, annotations: CocoAnnotations, results: Sequence[dict[str, Any]]) -> Score:
         return score_poses(annotations, results, self.skeleton)
 
@@ -183,6 +217,13 @@ def _boxes_inside(found: Detections | Poses, image_size: tuple[int, int]) -> lis
     sides = boxes[:, 2:] - boxes[:, :2]
     kept = (found.label.numpy() >= 0) & (sides.min(axis=1, initial=np.inf) > 0)
     return [(int(row), _rounded(np.concatenate((boxes[row, :2], sides[row])))) for row in kept.nonzero()[0]]
+
+
+def _corners(results: Sequence[dict[str, Any]]) -> np.ndarray:
+    """(N, 4) x1 y1 x2 y2 of the results' boxes."""
+    boxes = np.array([one["bbox"] for one in results], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
 
 
 def _rounded(values: Tensor | np.ndarray) -> list[float]:
