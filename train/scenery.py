@@ -6,7 +6,7 @@ the fine grid what is seen of several things is disjoint; a pixel's colour is th
 
 import colorsys
 import math
-from typing import NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ Mask = NDArray[np.bool_]
 
 
 class SceneLimits(Protocol):
-    """What the configuration of every kind of scene has. Lengths are fractions of the picture's side."""
+    """What the dataclass that configures a kind of scene has. Lengths are fractions of the picture's side."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def min_objects(self) -> int: ...
