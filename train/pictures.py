@@ -126,7 +126,7 @@ def draw_legend(num_components: int, width: int, font_size: float = 15, notes: S
     for (text, colour), (x, y) in zip(entries, places, strict=True):
         right = x + round(font.getlength(text)) + line // 2
         draw.rectangle((x, y, right - 1, y + line - 1), fill=colour)
-        draw.text(((x + right) / 2, y + line / 2), text, fill=ink(colour), font=font, anchor="mm")
+        draw.text(((x + right) / 2, y + line / 2), text, fill=_ink(colour), font=font, anchor="mm")
     return strip
 
 
@@ -251,7 +251,7 @@ def draw_labels(
     for i, (place, text) in reversed(tags.items()):
         draw.rectangle((place.x1, place.y1, place.x2 - 1, place.y2 - 1), fill=colours[i], outline=_BLACK)
         middle = ((place.x1 + place.x2) / 2, (place.y1 + place.y2) / 2)
-        draw.text(middle, text, fill=ink(colours[i]), font=font, anchor="mm")
+        draw.text(middle, text, fill=_ink(colours[i]), font=font, anchor="mm")
 
 
 def with_legend(
@@ -283,7 +283,7 @@ def _line_height(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
     return round(1.35 * (bottom - top))
 
 
-def ink(colour: str) -> _Colour:
+def _ink(colour: str) -> _Colour:
     """Black or white, whichever is easier to read on `colour`."""
     red, green, blue = (int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5))
     luminance = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
