@@ -96,30 +96,32 @@ def draw_figure(rng: np.random.Generator, longer: float, look: Look) -> Figure:
     def to_window(points: Points) -> Points:
         return (points - low) * scale + phase
 
-    owners, parts, rim, cue = (Image.new("L", (int(width) * FINE, int(height) * FINE)) for _ in range(4))
+    layers = [Image.new("L", (int(width) * FINE, int(height) * FINE)) for _ in range(4)]
+    to_owners, to_parts, to_rim, to_cue = (ImageDraw.Draw(layer).polygon for layer in layers)
     for i, (piece, corner) in enumerate(zip(pieces, corners, strict=True)):
-        inner = _hull(piece.centres, np.maximum(piece.radii - _RIM, 0.3 * piece.radii))
-        whole, core = (_on_fine_grid(to_window(points)) for points in (corner, inner))
+        whole = _on_fine_grid(to_window(corner))
         if piece.cue is not None:
-            ImageDraw.Draw(cue).polygon(whole, fill=int(piece.cue))
+            to_cue(whole, fill=int(piece.cue))
         if piece.paint != "nothing":
-            ImageDraw.Draw(owners).polygon(whole, fill=i)
-            ImageDraw.Draw(parts).polygon(whole, fill=PAINTS.index(piece.paint))
-            ImageDraw.Draw(rim).polygon(whole, fill=1)
-            ImageDraw.Draw(rim).polygon(core, fill=0)
+            to_owners(whole, fill=i)
+            to_parts(whole, fill=PAINTS.index(piece.paint))
+            to_rim(whole, fill=1)
+            core = _hull(piece.centres, np.maximum(piece.radii - _RIM, 0.3 * piece.radii))
+            to_rim(_on_fine_grid(to_window(core)), fill=0)
+    owners, parts, rim, cue = (np.asarray(layer) for layer in layers)
 
     keypoints = to_window(_keypoints(joints, look.front))
     columns, rows = np.floor(keypoints * FINE).astype(int).T
-    top = [pieces[i].owner for i in np.asarray(owners)[rows, columns].tolist()]
+    top = [pieces[i].owner for i in owners[rows, columns].tolist()]
     shown = [owner in names for owner, names in zip(top, _owners_of_keypoints(look.front), strict=True)]
     face = np.array(["nose" in name or "eye" in name for name in COCO_PERSON.names])
     heads = np.concatenate([c for c, piece in zip(corners, pieces, strict=True) if piece.owner == "head"])
     x1, y1, x2, y2 = np.concatenate([to_window(heads.min(0)), to_window(heads.max(0))]).tolist()
     return Figure(
         front=look.front,
-        parts=np.asarray(parts),
-        rim=np.asarray(rim).view(bool),
-        cue=np.asarray(cue).view(bool),
+        parts=parts,
+        rim=rim.view(bool),
+        cue=cue.view(bool),
         keypoints=keypoints,
         shown=np.array(shown) & ~(face & ~(look.front and look.featured)),
         placed=~face | look.front,
@@ -132,22 +134,23 @@ def paint_figure(rng: np.random.Generator, height: int, width: int, under: Float
     flat = np.zeros((height, width), dtype=np.float32)
     across, down = (np.linspace(0.14, -0.14, side, dtype=np.float32) for side in (width, height))
     shade = 1 + across + down[:, None]
-    tone = rng.uniform(0.35, 1.0)
-    skin = np.array([tone, tone * rng.uniform(0.72, 0.8), tone * rng.uniform(0.52, 0.64)], dtype=np.float32)
-    plain = {
-        "nothing": np.zeros((3, 1, 1), dtype=np.float32),
-        "skin": skin.reshape(3, 1, 1),
+    tone = rng.uniform(0.4, 1.0)
+    skin = tone * np.array([1.0, rng.uniform(0.72, 0.8), rng.uniform(0.52, 0.64)])
+    hair = rng.uniform(0.05, 0.3) * np.array([1.0, rng.uniform(0.6, 1.0), rng.uniform(0.3, 0.9)])
+    colours: dict[str, NDArray[np.floating]] = {
+        "nothing": np.zeros(3),
+        "skin": skin,
         "shoes": colour(rng, (0.0, 0.6), (0.1, 0.5)),
-        "hair": colour(rng, (0.3, 0.8), (0.05, 0.45)),
-        "hood": colour(rng, (0.4, 0.95), (0.5, 1.0)),  # brighter than hair, not to be taken for it
-        "dark": np.full((3, 1, 1), 0.06, dtype=np.float32),
+        "hair": hair,
+        "hood": colour(rng, (0.4, 0.95), (0.5, 1.0)),  # unlike hair, not to be taken for it
+        "dark": np.full(3, 0.06),
         "badge": colour(rng, (0.6, 1.0), (0.85, 1.0)),
         "pack": colour(rng, (0.3, 0.9), (0.25, 0.7)),
     }
+    plain = {name: value.astype(np.float32).reshape(3, 1, 1) * shade for name, value in colours.items()}
     shirt, trousers = (surface(rng, flat, under) for _ in range(2))
-    return [
-        shirt if name == "shirt" else 0.75 * trousers if name == "trousers" else plain[name] * shade for name in PAINTS
-    ]
+    paints = plain | {"shirt": shirt, "trousers": 0.75 * trousers}
+    return [paints[name] for name in PAINTS]
 
 
 def _turned(points: ArrayLike, angle: float) -> Points:

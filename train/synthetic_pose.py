@@ -97,7 +97,8 @@ def write_synthetic_pose(
     Keypoints are labelled as COCO's annotators do it: v = 2 for one that is seen; v = 1 for one that is hidden, by
     another figure, an object or the figure's own body, yet whose place can be told from the rest; v = 0 and x = y = 0
     for one outside the picture, and for nose and eyes from the back, which nobody would place. In a hood the nose and
-    the eyes of a front view have v = 1. Left and right are the figure's own, whether or not they can be told.
+    the eyes of a front view have v = 1. Left and right are the figure's own, whether or not they can be told. Keypoints
+    are continuous coordinates like the boxes' edges: the centre of pixel i is at i + 0.5.
 
     Two fields of an annotation go beyond COCO's, for analysis; a detector must not see them:
     - "view": "front" or "back".
