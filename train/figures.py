@@ -7,7 +7,7 @@ the view, so that without its cues a figure has the same pixels from the front a
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -96,20 +96,7 @@ def draw_figure(rng: np.random.Generator, longer: float, look: Look) -> Figure:
     def to_window(points: Points) -> Points:
         return (points - low) * scale + phase
 
-    layers = [Image.new("L", (int(width) * FINE, int(height) * FINE)) for _ in range(4)]
-    to_owners, to_parts, to_rim, to_cue = (ImageDraw.Draw(layer).polygon for layer in layers)
-    for i, (piece, corner) in enumerate(zip(pieces, corners, strict=True)):
-        whole = _on_fine_grid(to_window(corner))
-        if piece.cue is not None:
-            to_cue(whole, fill=int(piece.cue))
-        if piece.paint != "nothing":
-            to_owners(whole, fill=i)
-            to_parts(whole, fill=PAINTS.index(piece.paint))
-            to_rim(whole, fill=1)
-            core = _hull(piece.centres, np.maximum(piece.radii - _RIM, 0.3 * piece.radii))
-            to_rim(_on_fine_grid(to_window(core)), fill=0)
-    owners, parts, rim, cue = (np.asarray(layer) for layer in layers)
-
+    owners, parts, rim, cue = _draw_layers(pieces, to_window, int(width) * FINE, int(height) * FINE)
     keypoints = to_window(_keypoints(joints, look.front))
     columns, rows = np.floor(keypoints * FINE).astype(int).T
     top = [pieces[i].owner for i in owners[rows, columns].tolist()]
@@ -151,6 +138,25 @@ def paint_figure(rng: np.random.Generator, height: int, width: int, under: Float
     shirt, trousers = (surface(rng, flat, under) for _ in range(2))
     paints = plain | {"shirt": shirt, "trousers": 0.75 * trousers}
     return [paints[name] for name in PAINTS]
+
+
+def _draw_layers(
+    pieces: list[_Piece], to_window: Callable[[Points], Points], width: int, height: int
+) -> list[NDArray[np.uint8]]:
+    """Maps (height, width) of the fine grid: index of the piece that is seen, index into PAINTS, outlines, cues."""
+    layers = [Image.new("L", (width, height)) for _ in range(4)]
+    to_owners, to_parts, to_rim, to_cue = (ImageDraw.Draw(layer).polygon for layer in layers)
+    for i, piece in enumerate(pieces):
+        whole = _on_fine_grid(to_window(_hull(piece.centres, piece.radii)))
+        if piece.cue is not None:
+            to_cue(whole, fill=int(piece.cue))
+        if piece.paint != "nothing":
+            to_owners(whole, fill=i)
+            to_parts(whole, fill=PAINTS.index(piece.paint))
+            to_rim(whole, fill=1)
+            core = _hull(piece.centres, np.maximum(piece.radii - _RIM, 0.3 * piece.radii))
+            to_rim(_on_fine_grid(to_window(core)), fill=0)
+    return [np.asarray(layer) for layer in layers]
 
 
 def _turned(points: ArrayLike, angle: float) -> Points:
@@ -226,6 +232,7 @@ def _pieces(rng: np.random.Generator, joints: dict[str, Points], look: Look) -> 
     legs = [limb(s, _LEG, ("hip", "knee", "ankle", "toes"), ("trousers", leg, "shoes")) for s in range(2)]
     shoulders, hips = joints["shoulder"], joints["hip"]
     chest = shoulders.mean(0)
+    # Index 0 is where the figure is not.
     pieces = [_Piece("nothing", "nothing", chest[None], np.zeros(1))]
     pieces += [piece for s in range(2) if behind[s] for piece in arms[s]]
     pieces += legs[first_leg] + legs[1 - first_leg]
