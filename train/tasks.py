@@ -95,7 +95,10 @@ class DetectionTask(Task):
         return model.predict(images, **_options(config))
 
     def results(self, found: Detections, image_size: tuple[int, int]) -> list[dict[str, Any]]:
-        """category_id, bbox (x, y, width, height), score; and component, sigma of width and height."""
+        """category_id, bbox (x, y, width, height), score; and component, sigma of width and height.
+
+        A box of which nothing is inside the image is left out.
+        """
         return [
             {
                 "category_id": self.categories[int(found.label[row])].id,
@@ -104,7 +107,8 @@ class DetectionTask(Task):
                 "component": int(found.component[row]),
                 "sigma": _rounded(found.sigma[row]),
             }
-            for row, box in _boxes_inside(found, image_size)
+            for row, box in _clipped(found, image_size)
+            if min(box[2:]) > 0
         ]
 
     def picture(self, image: Image.Image, results: Sequence[dict[str, Any]], **options: Any) -> Image.Image:
@@ -159,10 +163,10 @@ class PoseTask(Task):
     def results(self, found: Poses, image_size: tuple[int, int]) -> list[dict[str, Any]]:
         """As for detection, and keypoints (x, y, 1 in turn); sigma is of x and y before a keypoint's own constant.
 
-        A person whose box has nothing inside the image is left out; keypoints may lie outside.
+        Keypoints may lie outside the image; a box of which nothing is inside has no width or height.
         """
         entries = []
-        for row, box in _boxes_inside(found, image_size):
+        for row, box in _clipped(found, image_size):
             points = torch.cat((found.keypoints[row], torch.ones_like(found.keypoints[row, :, :1])), 1)
             entries.append(
                 {
@@ -211,12 +215,12 @@ def _options(config: InferenceConfig) -> dict[str, Any]:
     return {"k": config.detections, "flip": flip, "components": components}
 
 
-def _boxes_inside(found: Detections | Poses, image_size: tuple[int, int]) -> list[tuple[int, list[float]]]:
+def _clipped(found: Detections | Poses, image_size: tuple[int, int]) -> list[tuple[int, list[float]]]:
     """Row and x, y, width, height of what the image's borders leave of each box; nothing of padding."""
     boxes = clip_boxes(found.box.double().numpy(), *image_size)
     sides = boxes[:, 2:] - boxes[:, :2]
-    kept = (found.label.numpy() >= 0) & (sides.min(axis=1, initial=np.inf) > 0)
-    return [(int(row), _rounded(np.concatenate((boxes[row, :2], sides[row])))) for row in kept.nonzero()[0]]
+    real = (found.label >= 0).nonzero().flatten().tolist()
+    return [(row, _rounded(np.concatenate((boxes[row, :2], sides[row])))) for row in real]
 
 
 def _corners(results: Sequence[dict[str, Any]]) -> np.ndarray:
