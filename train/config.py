@@ -250,26 +250,28 @@ class CheckDataConfig:
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Train a mixture detector and the single-mode base on a small synthetic data set and compare them in a report."""
+    """Train mixtures and single-mode bases on small synthetic sets of boxes and poses and compare them in a report."""
 
     output: Path = Path("runs/demo")
-    """Folder to make: the data, both runs, and report/ with report.md."""
+    """Folder to make: for each task its data and both runs, and report/ with report.md."""
+    tasks: tuple[TaskName, ...] = ("detection", "pose")
+    """What to train for."""
     components: int = 3
-    """Mixture components of the box size, at least 1."""
+    """Mixture components of the box size or the pose, at least 1."""
     train_pictures: int = 1500
-    """Synthetic training pictures."""
+    """Synthetic training pictures of each task."""
     val_pictures: int = 300
-    """Synthetic pictures to evaluate on."""
+    """Synthetic pictures of each task to evaluate on."""
     image_size: int = 128
     """Side of the pictures, in pixels; a multiple of 32."""
     epochs: int = 7
-    """Passes over the training pictures, the same for both networks."""
+    """Passes over the training pictures, the same for all networks."""
     batch: int = 8
     """Images per step."""
     lr: float = 1e-3
-    """Learning rate of both networks before its one drop."""
+    """Learning rate of all networks before its one drop."""
     seed: int = 0
-    """Fixes data, initial weights, order and augmentation, the same for both networks."""
+    """Fixes data, initial weights, order and augmentation, the same for all networks."""
     workers: int = 0
     """Processes that decode and warp images; 0 does it in the main process, the fastest for pictures this small."""
     device: Device = "auto"
@@ -312,6 +314,7 @@ _RULES = {
         ("crop_scales", "scales"),
         (lambda value: value and all(0 < v < float("inf") for v in value), "one or more positive numbers"),
     ),
+    "tasks": (lambda value: value != (), "one or both of detection and pose"),
     "drop_epochs": (lambda value: all(v >= 1 for v in value), "epochs, counted from 1"),
     "images": (lambda value: value != (), "at least one file"),
 }
