@@ -127,9 +127,10 @@ class DetectionDataset(Dataset[Sample | BadSample]):
 def collate(samples: Sequence[Sample | BadSample]) -> dict[str, Any]:
     """A batch: what could not be read is left out of the tensors (B may be 0) and listed in "bad".
 
-    "image" uint8 (B, 3, H, W); "colour" float32 (B, 7); "boxes" float32 (B, N, 4); "labels" int64 (B, N), -1 padding;
-    "image_id" int64 (B,); "transform" float64 (B, 2, 3), from input to image coordinates; "original_size" int64
-    (B, 2), width and height; "bad" list of BadSample. N is the largest number of boxes, at least 1.
+    "image" uint8 (B, 3, H, W), channels beside one another in memory; "colour" float32 (B, 7); "boxes" float32
+    (B, N, 4); "labels" int64 (B, N), -1 padding; "image_id" int64 (B,); "transform" float64 (B, 2, 3), from input to
+    image coordinates; "original_size" int64 (B, 2), width and height; "bad" list of BadSample. N is the largest number
+    of boxes, at least 1.
     """
     bad = [sample for sample in samples if isinstance(sample, BadSample)]
     good = [sample for sample in samples if isinstance(sample, Sample)]
@@ -142,7 +143,7 @@ def collate(samples: Sequence[Sample | BadSample]) -> dict[str, Any]:
         boxes[row, : len(sample.labels)] = torch.from_numpy(sample.boxes)
         labels[row, : len(sample.labels)] = torch.from_numpy(sample.labels)
     return {
-        "image": torch.from_numpy(np.stack([sample.image.transpose(2, 0, 1) for sample in good])),
+        "image": torch.from_numpy(np.stack([sample.image for sample in good])).permute(0, 3, 1, 2),
         "colour": torch.from_numpy(np.stack([sample.colour for sample in good])),
         "boxes": boxes,
         "labels": labels,
