@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from train.config import AugmentConfig
 from train.errors import DatasetError
 from train.images import ImageError, open_image, warp
 from train.interrupt import leave_to_parent
+from train.shared_arrays import SharedArrays
 from train.transforms import (
     IDENTITY_COLOUR,
     Augmentation,
@@ -85,6 +87,20 @@ class DetectionDataset(Dataset[Sample | BadSample]):
         self.size = (input_size, input_size)
         self.augment = augment if augment is not None and augment.augment else None
         self.seed = seed
+        self._shared: SharedArrays | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker that is not forked: it reads the annotations where all of them do."""
+        arrays = {name: value for name, value in vars(self.annotations).items() if isinstance(value, np.ndarray)}
+        if self._shared is None:
+            self._shared = SharedArrays(arrays)
+        without = dataclasses.replace(self.annotations, **dict.fromkeys(arrays))
+        return vars(self) | {"annotations": without}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self._shared is not None:
+            self.annotations = dataclasses.replace(self.annotations, **self._shared.views())
 
     def __len__(self) -> int:
         return len(self.annotations)
