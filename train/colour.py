@@ -50,21 +50,24 @@ def normalise(images: Tensor, colour: Tensor | None = None) -> Tensor:
 def _channel_means(images: Tensor) -> Tensor:
     """(B, 3) float32."""
     if _is_native(images):
-        return native.channel_sums(images.permute(0, 2, 3, 1)).float() / (images.shape[2] * images.shape[3])
+        return native.channel_sums(_interleaved(images)).float() / (images.shape[2] * images.shape[3])
     return images.float().mean((2, 3))
 
 
 def _mix_channels(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
     """The (B, 3, 3) matrix times each pixel, plus the (B, 3) offset; (B, 3, H, W) float32, contiguous."""
     if _is_native(images):
-        return native.mix_channels(images.permute(0, 2, 3, 1), matrix, offset)
+        return native.mix_channels(_interleaved(images), matrix, offset)
     return torch.baddbmm(offset[:, :, None], matrix, images.float().flatten(2)).view(images.shape)
 
 
 def _is_native(images: Tensor) -> bool:
-    """Whether the library's kernels take them: a batch as `collate` makes it, on the CPU."""
-    interleaved = images.is_contiguous(memory_format=torch.channels_last)
-    return native.problem is None and images.device.type == "cpu" and interleaved
+    return native.problem is None and images.device.type == "cpu"
+
+
+def _interleaved(images: Tensor) -> Tensor:
+    """(B, H, W, 3), contiguous: no copy where `collate` made the batch."""
+    return images.permute(0, 2, 3, 1).contiguous()
 
 
 def _blend(colour: Tensor) -> tuple[Tensor, Tensor, Tensor]:

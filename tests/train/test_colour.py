@@ -40,7 +40,7 @@ def one_after_the_other(rgb: np.ndarray, factors: np.ndarray, order: tuple[int, 
     return ((image - BGR_MEAN) / BGR_STD)[..., ::-1].transpose(2, 0, 1)
 
 
-@pytest.fixture(params=["native", "native, interleaved", "PyTorch"])
+@pytest.fixture(params=["native, planes", "native, interleaved", "PyTorch"])
 def laid_out(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[np.ndarray], Tensor]:
     """How (B, H, W, 3) images become a batch, with the library and without."""
     if request.param == "PyTorch":
