@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from models import Skeleton
 from tests.train.drawn_data import DataPaths, draw_data_set, edit_json
@@ -72,6 +75,57 @@ def test_workers_do_not_change_the_batches(drawn: DataPaths) -> None:
     for one, other in zip(alone, shared, strict=True):
         for name in one.keys() - {"bad"}:
             assert torch.equal(one[name], other[name])
+
+
+class Probe(Dataset):
+    """Where in memory a process has the annotations: the device and inode of the mapping that holds each array."""
+
+    def __init__(self, dataset: TrainingSet) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, set[str], Sample | BadSample]:
+        return os.getpid(), {mapping_of(value) for value in arrays_of(self.dataset)}, self.dataset[key]
+
+
+def arrays_of(dataset: TrainingSet) -> list[np.ndarray]:
+    return [value for value in vars(dataset.annotations).values() if isinstance(value, np.ndarray)]
+
+
+def mapping_of(array: np.ndarray) -> str:
+    address = array.ctypes.data
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, permissions, _, device, inode = line.split()[:5]
+        begin, end = (int(side, 16) for side in span.split("-"))
+        if begin <= address < end:
+            return f"{permissions[-1]} {device} {inode}"
+    raise AssertionError(f"no mapping holds {address:x}")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+def test_workers_that_are_not_forked_share_the_annotations(drawn: DataPaths, start: str) -> None:
+    dataset = dataset_of(drawn, AugmentConfig())
+    keys = [[(0, index)] for index in range(4)]
+    loader = DataLoader(
+        Probe(dataset), batch_sampler=keys, num_workers=2, collate_fn=list, multiprocessing_context=start
+    )
+    found = [item for items in loader for item in items]
+    assert len({process for process, _, _ in found} | {os.getpid()}) == 3
+    (mapping,) = set.union(*(mappings for _, mappings, _ in found))
+    assert mapping.startswith("s ")  # shared, not private
+    for index, (_, _, sample) in enumerate(found):
+        for one, other in zip(sample, good(dataset, (0, index)), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_data_set_without_boxes_is_pickled_with_its_content(drawn_copy: DataPaths) -> None:
+    edit_json(drawn_copy.annotations, lambda root: root.update(annotations=[]))
+    dataset = dataset_of(drawn_copy)
+    copy = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(dataset))))
+    for one, other in zip(arrays_of(dataset), arrays_of(copy), strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == other.dtype
+    assert len(good(copy, (0, 1)).labels) == 0
 
 
 def test_augmented_boxes_lie_inside_and_have_a_size(drawn: DataPaths) -> None:
