@@ -54,7 +54,8 @@ def perfect_pose_maps(targets: PoseTargets, components: int) -> dict[str, Tensor
     """All dense maps; component 1 has all the weight and the right pose, the others are far away."""
     batch, joints, height, width = targets.keypoint_heatmap.shape
     maps = {
-        "heatmap": targets.heatmap.clamp(1e-6, 1 - 1e-3).logit(),
+        # Nothing trains the cells around people without keypoints: here they are background.
+        "heatmap": torch.where(targets.heatmap == 1, 20.0, -20.0),
         "keypoint_heatmap": targets.keypoint_heatmap.clamp(1e-6, 1 - 1e-3).logit(),
         "offset": torch.zeros(batch, 2, height, width),
         "size": torch.zeros(batch, 2, height, width),
