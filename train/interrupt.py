@@ -18,6 +18,11 @@ class Interrupt:
         """Name of the signal that arrived."""
         self._before: dict[signal.Signals, Any] = {}
 
+    @property
+    def number(self) -> int:
+        """Of the signal that arrived; 0 for none."""
+        return 0 if self.requested is None else signal.Signals[self.requested].value
+
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers
             self._before = {number: signal.signal(number, self._arrived) for number in self.SIGNALS}
@@ -39,5 +44,6 @@ class Interrupt:
 
 
 def leave_to_parent(worker: int) -> None:
-    """In a data worker: Ctrl-C reaches every process of the terminal, but only the main one decides when to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a data worker: signals reach a whole terminal or group of processes, but the main one decides when to stop."""
+    for number in Interrupt.SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
 from train.checkpoint import load_checkpoint
-from train.coco import Category
 from train.config import PredictConfig, check_config
 from train.evaluation import look, views_of
 from train.files import write_json
 from train.images import ImageError, open_image, warp
 from train.network import check_inference, find_checkpoint, pick_device, restore_network
-from train.pictures import draw_detections
 from train.tasks import Task
 from train.transforms import Views
 
@@ -53,7 +48,8 @@ def predict(config: PredictConfig) -> dict[str, Any]:
             continue
         if config.pictures:
             entry["picture"] = f"{_free_name(path.stem, taken)}.png"
-            picture = draw_entry(path, entry["detections"], checkpoint.categories, model.components)
+            with open_image(path) as image:
+                picture = task.picture(image, entry["detections"], model.components, min_score=0)
             picture.save(config.output / entry["picture"])
         done.append(entry)
     result = {"images": done, "failed": failed}
@@ -83,26 +79,6 @@ def predict_image(model: Any, task: Task, path: Path, views: Views, config: Pred
             if entry["score"] >= config.threshold
         ],
     }
-
-
-def draw_entry(
-    path: Path, detections: Sequence[dict[str, Any]], categories: Sequence[Category], components: int
-) -> Image.Image:
-    """A picture of the image file with its detections, as the task's `results` are, over it. Raises ImageError."""
-    boxes = np.array([entry["bbox"] for entry in detections], dtype=np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    class_of = {category.id: index for index, category in enumerate(categories)}
-    with open_image(path) as image:
-        return draw_detections(
-            image,
-            boxes,
-            [class_of[entry["category_id"]] for entry in detections],
-            [entry["score"] for entry in detections],
-            [entry["component"] for entry in detections],
-            [category.name for category in categories],
-            min_score=0,
-            num_components=components,
-        )
 
 
 def _free_name(stem: str, taken: set[str]) -> str:

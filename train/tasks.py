@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from models import COCO_PERSON, Detections, Detector, Poses, Skeleton, build_model
@@ -16,6 +17,7 @@ from train.coco import Category, CocoAnnotations
 from train.config import InferenceConfig, ModelConfig, OptimizerConfig, TaskName
 from train.criterion import Criterion, DetectionCriterion, PoseCriterion
 from train.errors import ConfigError
+from train.pictures import draw_detections
 from train.score import Score, score_boxes, score_poses
 from train.targets import DetectionTargets, PoseTargets, detection_targets, pose_targets
 from train.transforms import clip_boxes
@@ -60,6 +62,27 @@ class Task(ABC):
     @abstractmethod
     def score(self, annotations: CocoAnnotations, results: Sequence[dict[str, Any]]) -> Score:
         """COCO's numbers for results with their image_id."""
+
+    def picture(
+        self, image: Image, results: Sequence[dict[str, Any]], components: int, *, min_score: float = 0.3
+    ) -> Image:
+        """A copy of the image with its results of at least `min_score` over it, coloured by component.
+
+        components: of the network.
+        """
+        boxes = np.array([entry["bbox"] for entry in results], dtype=np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        class_of = {category.id: index for index, category in enumerate(self.categories)}
+        return draw_detections(
+            image,
+            boxes,
+            [class_of[entry["category_id"]] for entry in results],
+            [entry["score"] for entry in results],
+            [entry["component"] for entry in results],
+            [category.name for category in self.categories],
+            min_score=min_score,
+            num_components=components,
+        )
 
 
 class DetectionTask(Task):
