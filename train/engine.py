@@ -18,7 +18,7 @@ from train.evaluation import check_categories, views_of
 from train.files import write_text
 from train.interrupt import Interrupt
 from train.network import build_network, pick_device
-from train.processes import restarted
+from train.processes import Processes
 from train.run_directory import RunDirectory
 from train.tasks import Task, make_task, skeleton_of
 from train.trainer import Trainer, stored_config
@@ -33,12 +33,13 @@ def fit(config: FitConfig) -> Path:
     """
     check_config(config)
     accelerator = make_accelerator(config)
-    config = continued(config)
+    processes = Processes(accelerator)
+    config = continued(config, processes)
     run, checkpoint = None, None
     if config.resume is None:
         RunDirectory.check_free(config.run)
     else:
-        run = RunDirectory.open(config.resume, clean=accelerator.is_main_process)
+        run = RunDirectory.open(config.resume, clean=processes.is_main)
         checkpoint = load_checkpoint(run.last)
 
     train_set = open_training_set(config)
@@ -53,10 +54,10 @@ def fit(config: FitConfig) -> Path:
                 f"{checkpoint.path}: categories: differ from those of {config.data.train_annotations}"
             )
         load_weights(model, checkpoint)
-    trainer = Trainer(config, accelerator, task, model, train_set, val_set, checkpoint)
+    trainer = Trainer(config, accelerator, processes, task, model, train_set, val_set, checkpoint)
     if run is None:
         run = trainer.create_run()
-    elif accelerator.is_main_process:
+    elif processes.is_main:
         write_text(run.config, to_json(stored_config(config)))
         run.set_state("running")
 
@@ -72,7 +73,7 @@ def fit(config: FitConfig) -> Path:
             if known is error:
                 raise
             raise known from error
-    if accelerator.is_main_process:
+    if processes.is_main:
         run.set_state("finished" if reason is None else "interrupted", reason)
     return run.path
 
@@ -88,11 +89,11 @@ def make_accelerator(config: FitConfig) -> Accelerator:
     return Accelerator(cpu=on_cpu, mixed_precision=config.mixed_precision)
 
 
-def continued(config: FitConfig) -> FitConfig:
+def continued(config: FitConfig, processes: Processes) -> FitConfig:
     """The configuration, resuming where torchrun has restarted a run that was made with it."""
     run = RunDirectory(config.run)
-    if config.resume is None and restarted() and run.config.is_file() and run.read_config() == stored_config(config):
-        return dataclasses.replace(config, resume=config.run)
+    if config.resume is None and processes.restarted() and run.config.is_file():
+        return dataclasses.replace(config, resume=config.run) if run.read_config() == stored_config(config) else config
     return config
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -44,6 +45,5 @@ class Interrupt:
 
 
 def leave_to_parent(worker: int) -> None:
-    """In a data worker: signals reach a whole terminal or group of processes, but the main one decides when to stop."""
-    for number in Interrupt.SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    """In a data worker: signals to a terminal's or torchrun's process group are for the main process to decide on."""
+    os.setpgid(0, 0)

@@ -12,9 +12,9 @@ from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
 
 
-def restarted() -> bool:
-    """Whether torchrun has started this process in place of one that died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+def restarts() -> int:
+    """How often torchrun has started this machine's processes anew, because one of them had died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 class Processes:
@@ -44,6 +44,10 @@ class Processes:
         values = [torch.zeros(1, dtype=torch.int64) for _ in range(self.count)]
         dist.all_gather(values, torch.tensor([value]), group=self._host)
         return [int(one) for one in values]
+
+    def restarted(self) -> bool:
+        """Whether they stand in for processes that died; torchrun tells it only on the machine where one did."""
+        return max(self.numbers(restarts())) > 0
 
     def objects(self, values: list[Any]) -> list[Any]:
         """Everyone's values in one list, in the order of the processes."""

@@ -47,6 +47,7 @@ class Trainer:
         self,
         config: FitConfig,
         accelerator: Accelerator,
+        processes: Processes,
         task: Task,
         model: Any,
         train_set: TrainingSet,
@@ -58,7 +59,7 @@ class Trainer:
         self.device = accelerator.device
         self.task = task
         self.val_set = val_set
-        self.processes = Processes(accelerator)
+        self.processes = processes
         model = model.to(
             self.device, memory_format=torch.channels_last if config.channels_last else torch.contiguous_format
         )
