@@ -1,7 +1,8 @@
 """`python -m train` in float64, for torchrun; in one of its processes something happens at a step.
 
 python -m tests.train.one_rank FAULT STEP fit ...: FAULT is "none", "kill" (SIGKILL, in the second process) or
-"terminate" (SIGTERM, to the second process and all that it has started, as torchrun sends it). A process that has been
+"terminate" (SIGTERM, to the second process and all that it has started, as torchrun sends it) or "nan" (in the second
+process's images). A process that has been
 restarted has no fault.
 """
 
@@ -27,6 +28,8 @@ def main_with_fault(fault: str, step: int, arguments: list[str]) -> int:
                 os.kill(os.getpid(), signal.SIGKILL)
             elif fault == "terminate":
                 os.killpg(os.getpgid(0), signal.SIGTERM)
+            elif fault == "nan":
+                batch["image"] = batch["image"] * float("nan")
         return original(self, batch, number, parts)
 
     train.trainer.Trainer._train_step = faulty  # type: ignore[method-assign]

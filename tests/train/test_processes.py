@@ -126,6 +126,19 @@ def test_signal_to_one_process_stops_all_after_the_same_step(drawn: DataPaths, t
     assert last(run).progress.step == 3
 
 
+@pytest.mark.slow
+def test_loss_that_is_not_finite_in_one_process_stops_all_and_names_every_image(
+    drawn: DataPaths, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    done = torchrun(drawn, run, "nan", 4)
+    assert done.returncode != 0
+    assert done.stderr.count("error: step 4: the loss is not finite") == 2
+    assert state(run)["state"] == "failed"
+    assert state(run)["reason"].count(",") == 3 + 3  # four losses and four images, listed
+    assert last(run).progress.step == 3
+
+
 def test_accelerate_launch_starts_the_processes_too(drawn: DataPaths, tmp_path: Path) -> None:
     run = tmp_path / "run"
     accelerate = Path(sys.executable).with_name("accelerate")
