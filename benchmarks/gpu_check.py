@@ -2,9 +2,9 @@
 
     python -m benchmarks.gpu_check
 
-It runs the op test matrix on the GPU, repeats the native ops of it under compute-sanitizer where that is installed, and
-times every op, forward and backward, on each backend and under torch.compile with CUDA events. The table that it prints
-is meant for an issue. Exit status 0 where everything passed.
+It runs the op test matrix on the GPU, captures each op in a CUDA graph, repeats the native ops of the matrix under
+compute-sanitizer where that is installed, and times every op, forward and backward, on each backend and under
+torch.compile with CUDA events. The table that it prints is meant for an issue. Exit status 0 where everything passed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import mdnkernels
 from mdnkernels import backends
 from mdnkernels.__main__ import report
 
-MATRIX = "tests/ops/test_matrix.py"
+MATRIX, GRAPHS = "tests/ops/test_matrix.py", "tests/ops/test_cuda_graphs.py"
 
 
 def calls(device: str, side: int = 128, batch: int = 8) -> dict[str, tuple[Callable[[], Tensor], list[Tensor]]]:
@@ -116,7 +116,10 @@ def main() -> int:
         print(f"gpu-check needs a GPU that torch {torch.__version__} can use, and found none", file=sys.stderr)
         return 2
     python, on_gpu = [sys.executable, "-m", "pytest", "-q"], ["-k", "on_gpu"]
-    checks = [tested("op test matrix", [*python, MATRIX, *on_gpu])]
+    checks = [
+        tested("op test matrix", [*python, MATRIX, *on_gpu]),
+        tested("CUDA graphs", [*python, GRAPHS, *on_gpu]),
+    ]
     sanitizer = shutil.which("compute-sanitizer")
     if sanitizer is None:
         checks.append(("| compute-sanitizer | not run | it is not installed |", True))

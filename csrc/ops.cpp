@@ -13,6 +13,14 @@ STABLE_TORCH_LIBRARY(mdnkernels, m) {
   m.def("release_kept_blocks() -> ()");
   // exp, log and log1p as the kernels compute them, for the tests of their accuracy.
   m.def("apply_function(Tensor x, str name) -> Tensor");
+  // image (h, w, 3) uint8, on the CPU, as (height, width, 3): the output's point (x, y) shows the image's point
+  // (step_x x + x0, step_y y + y0). For train/images.py.
+  m.def(
+      "resample_window(Tensor image, float step_x, float x0, float step_y, float y0, int height, int width) -> Tensor");
+  // images (B, H, W, 3) uint8, on the CPU. Sums are (B, 3) int64; mixed, (B, 3, H, W) float32, is matrix (B, 3, 3)
+  // times the channels plus offset (B, 3). For train/colour.py.
+  m.def("channel_sums(Tensor images) -> Tensor");
+  m.def("mix_channels(Tensor images, Tensor matrix, Tensor offset) -> Tensor");
   // All tensors (B, K, P), weight (B, P). Gives the loss and, where they are asked for, the gradients of the reduced
   // loss (of each position's loss where it is not reduced); beside an index those of the gathered points, (B, K, N).
   m.def(

@@ -1,7 +1,8 @@
-"""The command line: python -m train fit | evaluate | predict | demo."""
+"""The command line: python -m train fit | evaluate | predict | check-data | demo."""
 
 from __future__ import annotations
 
+import difflib
 import logging
 import sys
 from collections.abc import Sequence
@@ -10,37 +11,53 @@ from typing import Annotated, Any
 
 import tyro
 
-from train.config import DemoConfig, EvaluateConfig, FitConfig, PredictConfig
+from train.config import CheckDataConfig, DemoConfig, EvaluateConfig, FitConfig, PredictConfig
 from train.errors import ConfigError, UserError
+from train.recipes import recipe, recipe_help, recipe_names
 from train.run_directory import RunDirectory
 
+Config = FitConfig | EvaluateConfig | PredictConfig | CheckDataConfig | DemoConfig
+
 DESCRIPTION = (
-    "Object detection with mixture density networks: train, evaluate, predict. Help: python -m train fit --help"
+    "Object detection and pose estimation with mixture density networks: train, evaluate, predict. "
+    "Help: python -m train fit --help"
 )
 
 
-def parse(arguments: Sequence[str]) -> FitConfig | EvaluateConfig | PredictConfig | DemoConfig:
+def parse(arguments: Sequence[str]) -> Config:
     """The configuration of the chosen command. Exits, with help or a message, as argparse does; raises ConfigError."""
-    fit: Any = Annotated[FitConfig, tyro.conf.subcommand("fit")]
-    resume = _option(arguments, "--resume")
-    if arguments[:1] == ["fit"] and resume is not None:
-        if _option(arguments, "--run") is not None:
-            raise ConfigError(
-                "--run, --resume: give one; --run makes a new run, --resume goes on with the one it names"
-            )
-        # The stored configuration is the default here, so that options beside --resume replace parts of it.
-        stored = RunDirectory(Path(resume)).read_config()
-        fit = Annotated[FitConfig, tyro.conf.subcommand("fit", default=stored)]
+    # Of a recipe, or of the run to resume: options replace parts of it.
+    default = _fit_default(arguments[1:]) if arguments[:1] == ["fit"] else None
+    about = f"{FitConfig.__doc__}\n\n{recipe_help()}"
+    fit: Any = tyro.conf.subcommand("fit", description=about, **({} if default is None else {"default": default}))
     return tyro.cli(
-        fit
+        Annotated[FitConfig, fit]
         | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
         | Annotated[PredictConfig, tyro.conf.subcommand("predict")]
+        | Annotated[CheckDataConfig, tyro.conf.subcommand("check-data")]
         | Annotated[DemoConfig, tyro.conf.subcommand("demo")],
         prog="python -m train",
         description=DESCRIPTION,
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.DisallowNone),
     )
+
+
+def _fit_default(arguments: Sequence[str]) -> FitConfig | None:
+    resume = _option(arguments, "--resume")
+    name = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    if resume is not None:
+        for given, other in ((_option(arguments, "--run"), "--run"), (name, "a recipe")):
+            if given is not None:
+                raise ConfigError(f"{other}, --resume: give one; --resume goes on with the run that it names as it is")
+        return RunDirectory(Path(resume)).read_config()
+    if name is None:
+        return None
+    try:
+        return recipe(name)
+    except KeyError:
+        near = difflib.get_close_matches(name, recipe_names(), n=3, cutoff=0)
+        raise ConfigError(f"RECIPE: there is no {name!r}; near ones are {', '.join(near)}; see fit --help") from None
 
 
 def _option(arguments: Sequence[str], name: str) -> str | None:
@@ -52,7 +69,7 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
     return None
 
 
-def run(config: FitConfig | EvaluateConfig | PredictConfig | DemoConfig) -> int:
+def run(config: Config) -> int:
     """Does what a configuration says; returns the exit status."""
     # Torch and all that stands on it are imported only here, so that --help answers at once.
     if isinstance(config, FitConfig):
@@ -70,6 +87,10 @@ def run(config: FitConfig | EvaluateConfig | PredictConfig | DemoConfig) -> int:
         found = sum(len(entry["detections"]) for entry in result["images"])
         print(f"{config.output}: {len(result['images'])} images, {found} detections, {len(result['failed'])} failed")
         return 1 if result["failed"] else 0
+    elif isinstance(config, CheckDataConfig):
+        from train.check_data import check_data
+
+        check_data(config)
     else:
         from train.demo import run_demo
 

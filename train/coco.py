@@ -93,13 +93,22 @@ class CocoAnnotations:
         """The first `count` images of the list alone; None keeps them all."""
         if count is None or count >= len(self):
             return self
-        rows = slice(0, int(self.starts[count]))
+        return self.chosen(np.arange(count))
+
+    def occupied(self) -> CocoAnnotations:
+        """The images that have an annotation."""
+        return self.chosen(np.flatnonzero(np.diff(self.starts)))
+
+    def chosen(self, images: np.ndarray) -> CocoAnnotations:
+        """The images at these positions of the list, which ascend."""
+        counts = np.diff(self.starts)[images]
+        rows = np.flatnonzero(np.isin(np.repeat(np.arange(len(self)), np.diff(self.starts)), images))
         return dataclasses.replace(
             self,
-            image_ids=self.image_ids[:count],
-            file_names=self.file_names[:count],
-            sizes=self.sizes[:count],
-            starts=self.starts[: count + 1],
+            image_ids=self.image_ids[images],
+            file_names=self.file_names[images],
+            sizes=self.sizes[images],
+            starts=np.concatenate(([0], np.cumsum(counts))),
             boxes=self.boxes[rows],
             areas=self.areas[rows],
             labels=self.labels[rows],

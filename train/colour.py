@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mdnkernels import native
 from train.transforms import COLOUR_ORDERS
 
 # CenterNet's constants, RGB.
@@ -33,21 +34,40 @@ def normalise(images: Tensor, colour: Tensor | None = None) -> Tensor:
     Source: Zhou et al., "Objects as Points", 2019, and its code's `color_aug`.
     """
     std = images.new_tensor(STD, dtype=torch.float32)
-    mean = images.new_tensor(MEAN, dtype=torch.float32)
-    if colour is None:
-        return torch.addcmul((-mean / std)[:, None, None], images.float(), (1 / (255 * std))[:, None, None])
+    offset = -images.new_tensor(MEAN, dtype=torch.float32).expand(len(images), 3)
+    matrix = torch.eye(3, device=images.device).expand(len(images), 3, 3)
+    if colour is not None:
+        grey = images.new_tensor(GREY, dtype=torch.float32)
+        own, of_grey, of_mean = _blend(colour)
+        matrix = own[:, None, None] * matrix + of_grey[:, None, None] * grey
+        axes = images.new_tensor(LIGHTING_AXES, dtype=torch.float32)
+        lighting = (colour[:, 4:] * images.new_tensor(LIGHTING_SCALE, dtype=torch.float32)) @ axes.T
+        mean_grey = _channel_means(images) @ grey / 255
+        offset = offset + lighting + (of_mean * mean_grey)[:, None]
+    return _mix_channels(images, matrix / (255 * std[:, None]), offset / std)
 
-    grey = images.new_tensor(GREY, dtype=torch.float32)
-    pixels = images.float()
-    mean_grey = pixels.mean((2, 3)) @ grey / 255
-    own, of_grey, of_mean = _blend(colour)
-    matrix = own[:, None, None] * torch.eye(3, device=images.device) + of_grey[:, None, None] * grey
-    axes = images.new_tensor(LIGHTING_AXES, dtype=torch.float32)
-    lighting = (colour[:, 4:] * images.new_tensor(LIGHTING_SCALE, dtype=torch.float32)) @ axes.T
-    offset = (of_mean * mean_grey)[:, None] + lighting
-    matrix = matrix / (255 * std[:, None])
-    offset = (offset - mean) / std
-    return torch.baddbmm(offset[:, :, None], matrix, pixels.flatten(2)).view_as(pixels)
+
+def _channel_means(images: Tensor) -> Tensor:
+    """(B, 3) float32."""
+    if _is_native(images):
+        return native.channel_sums(_interleaved(images)).float() / (images.shape[2] * images.shape[3])
+    return images.float().mean((2, 3))
+
+
+def _mix_channels(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
+    """The (B, 3, 3) matrix times each pixel, plus the (B, 3) offset; (B, 3, H, W) float32, contiguous."""
+    if _is_native(images):
+        return native.mix_channels(_interleaved(images), matrix, offset)
+    return torch.baddbmm(offset[:, :, None], matrix, images.float().flatten(2)).view(images.shape)
+
+
+def _is_native(images: Tensor) -> bool:
+    return native.problem is None and images.device.type == "cpu"
+
+
+def _interleaved(images: Tensor) -> Tensor:
+    """(B, H, W, 3), contiguous: no copy where `collate` made the batch."""
+    return images.permute(0, 2, 3, 1).contiguous()
 
 
 def _blend(colour: Tensor) -> tuple[Tensor, Tensor, Tensor]:

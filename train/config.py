@@ -27,18 +27,22 @@ MIN_SCALE: dict[str, float] = {"detection": 1.0, "pose": 9.0}
 
 @dataclass(frozen=True)
 class DataConfig:
-    """COCO-format images and annotations, of any categories."""
+    """COCO-format images and annotations, of any categories; --coco or --train-images and --train-annotations."""
 
-    train_images: Path
+    coco: Path | None = None
+    """COCO 2017's folder, with train2017, val2017 and annotations: stands for the four options that follow."""
+    train_images: Path | None = None
     """Folder of the training images."""
-    train_annotations: Path
+    train_annotations: Path | None = None
     """COCO instances file (for poses: person-keypoints file) of the training images."""
     val_images: Path | None = None
     """Folder of the images to evaluate on."""
     val_annotations: Path | None = None
     """COCO annotation file of the images to evaluate on."""
     train_limit: int | None = None
-    """Use only the first so many training images."""
+    """Use only the first so many training images (for poses: of those with people)."""
+    train_share: float = 1.0
+    """Use only a random share of the training images, which --seed fixes."""
     val_limit: int | None = None
     """Use only the first so many images of the evaluation set."""
     input_size: int = 512
@@ -84,6 +88,8 @@ class ModelConfig:
     sizes, and 9 for poses as in the published code."""
     class_specific: bool = False
     """Predict a size for each class (the paper's control experiment), not one for all."""
+    imagenet: Path | None = None
+    """dla34: start from this file of ImageNet weights, as published with DLA."""
     activation_checkpointing: bool = False
     """Compute the backbone's intermediate results again in the backward pass: less memory, more time, same results."""
 
@@ -132,7 +138,9 @@ class FitConfig:
 
     run: Path
     """Run directory to make. It must not exist yet; to go on with one that does, use --resume."""
-    data: DataConfig
+    recipe: Annotated[str | None, Positional, arg(metavar="[RECIPE]")] = None
+    """One of the paper's models, listed above: sets the options' defaults."""
+    data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -229,27 +237,52 @@ class PredictConfig:
 
 
 @dataclass(frozen=True)
+class CheckDataConfig:
+    """Report what a data set holds and what is wrong in it; writes check.json and a picture of augmented samples."""
+
+    images: Path
+    """Folder of the images."""
+    annotations: Path
+    """COCO instances file, or person-keypoints file for poses."""
+    task: TaskName = "detection"
+    """What it is to be used for."""
+    output: Path = Path("data-check")
+    """Folder to write to."""
+    limit: int | None = None
+    """Look at only the first so many images."""
+    samples: int = 6
+    """Samples in the picture."""
+    input_size: int = 512
+    """Side of the square that the network sees, in pixels; a multiple of 4."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    seed: int = 0
+    """Fixes the augmentation."""
+
+
+@dataclass(frozen=True)
 class DemoConfig:
-    """Train a mixture detector and the single-mode base on a small synthetic data set and compare them in a report."""
+    """Train mixtures and single-mode bases on small synthetic sets of boxes and poses and compare them in a report."""
 
     output: Path = Path("runs/demo")
-    """Folder to make: the data, both runs, and report/ with report.md."""
+    """Folder to make: for each task its data and both runs, and report/ with report.md."""
+    tasks: tuple[TaskName, ...] = ("detection", "pose")
+    """What to train for."""
     components: int = 3
-    """Mixture components of the box size, at least 1."""
+    """Mixture components of the box size or the pose, at least 1."""
     train_pictures: int = 1500
-    """Synthetic training pictures."""
+    """Synthetic training pictures of each task."""
     val_pictures: int = 300
-    """Synthetic pictures to evaluate on."""
+    """Synthetic pictures of each task to evaluate on."""
     image_size: int = 128
     """Side of the pictures, in pixels; a multiple of 32."""
     epochs: int = 7
-    """Passes over the training pictures, the same for both networks."""
+    """Passes over the training pictures, the same for all networks."""
     batch: int = 8
     """Images per step."""
     lr: float = 1e-3
-    """Learning rate of both networks before its one drop."""
+    """Learning rate of all networks before its one drop."""
     seed: int = 0
-    """Fixes data, initial weights, order and augmentation, the same for both networks."""
+    """Fixes data, initial weights, order and augmentation, the same for all networks."""
     workers: int = 0
     """Processes that decode and warp images; 0 does it in the main process, the fastest for pictures this small."""
     device: Device = "auto"
@@ -259,7 +292,18 @@ class DemoConfig:
 # What each field must satisfy, by name, wherever it stands: the check and how to say it.
 _RULES = {
     **dict.fromkeys(
-        ("input_size", "train_limit", "val_limit", "limit", "epochs", "batch", "log_every", "stop_after", "detections"),
+        (
+            "input_size",
+            "train_limit",
+            "val_limit",
+            "limit",
+            "epochs",
+            "batch",
+            "log_every",
+            "stop_after",
+            "detections",
+            "samples",
+        ),
         (lambda value: value >= 1, "at least 1"),
     ),
     **dict.fromkeys(
@@ -269,6 +313,7 @@ _RULES = {
         ("workers", "components", "component", "crop_border", "seed", "checkpoint_minutes", "evaluate_every"),
         (lambda value: value >= 0, "at least 0"),
     ),
+    "train_share": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
     **dict.fromkeys(
         ("lr", "drop_factor", "clip_norm"), (lambda value: 0 < value < float("inf"), "positive and finite")
     ),
@@ -285,6 +330,7 @@ _RULES = {
         ("crop_scales", "scales"),
         (lambda value: value and all(0 < v < float("inf") for v in value), "one or more positive numbers"),
     ),
+    "tasks": (lambda value: value != (), "one or both of detection and pose"),
     "drop_epochs": (lambda value: all(v >= 1 for v in value), "epochs, counted from 1"),
     "images": (lambda value: value != (), "at least one file"),
 }
@@ -300,6 +346,30 @@ def check_config(config: Any) -> None:
             allowed, need = _RULES[entry.name]
             if not allowed(value):
                 raise ConfigError(f"--{entry.name.replace('_', '-')}: must be {need}, not {value}")
+
+
+def with_data_paths(config: FitConfig) -> FitConfig:
+    """The configuration with --coco written out as the four paths it stands for, beside those that were given.
+
+    Raises ConfigError where the training data or half of the val set is missing.
+    """
+    data = config.data
+    if data.coco is not None:
+        kind = "person_keypoints" if config.model.task == "pose" else "instances"
+        paths = {
+            f"{split}_{part}": getattr(data, f"{split}_{part}") or path
+            for split in ("train", "val")
+            for part, path in (
+                ("images", data.coco / f"{split}2017"),
+                ("annotations", data.coco / "annotations" / f"{kind}_{split}2017.json"),
+            )
+        }
+        data = dataclasses.replace(data, coco=None, **paths)
+    if data.train_images is None or data.train_annotations is None:
+        raise ConfigError("--train-images and --train-annotations: are needed, or --coco")
+    if (data.val_images is None) != (data.val_annotations is None):
+        raise ConfigError("--val-images and --val-annotations: both are needed, or neither")
+    return dataclasses.replace(config, data=data)
 
 
 def to_plain(config: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from train.config import AugmentConfig
 from train.errors import DatasetError
 from train.images import ImageError, open_image, warp
 from train.interrupt import leave_to_parent
+from train.shared_arrays import SharedArrays
 from train.transforms import (
     Placement,
     Views,
@@ -79,6 +81,20 @@ class CocoImages:
         self.images = images
         # After a mirroring the row of each keypoint comes from its partner's.
         self.mirrored = [] if skeleton is None else list(skeleton.mirrored)
+        self._shared: SharedArrays | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For a worker that is not forked: it reads the annotations where all of them do."""
+        arrays = {name: value for name, value in vars(self.annotations).items() if isinstance(value, np.ndarray)}
+        if self._shared is None:
+            self._shared = SharedArrays(arrays)
+        without = dataclasses.replace(self.annotations, **dict.fromkeys(arrays))
+        return vars(self) | {"annotations": without}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self._shared is not None:
+            self.annotations = dataclasses.replace(self.annotations, **self._shared.views())
 
     def __len__(self) -> int:
         return len(self.annotations)
@@ -93,14 +109,15 @@ class CocoImages:
             # A decoded image can no longer be shrunk by its decoder: each place opens it anew.
             while places is None or len(samples) < len(places):
                 with open_image(path) as image:
-                    self._check_size(entry, image.size)
+                    self.check_size(entry, image.size)
                     places = place(image.size) if places is None else places
                     samples.append(self._sample(entry, image, places[len(samples)]))
         except ImageError as error:
             return BadSample(entry.id, str(path), str(error))
         return samples
 
-    def _check_size(self, entry: ImageEntry, size: tuple[int, int]) -> None:
+    def check_size(self, entry: ImageEntry, size: tuple[int, int]) -> None:
+        """Raises ImageError where an image has another width and height than its entry says."""
         if entry.width and entry.height and size != (entry.width, entry.height):
             raise ImageError(
                 f"is {size[0]} x {size[1]} pixels (as stored, without EXIF rotation), "
@@ -181,10 +198,10 @@ class EvaluationSet(CocoImages, Dataset["list[Sample] | BadSample"]):
 def collate(samples: Sequence[Sample | BadSample]) -> dict[str, Any]:
     """A batch: what could not be read is left out of the tensors (B may be 0) and listed in "bad".
 
-    "image" uint8 (B, 3, H, W); "colour" float32 (B, 7); "boxes" float32 (B, N, 4); "labels" int64 (B, N), -1 padding;
-    "keypoints" float32 (B, N, J, 3); "image_id" int64 (B,); "transform" float64 (B, 2, 3), from input to image
-    coordinates; "original_size" int64 (B, 2), width and height; "bad" list of BadSample. N is the largest number of
-    objects, at least 1.
+    "image" uint8 (B, 3, H, W), channels beside one another in memory; "colour" float32 (B, 7); "boxes" float32
+    (B, N, 4); "labels" int64 (B, N), -1 padding; "keypoints" float32 (B, N, J, 3); "image_id" int64 (B,); "transform"
+    float64 (B, 2, 3), from input to image coordinates; "original_size" int64 (B, 2), width and height; "bad" list of
+    BadSample. N is the largest number of objects, at least 1.
     """
     bad = [sample for sample in samples if isinstance(sample, BadSample)]
     good = [sample for sample in samples if isinstance(sample, Sample)]
@@ -200,7 +217,7 @@ def collate(samples: Sequence[Sample | BadSample]) -> dict[str, Any]:
         labels[row, :count] = torch.from_numpy(sample.labels)
         keypoints[row, :count] = torch.from_numpy(sample.keypoints)
     return {
-        "image": torch.from_numpy(np.stack([sample.image.transpose(2, 0, 1) for sample in good])),
+        "image": torch.from_numpy(np.stack([sample.image for sample in good])).permute(0, 3, 1, 2),
         "colour": torch.from_numpy(np.stack([sample.colour for sample in good])),
         "boxes": boxes,
         "labels": labels,
@@ -246,15 +263,13 @@ class BadSamples:
         return len(self.seen)
 
 
-def open_annotations(
-    path: Path, *, limit: int | None = None, skeleton: Skeleton | None = None, labelled: bool = True
-) -> CocoAnnotations:
-    """`read_annotations` of the first `limit` images, with a warning where some were left out. Raises DatasetError."""
+def open_annotations(path: Path, skeleton: Skeleton | None = None, *, labelled: bool = True) -> CocoAnnotations:
+    """`read_annotations`, with a warning where some annotations were left out. Raises DatasetError."""
     entries = read_annotations(path, skeleton, labelled=labelled)
     if entries.skipped:
         first = entries.skipped[0]
         logger.warning("%s: skipped %d annotations; the first: %s", path, len(entries.skipped), first)
-    return entries.first(limit)
+    return entries
 
 
 def training_loader(

@@ -5,19 +5,20 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from train.checkpoint import load_checkpoint, load_weights
-from train.config import FitConfig, InferenceConfig, check_config, to_json
+from train.config import FitConfig, InferenceConfig, check_config, to_json, with_data_paths
 from train.data import EvaluationSet, TrainingSet, open_annotations
 from train.errors import CheckpointError, ConfigError, TrainingError, UserError
 from train.evaluation import check_categories, views_of
 from train.files import write_text
 from train.interrupt import Interrupt
-from train.network import build_network, pick_device
+from train.network import build_network, pick_device, start_from_imagenet
 from train.processes import Processes
 from train.run_directory import RunDirectory
 from train.tasks import Task, make_task, skeleton_of
@@ -32,6 +33,7 @@ def fit(config: FitConfig) -> Path:
     last checkpoint. Raises ConfigError, DatasetError, CheckpointError, TrainingError.
     """
     check_config(config)
+    config = with_data_paths(config)
     accelerator = make_accelerator(config)
     processes = Processes(accelerator)
     config = continued(config, processes)
@@ -47,6 +49,8 @@ def fit(config: FitConfig) -> Path:
     task = make_task(config.model.task, categories)
     torch.manual_seed(config.seed)
     model = build_network(config, task)
+    if config.model.imagenet is not None and checkpoint is None:
+        start_from_imagenet(model, config.model.imagenet)
     val_set = open_val_set(config, task, model.divisor)
     if checkpoint is not None:
         if checkpoint.categories != categories:
@@ -114,11 +118,19 @@ def explained(error: BaseException, run: RunDirectory) -> BaseException:
 
 
 def open_training_set(config: FitConfig) -> TrainingSet:
-    """The configured training set. Raises DatasetError."""
+    """The configured training set; for poses its images with people. Raises DatasetError."""
     data, skeleton = config.data, skeleton_of(config.model.task)
-    annotations = open_annotations(data.train_annotations, limit=data.train_limit, skeleton=skeleton)
+    assert data.train_annotations is not None
+    assert data.train_images is not None
+    annotations = open_annotations(data.train_annotations, skeleton)
+    if skeleton is not None:
+        annotations = annotations.occupied()  # as CenterNet: most of COCO's images show nobody
+    if data.train_share < 1:
+        count = max(1, round(data.train_share * len(annotations)))
+        drawn = np.random.default_rng(config.seed).permutation(len(annotations))[:count]
+        annotations = annotations.chosen(np.sort(drawn))
     return TrainingSet(
-        annotations,
+        annotations.first(data.train_limit),
         data.train_images,
         data.input_size,
         augment=config.augment,
@@ -128,13 +140,11 @@ def open_training_set(config: FitConfig) -> TrainingSet:
 
 
 def open_val_set(config: FitConfig, task: Task, divisor: int) -> EvaluationSet | None:
-    """The set to evaluate on, where one is configured. Raises ConfigError, DatasetError."""
+    """The set to evaluate on, where one is configured. Raises DatasetError."""
     data = config.data
-    if (data.val_images is None) != (data.val_annotations is None):
-        raise ConfigError("--val-images and --val-annotations: both are needed, or neither")
     if data.val_images is None or data.val_annotations is None:
         return None
-    annotations = open_annotations(data.val_annotations, limit=data.val_limit, skeleton=task.skeleton)
+    annotations = open_annotations(data.val_annotations, task.skeleton).first(data.val_limit)
     check_categories(annotations, task.categories)
     views = views_of(InferenceConfig(), data.input_size, divisor)
     return EvaluationSet(annotations, data.val_images, views, skeleton=task.skeleton)

@@ -61,7 +61,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
     limit = config.limit
     if limit is None and config.images is None:
         limit = checkpoint.config.data.val_limit
-    entries = open_annotations(annotations, limit=limit, skeleton=task.skeleton, labelled=labelled)
+    entries = open_annotations(annotations, task.skeleton, labelled=labelled).first(limit)
     if labelled:
         check_categories(entries, checkpoint.categories)
     views = views_of(config.inference, checkpoint.config.data.input_size, model.divisor)
@@ -170,7 +170,7 @@ def sample_pictures(
         found = [result for result in results if result["image_id"] == entry.id]
         try:
             with open_image(dataset.images / entry.file_name) as image:
-                yield f"val/{entry.id}", task.picture(image, found, components)
+                yield f"val/{entry.id}", task.picture(image, found, num_components=components)
         except ImageError:
             continue
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, JpegImagePlugin
+
+from mdnkernels import native
 
 
 class ImageError(Exception):
@@ -28,12 +31,15 @@ def warp(image: Image.Image, matrix: np.ndarray, size: tuple[int, int]) -> np.nd
     image: as `open_image` gives it. matrix: (2, 3), from input to image coordinates (see train.transforms). Where that
     shrinks the image by two or more, the decoder (JPEG) or a box filter shrinks it by a whole factor first: bilinear
     sampling alone would skip pixels, and decoding is faster. Pixels are taken as stored; an EXIF orientation is not
-    applied. Raises ImageError for an image that is cut off or damaged.
+    applied. A byte is within 2.5 of exact bilinear sampling. Raises ImageError for an image that is cut off or damaged.
     """
     pixels, factor = _decode(image, int(np.hypot(*matrix[:, :2]).min()))
-    height, width = size
-    source = (matrix / factor).ravel().tolist()
-    return np.asarray(pixels.transform((width, height), Image.Transform.AFFINE, source, Image.Resampling.BILINEAR))
+    (xx, xy, x0), (yx, yy, y0) = (matrix / factor).tolist()
+    if native.problem is None and xy == yx == 0:  # twenty times as fast as Pillow
+        decoded = torch.from_numpy(np.array(pixels))  # a copy: torch takes no memory that is read-only
+        return native.resample_window(decoded, (xx, yy), (x0, y0), size).numpy()
+    source = (xx, xy, x0, yx, yy, y0)
+    return np.asarray(pixels.transform(size[::-1], Image.Transform.AFFINE, source, Image.Resampling.BILINEAR))
 
 
 def _decode(image: Image.Image, shrink: int) -> tuple[Image.Image, int]:
@@ -45,7 +51,8 @@ def _decode(image: Image.Image, shrink: int) -> tuple[Image.Image, int]:
             # Rounded up, so that the decoder never takes a larger factor than asked for.
             image.draft(None, (-(-width // shrink), -(-height // shrink)))
             factor = max(1, round(max(width / image.size[0], height / image.size[1])))
-        pixels = image.convert("RGB")
+        image.load()
+        pixels = image if image.mode == "RGB" else image.convert("RGB")  # which copies always
     except Exception as error:  # a broken file makes Pillow's many decoders raise almost anything
         raise _unreadable(error) from error
     rest = shrink // factor

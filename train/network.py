@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from models import load_imagenet
 from models.network import Network
 from train.checkpoint import Checkpoint, load_weights
 from train.config import Device, FitConfig, InferenceConfig
@@ -25,6 +26,14 @@ def build_network(config: FitConfig, task: Task) -> Any:
             f"--input-size: {config.data.input_size} is no multiple of {model.divisor}, which {config.model.arch} needs"
         )
     return model
+
+
+def start_from_imagenet(model: Any, path: Path) -> None:
+    """Fills the backbone. Raises ConfigError where it has no such weights or the file is not theirs."""
+    try:
+        load_imagenet(model.backbone, path)
+    except (ValueError, TypeError, OSError) as error:
+        raise ConfigError(f"--imagenet: {error}") from error
 
 
 def restore_network(checkpoint: Checkpoint) -> tuple[Any, Task]:

@@ -1,6 +1,6 @@
 """Drawing detections on photographs: boxes coloured by the mixture component that made them, and contact sheets."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ _WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
 _Colour = tuple[int, int, int]
 
 
-class _Rectangle(NamedTuple):
+class Rectangle(NamedTuple):
     """Pixels from (x1, y1) up to, not including, (x2, y2)."""
 
     x1: int
@@ -27,7 +27,7 @@ class _Rectangle(NamedTuple):
     x2: int
     y2: int
 
-    def overlap(self, other: "_Rectangle") -> int:
+    def overlap(self, other: "Rectangle") -> int:
         """Area shared with another rectangle."""
         width = min(self.x2, other.x2) - max(self.x1, other.x1)
         height = min(self.y2, other.y2) - max(self.y1, other.y1)
@@ -78,53 +78,41 @@ def draw_detections(
     Raises:
         ValueError: the arrays' shapes do not fit, or a label has no name.
     """
-    box, label, score, component = _checked(boxes, labels, scores, components, category_names)
-    enlarge = max(1.0, min_side / max(image.size))
-    size = (round(image.width * enlarge), round(image.height * enlarge))
-    picture = image.convert("RGB")
-    if size != image.size:
-        picture = picture.resize(size, Image.Resampling.BICUBIC)
-    edges = np.round(np.sort(box.reshape(-1, 2, 2), axis=1).reshape(-1, 4) * enlarge)
-    keep = (label >= 0) & np.isfinite(edges).all(1)
+    box, score, component = checked(boxes, scores, components)
+    label = np.asarray(labels, dtype=np.int64)
+    if label.shape != (len(box),):
+        raise ValueError(f"labels has shape {label.shape}: need ({len(box)},), one for each box")
+    if len(label) and label.max() >= len(category_names):
+        raise ValueError(f"labels holds {label.max()}, but category_names has {len(category_names)} names")
+    picture, enlarge = enlarged(image, min_side)
+    keep = label >= 0
     if scores is not None:
         keep &= score >= min_score
-    keep &= (edges[:, 0] < size[0]) & (edges[:, 1] < size[1]) & (edges[:, 2] > 0) & (edges[:, 3] > 0)
-    # Best first; a stable order keeps the picture the same for equal scores.
-    chosen = [int(i) for i in np.argsort(-score, kind="stable") if keep[i]]
-    rectangles = {i: _inside(edges[i], size) for i in chosen}
+    rectangles = in_picture(box * enlarge, keep, score, picture.size)
+    colours = {i: component_colour(int(component[i])) for i in rectangles}
 
     draw = ImageDraw.Draw(picture)
-    thickness = max(2, round(max(size) / 200))
-    font = _font(max(size))
-    for i in reversed(chosen):
-        _draw_box(draw, rectangles[i], component_colour(int(component[i])), thickness)
-    tags: list[tuple[_Rectangle, str, str]] = []
-    for i in chosen:
-        text = category_names[label[i]]
-        text += f" {score[i]:.2f}" if scores is not None else ""
-        text += f" c{component[i]}" if component[i] >= 0 else ""
-        text = _shortened(text, font, size[0] - _line_height(font))
-        others = [rectangles[j] for j in chosen if j != i]
-        place = _label_place(text, font, rectangles[i], [tag[0] for tag in tags], others, size)
-        tags.append((place, text, component_colour(int(component[i]))))
-    # Where labels must share a place, the best score's is on top.
-    for place, text, colour in reversed(tags):
-        draw.rectangle((place.x1, place.y1, place.x2 - 1, place.y2 - 1), fill=colour, outline=_BLACK)
-        middle = ((place.x1 + place.x2) / 2, (place.y1 + place.y2) / 2)
-        draw.text(middle, text, fill=_ink(colour), font=font, anchor="mm")
+    for i in reversed(rectangles):
+        draw_box(draw, rectangles[i], colours[i], line_width(picture))
+    font = font_for(max(picture.size))
+    texts = {
+        i: " ".join([category_names[label[i]], *numbers(score[i] if scores is not None else None, component[i])])
+        for i in rectangles
+    }
+    draw_labels(draw, texts, rectangles, colours, font, picture.size)
     if num_components is None:
-        num_components = max((int(component[i]) + 1 for i in chosen), default=0)
-    if not legend or num_components <= 0:
-        return picture
-    return _stack([picture, draw_legend(num_components, size[0], font.size)])
+        num_components = max((int(component[i]) + 1 for i in rectangles), default=0)
+    return with_legend(picture, num_components, font) if legend else picture
 
 
-def draw_legend(num_components: int, width: int, font_size: float = 15) -> Image.Image:
-    """A white strip, `width` pixels wide, that shows each component's colour and name, in as many rows as it takes."""
+def draw_legend(num_components: int, width: int, font_size: float = 15, notes: Sequence[str] = ()) -> Image.Image:
+    """A white strip, `width` pixels wide, that shows each component's colour and name, then the notes, in as many rows
+    as it takes."""
     font = ImageFont.load_default(size=font_size)
     line = _line_height(font)
     gap = line // 2
     entries = [("mixture component", "#FFFFFF")] + [(f"c{k}", component_colour(k)) for k in range(num_components)]
+    entries += [(note, "#FFFFFF") for note in notes]
     places: list[tuple[int, int]] = []
     x, y = gap, gap
     for text, _ in entries:
@@ -175,7 +163,7 @@ def grid(
         raise ValueError(f"captions has {len(captions)} entries for {len(images)} images: need one each")
     width = cell or max(image.width for image in images)
     columns = min(columns, len(images))
-    font = _font(width)
+    font = font_for(width)
     head = _line_height(font) + gap // 2 if captions else 0
     scaled = [_to_width(image.convert("RGB"), width) for image in images]
     rows = [range(start, min(start + columns, len(images))) for start in range(0, len(images), columns)]
@@ -190,42 +178,99 @@ def grid(
                 draw.text((x, y + head / 2), _shortened(captions[i], font, width), fill=_BLACK, font=font, anchor="lm")
             sheet.paste(scaled[i], (x, y + head))
         y += height + gap
-    return _stack([sheet, draw_legend(num_components, sheet.width, font.size)]) if num_components > 0 else sheet
+    return with_legend(sheet, num_components, font)
 
 
-def _checked(
-    boxes: ArrayLike,
-    labels: ArrayLike,
-    scores: ArrayLike | None,
-    components: ArrayLike | None,
-    category_names: Sequence[str],
-) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
-    """The four arrays with their shapes and labels checked, defaults filled in."""
+def checked(
+    boxes: ArrayLike, scores: ArrayLike | None, components: ArrayLike | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    """Boxes (N, 4), scores (N,) and components (N,) with their shapes checked; None gives scores 1, components -1."""
     box = np.asarray(boxes, dtype=np.float64)
     if box.size == 0:
         box = box.reshape(0, 4)
     if box.ndim != 2 or box.shape[1] != 4:
         raise ValueError(f"boxes has shape {box.shape}: need (N, 4), x1 y1 x2 y2")
     count = len(box)
-    label = np.asarray(labels, dtype=np.int64)
     score = np.ones(count) if scores is None else np.asarray(scores, dtype=np.float64)
     component = np.full(count, -1) if components is None else np.asarray(components, dtype=np.int64)
-    for name, array in (("labels", label), ("scores", score), ("components", component)):
+    for name, array in (("scores", score), ("components", component)):
         if array.shape != (count,):
             raise ValueError(f"{name} has shape {array.shape}: need ({count},), one for each box")
-    if count and label.max() >= len(category_names):
-        raise ValueError(f"labels holds {label.max()}, but category_names has {len(category_names)} names")
-    return box, label, score, component
+    return box, score, component
 
 
-def _inside(edges: NDArray[np.float64], size: tuple[int, int]) -> _Rectangle:
+def enlarged(image: Image.Image, min_side: int) -> tuple[Image.Image, float]:
+    """A copy in RGB whose longer side is at least `min_side`, and by how much it was enlarged."""
+    factor = max(1.0, min_side / max(image.size))
+    size = (round(image.width * factor), round(image.height * factor))
+    picture = image.convert("RGB")
+    if size != image.size:
+        picture = picture.resize(size, Image.Resampling.BICUBIC)
+    return picture, factor
+
+
+def line_width(picture: Image.Image) -> int:
+    """The width of the lines drawn on a picture."""
+    return max(2, round(max(picture.size) / 200))
+
+
+def in_picture(
+    box: NDArray[np.float64], keep: NDArray[np.bool_], score: NDArray[np.float64], size: tuple[int, int]
+) -> dict[int, Rectangle]:
+    """The pixels of each box (N, 4) of those to keep (N,) that is finite and partly in the picture, best score first.
+
+    Equal scores stay in order, so that the picture is the same each time.
+    """
+    edges = np.round(np.sort(box.reshape(-1, 2, 2), axis=1).reshape(-1, 4))
+    keep = keep & np.isfinite(edges).all(1)
+    keep &= (edges[:, 0] < size[0]) & (edges[:, 1] < size[1]) & (edges[:, 2] > 0) & (edges[:, 3] > 0)
+    return {int(i): _inside(edges[i], size) for i in np.argsort(-score, kind="stable") if keep[i]}
+
+
+def numbers(score: float | None, component: int) -> list[str]:
+    """What a label says of the score, where there is one, and of the component, where there is one."""
+    words = [] if score is None else [f"{score:.2f}"]
+    return words if component < 0 else [*words, f"c{component}"]
+
+
+def draw_labels(
+    draw: ImageDraw.ImageDraw,
+    texts: Mapping[int, str],
+    rectangles: Mapping[int, Rectangle],
+    colours: Mapping[int, str],
+    font: ImageFont.FreeTypeFont,
+    size: tuple[int, int],
+) -> None:
+    """Draw each box's label near it in its colour, so that labels avoid each other; the first ones choose first."""
+    tags: dict[int, tuple[Rectangle, str]] = {}
+    for i, text in texts.items():
+        text = _shortened(text, font, size[0] - _line_height(font))
+        others = [rectangles[j] for j in rectangles if j != i]
+        tags[i] = _label_place(text, font, rectangles[i], [tag[0] for tag in tags.values()], others, size), text
+    # Where labels must share a place, the best score's is on top.
+    for i, (place, text) in reversed(tags.items()):
+        draw.rectangle((place.x1, place.y1, place.x2 - 1, place.y2 - 1), fill=colours[i], outline=_BLACK)
+        middle = ((place.x1 + place.x2) / 2, (place.y1 + place.y2) / 2)
+        draw.text(middle, text, fill=_ink(colours[i]), font=font, anchor="mm")
+
+
+def with_legend(
+    picture: Image.Image, num_components: int, font: ImageFont.FreeTypeFont, notes: Sequence[str] = ()
+) -> Image.Image:
+    """The picture with a legend below it; as it is where there are no components."""
+    if num_components <= 0:
+        return picture
+    return _stack([picture, draw_legend(num_components, picture.width, font.size, notes)])
+
+
+def _inside(edges: NDArray[np.float64], size: tuple[int, int]) -> Rectangle:
     """The whole pixels of a box that lie in the picture: at least one, since some of the box does."""
     x1, y1 = (int(np.clip(edges[k], 0, size[k] - 1)) for k in range(2))
     x2, y2 = (int(np.clip(edges[k + 2], low + 1, size[k])) for k, low in enumerate((x1, y1)))
-    return _Rectangle(x1, y1, x2, y2)
+    return Rectangle(x1, y1, x2, y2)
 
 
-def _font(side: int) -> ImageFont.FreeTypeFont:
+def font_for(side: int) -> ImageFont.FreeTypeFont:
     """The font for a picture whose longer side is `side` pixels."""
     font = ImageFont.load_default(size=max(12, round(side / 42)))
     if not isinstance(font, ImageFont.FreeTypeFont):
@@ -246,7 +291,7 @@ def _ink(colour: str) -> _Colour:
     return _BLACK if luminance > 0.179 else _WHITE
 
 
-def _draw_box(draw: ImageDraw.ImageDraw, box: _Rectangle, colour: str, thickness: int) -> None:
+def draw_box(draw: ImageDraw.ImageDraw, box: Rectangle, colour: str, thickness: int) -> None:
     """A frame in `colour` between a black and a white line, so that it shows on any background."""
     x1, y1, x2, y2 = box.x1, box.y1, box.x2 - 1, box.y2 - 1
     draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=_BLACK)
@@ -257,15 +302,15 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: _Rectangle, colour: str, thickness
 def _label_place(
     text: str,
     font: ImageFont.FreeTypeFont,
-    box: _Rectangle,
-    taken: Sequence[_Rectangle],
-    others: Sequence[_Rectangle],
+    box: Rectangle,
+    taken: Sequence[Rectangle],
+    others: Sequence[Rectangle],
     size: tuple[int, int],
-) -> _Rectangle:
+) -> Rectangle:
     """The place for a box's label that covers least of the labels there, then of other boxes, then of its own box."""
     line = _line_height(font)
 
-    def cost(place: _Rectangle) -> tuple[int, int, int]:
+    def cost(place: Rectangle) -> tuple[int, int, int]:
         on_labels = sum(place.overlap(label) for label in taken)
         return on_labels, sum(place.overlap(other) for other in others), place.overlap(box)
 
@@ -273,7 +318,7 @@ def _label_place(
     return min(_places(box, round(font.getlength(text)) + line // 2, line, size), key=cost)
 
 
-def _places(box: _Rectangle, width: int, height: int, size: tuple[int, int]) -> Iterator[_Rectangle]:
+def _places(box: Rectangle, width: int, height: int, size: tuple[int, int]) -> Iterator[Rectangle]:
     """Places for a label, the customary ones first; each is moved into the picture if it sticks out."""
     beside_x = (box.x1, box.x2 - width, (box.x1 + box.x2 - width) // 2)
     beside_y = (box.y1, box.y2 - height, (box.y1 + box.y2 - height) // 2)
@@ -284,7 +329,7 @@ def _places(box: _Rectangle, width: int, height: int, size: tuple[int, int]) -> 
     )
     for x, y in corners:
         x, y = max(0, min(x, size[0] - width)), max(0, min(y, size[1] - height))
-        yield _Rectangle(x, y, x + width, y + height)
+        yield Rectangle(x, y, x + width, y + height)
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

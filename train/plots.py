@@ -180,7 +180,7 @@ def scale_correlation(size: ArrayLike, component: ArrayLike, label: ArrayLike) -
         result[f"{name}_eta_squared"] = eta_squared
         result[f"{name}_eta_squared_chance"] = chance
         result[f"{name}_pearson"] = pearson
-    result["cramers_v"] = _cramers_v(chosen, category)
+    result["cramers_v"] = cramers_v(chosen, category)
     used = [int(m) for m in np.unique(chosen)]
     result["component_count"] = {m: int(np.count_nonzero(chosen == m)) for m in used}
     result["component_median"] = {m: float(np.median(scale[chosen == m])) for m in used}
@@ -226,7 +226,8 @@ def _explained(scale: NDArray[np.float64], group: NDArray[np.int64]) -> tuple[fl
     return eta_squared, chance, float(x @ y / np.sqrt((x @ x) * variance))
 
 
-def _cramers_v(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
+def cramers_v(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
+    """The association of two groupings (N,), as `scale_correlation` defines it; nan where one has a single group."""
     if len(first) < 2:
         return float("nan")
     rows, row = np.unique(first, return_inverse=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
 from train.checkpoint import load_checkpoint
 from train.config import PredictConfig, check_config
@@ -48,8 +50,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
             continue
         if config.pictures:
             entry["picture"] = f"{_free_name(path.stem, taken)}.png"
-            with open_image(path) as image:
-                picture = task.picture(image, entry["detections"], model.components, min_score=0)
+            picture = draw_entry(path, entry["detections"], task, model.components)
             picture.save(config.output / entry["picture"])
         done.append(entry)
     result = {"images": done, "failed": failed}
@@ -79,6 +80,12 @@ def predict_image(model: Any, task: Task, path: Path, views: Views, config: Pred
             if entry["score"] >= config.threshold
         ],
     }
+
+
+def draw_entry(path: Path, results: Sequence[dict[str, Any]], task: Task, components: int) -> Image.Image:
+    """A picture of the image file with the task's `results` over it. Raises ImageError."""
+    with open_image(path) as image:
+        return task.picture(image, results, min_score=0, num_components=components)
 
 
 def _free_name(stem: str, taken: set[str]) -> str:

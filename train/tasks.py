@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL.Image import Image
+from PIL import Image
 from torch import Tensor
 
 from models import COCO_PERSON, Detections, Detector, Poses, Skeleton, build_model
@@ -18,6 +18,7 @@ from train.config import InferenceConfig, ModelConfig, OptimizerConfig, TaskName
 from train.criterion import Criterion, DetectionCriterion, PoseCriterion
 from train.errors import ConfigError
 from train.pictures import draw_detections
+from train.pose_pictures import draw_poses
 from train.score import Score, score_boxes, score_poses
 from train.targets import DetectionTargets, PoseTargets, detection_targets, pose_targets
 from train.transforms import clip_boxes
@@ -60,29 +61,12 @@ class Task(ABC):
         """
 
     @abstractmethod
+    def picture(self, image: Image.Image, results: Sequence[dict[str, Any]], **options: Any) -> Image.Image:
+        """The image with results drawn over it, coloured by component; options are those of `draw_detections`."""
+
+    @abstractmethod
     def score(self, annotations: CocoAnnotations, results: Sequence[dict[str, Any]]) -> Score:
         """COCO's numbers for results with their image_id."""
-
-    def picture(
-        self, image: Image, results: Sequence[dict[str, Any]], components: int, *, min_score: float = 0.3
-    ) -> Image:
-        """A copy of the image with its results of at least `min_score` over it, coloured by component.
-
-        components: of the network.
-        """
-        boxes = np.array([entry["bbox"] for entry in results], dtype=np.float64).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        class_of = {category.id: index for index, category in enumerate(self.categories)}
-        return draw_detections(
-            image,
-            boxes,
-            [class_of[entry["category_id"]] for entry in results],
-            [entry["score"] for entry in results],
-            [entry["component"] for entry in results],
-            [category.name for category in self.categories],
-            min_score=min_score,
-            num_components=components,
-        )
 
 
 class DetectionTask(Task):
@@ -111,7 +95,10 @@ class DetectionTask(Task):
         return model.predict(images, **_options(config))
 
     def results(self, found: Detections, image_size: tuple[int, int]) -> list[dict[str, Any]]:
-        """category_id, bbox (x, y, width, height), score; and component, sigma of width and height."""
+        """category_id, bbox (x, y, width, height), score; and component, sigma of width and height.
+
+        A box of which nothing is inside the image is left out.
+        """
         return [
             {
                 "category_id": self.categories[int(found.label[row])].id,
@@ -120,8 +107,21 @@ class DetectionTask(Task):
                 "component": int(found.component[row]),
                 "sigma": _rounded(found.sigma[row]),
             }
-            for row, box in _boxes_inside(found, image_size)
+            for row, box in _clipped(found, image_size)
+            if min(box[2:]) > 0
         ]
+
+    def picture(self, image: Image.Image, results: Sequence[dict[str, Any]], **options: Any) -> Image.Image:
+        class_of = {category.id: index for index, category in enumerate(self.categories)}
+        return draw_detections(
+            image,
+            _corners(results),
+            [class_of[one["category_id"]] for one in results],
+            [one["score"] for one in results],
+            [one["component"] for one in results],
+            [category.name for category in self.categories],
+            **options,
+        )
 
     def score(self, annotations: CocoAnnotations, results: Sequence[dict[str, Any]]) -> Score:
         return score_boxes(annotations, results)
@@ -163,10 +163,10 @@ class PoseTask(Task):
     def results(self, found: Poses, image_size: tuple[int, int]) -> list[dict[str, Any]]:
         """As for detection, and keypoints (x, y, 1 in turn); sigma is of x and y before a keypoint's own constant.
 
-        A person whose box has nothing inside the image is left out; keypoints may lie outside.
+        Keypoints may lie outside the image; a box of which nothing is inside has no width or height.
         """
         entries = []
-        for row, box in _boxes_inside(found, image_size):
+        for row, box in _clipped(found, image_size):
             points = torch.cat((found.keypoints[row], torch.ones_like(found.keypoints[row, :, :1])), 1)
             entries.append(
                 {
@@ -179,6 +179,21 @@ class PoseTask(Task):
                 }
             )
         return entries
+
+    def picture(self, image: Image.Image, results: Sequence[dict[str, Any]], **options: Any) -> Image.Image:
+        joints = len(self.skeleton.names)
+        keypoints = np.array([one["keypoints"] for one in results], dtype=np.float64).reshape(-1, joints, 3)
+        sigmas = np.array([one["sigma"] for one in results], dtype=np.float64).reshape(-1, 1, 2)
+        return draw_poses(
+            image,
+            _corners(results),
+            keypoints[..., :2],
+            sigmas * np.array(self.skeleton.sigmas)[:, None],
+            [one["score"] for one in results],
+            [one["component"] for one in results],
+            self.skeleton,
+            **options,
+        )
 
     def score(self, annotations: CocoAnnotations, results: Sequence[dict[str, Any]]) -> Score:
         return score_poses(annotations, results, self.skeleton)
@@ -200,12 +215,19 @@ def _options(config: InferenceConfig) -> dict[str, Any]:
     return {"k": config.detections, "flip": flip, "components": components}
 
 
-def _boxes_inside(found: Detections | Poses, image_size: tuple[int, int]) -> list[tuple[int, list[float]]]:
+def _clipped(found: Detections | Poses, image_size: tuple[int, int]) -> list[tuple[int, list[float]]]:
     """Row and x, y, width, height of what the image's borders leave of each box; nothing of padding."""
     boxes = clip_boxes(found.box.double().numpy(), *image_size)
     sides = boxes[:, 2:] - boxes[:, :2]
-    kept = (found.label.numpy() >= 0) & (sides.min(axis=1, initial=np.inf) > 0)
-    return [(int(row), _rounded(np.concatenate((boxes[row, :2], sides[row])))) for row in kept.nonzero()[0]]
+    real = (found.label >= 0).nonzero().flatten().tolist()
+    return [(row, _rounded(np.concatenate((boxes[row, :2], sides[row])))) for row in real]
+
+
+def _corners(results: Sequence[dict[str, Any]]) -> np.ndarray:
+    """(N, 4) x1 y1 x2 y2 of the results' boxes."""
+    boxes = np.array([one["bbox"] for one in results], dtype=np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return boxes
 
 
 def _rounded(values: Tensor | np.ndarray) -> list[float]:

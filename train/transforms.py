@@ -85,7 +85,7 @@ class Views(NamedTuple):
 def draw_augmentation(
     rng: np.random.Generator, image_size: tuple[int, int], size: tuple[int, int], config: AugmentConfig
 ) -> Placement:
-    """CenterNet's random window, flip, rotation and colour for an image (width, height) and an input (height, width)."""
+    """CenterNet's random window, flip, rotation and colour for an image (width, height) and input (height, width)."""
     width, height = image_size
     scale = max(width / size[1], height / size[0]) * rng.choice(config.crop_scales)
     left, top = _border(config.crop_border, width), _border(config.crop_border, height)

@@ -166,18 +166,25 @@ def test_the_same_weights_give_the_same_outputs(
     check_outputs(model, published_outputs(arch, task, components, class_specific), PICTURE, task)
 
 
-def test_hourglass104_gives_the_published_outputs(file: Path) -> None:
+@pytest.mark.parametrize(
+    ("task", "components"),
+    [
+        ("pose", 3),
+        *(pytest.param(*kind, marks=pytest.mark.slow) for kind in (("detection", 3), ("detection", 0), ("pose", 0))),
+    ],
+)
+def test_hourglass104_gives_the_published_outputs(task: str, components: int, file: Path) -> None:
     # 800 MB, not to be kept.
     state, features = drawn_backbone.__wrapped__("hourglass104")
-    outputs = published.hourglass_heads(Weights(state), features, published.pose_heads(3))
+    outputs = published.hourglass_heads(Weights(state), features, heads_of(task, components, False))
     write(file, state)
     del state
     with torch.device("meta"):
-        model = build("hourglass104", "pose", 3)
+        model = build("hourglass104", task, components)
     model.to_empty(device="cpu")
     load_published(model, file)
     file.unlink()
-    check_outputs(model, outputs, PICTURE, "pose")
+    check_outputs(model, outputs, PICTURE, task)
 
 
 def shape_alone(self: Weights, name: str, shape: list[int], like: Tensor, *_: float, **__: float) -> Tensor:

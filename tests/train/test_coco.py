@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models import Skeleton
 from tests.train.drawn_data import DataPaths, edit_json
 from train.coco import Category, read_annotations
 from train.errors import DatasetError
@@ -110,3 +112,72 @@ def test_file_that_is_no_coco_file_is_named(tmp_path: Path, content: bytes, mess
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"absent\.json: there is no such"):
         read_annotations(tmp_path / "absent.json")
+
+
+SKELETON = Skeleton(("head", "left", "right"), (0.1, 0.1, 0.1), flip_pairs=((1, 2),))
+
+
+def with_keypoints(data: DataPaths) -> None:
+    """One category whose every annotation has the skeleton's three keypoints."""
+
+    def change(root: dict[str, Any]) -> None:
+        root["categories"] = [{"id": 9, "name": "figure", "keypoints": list(SKELETON.names)}]
+        for number, entry in enumerate(root["annotations"]):
+            entry["category_id"] = 9
+            entry["keypoints"] = [number, 2.5, 2, 3, number, 1, 0, 0, 0]
+
+    edit_json(data.annotations, change)
+
+
+def test_keypoints_come_with_their_annotation(drawn_copy: DataPaths) -> None:
+    with_keypoints(drawn_copy)
+    edit_json(drawn_copy.annotations, lambda root: root["annotations"].reverse())
+    annotations = read_annotations(drawn_copy.annotations, SKELETON)
+    root = json.loads(drawn_copy.annotations.read_text())
+    for row in range(len(annotations)):
+        entry = annotations[row]
+        own = [one["keypoints"] for one in root["annotations"] if one["image_id"] == entry.id]
+        np.testing.assert_array_equal(entry.keypoints, np.array(own, float).reshape(-1, 3, 3))
+    assert read_annotations(drawn_copy.annotations).keypoints.shape == (len(annotations.boxes), 0, 3)
+    assert annotations.first(2).keypoints.shape == (annotations.starts[2], 3, 3)
+
+
+def test_occupied_images_are_those_with_annotations(drawn_copy: DataPaths) -> None:
+    whole = read_annotations(drawn_copy.annotations)
+    edit_json(
+        drawn_copy.annotations,
+        lambda root: root.update(annotations=[one for one in root["annotations"] if one["image_id"] not in (1, 4)]),
+    )
+    occupied = read_annotations(drawn_copy.annotations).occupied()
+    assert occupied.image_ids.tolist() == [2, 3, 5, 6, 7, 8]
+    for row, original in enumerate((1, 2, 4, 5, 6, 7)):
+        assert occupied[row].file_name == whole[original].file_name
+        np.testing.assert_array_equal(occupied[row].boxes, whole[original].boxes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda root: root["annotations"][1].pop("keypoints"), r"annotations\[1\]\.keypoints: is missing"),
+        (lambda root: root["annotations"][1]["keypoints"].pop(), r"annotations\[1\]\.keypoints: is not a list of 9"),
+        (lambda root: root["annotations"][1].update(keypoints=[0, 0, 3] * 3), r"\[1\]\.keypoints: .* each v 0, 1 or 2"),
+        (lambda root: root["annotations"][1].update(keypoints=[0, math.nan, 1] * 3), r"\[1\]\.keypoints: .* finite"),
+        (lambda root: root["categories"][0].pop("keypoints"), r"categories\[0\]\.keypoints: None are not"),
+        (lambda root: root["categories"][0]["keypoints"].reverse(), r"categories\[0\]\.keypoints: \['right"),
+        (lambda root: root["categories"].append({"id": 1, "name": "x"}), r"categories: there are 2; poses are of one"),
+    ],
+)
+def test_wrong_keypoints_are_named(drawn_copy: DataPaths, change: Callable[[Any], Any], message: str) -> None:
+    with_keypoints(drawn_copy)
+    edit_json(drawn_copy.annotations, change)
+    with pytest.raises(DatasetError, match=message):
+        read_annotations(drawn_copy.annotations, SKELETON)
+
+
+def test_a_list_of_images_alone_needs_no_annotations(drawn_copy: DataPaths) -> None:
+    edit_json(drawn_copy.annotations, lambda root: root.pop("annotations"))
+    with pytest.raises(DatasetError, match=r"\"annotations\" is missing"):
+        read_annotations(drawn_copy.annotations)
+    entries = read_annotations(drawn_copy.annotations, SKELETON, labelled=False)
+    assert len(entries) == 8
+    assert entries.keypoints.shape == (0, 3, 3)

@@ -15,7 +15,7 @@ from train.errors import ConfigError
 
 @pytest.fixture
 def config() -> FitConfig:
-    return FitConfig(run=Path("runs/x"), data=DataConfig(Path("images"), Path("list.json"), val_limit=7))
+    return FitConfig(run=Path("runs/x"), data=DataConfig(train_images=Path("images"), val_limit=7))
 
 
 def test_file_holds_a_configuration_exactly(config: FitConfig, tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def change(path: tuple[str, ...], value: Any) -> Callable[[dict[str, Any]], None
         (change(("data", "train_images"), 7), r"expected Path.* config\.data\.train_images"),
         (change(("mixed_precision",), "fp8"), r"fp8.* config\.mixed_precision"),
         (change(("optimizer", "drop_epochs"), [4, "b"]), r"config\.optimizer\.drop_epochs\[1\]"),
-        (lambda root: root["data"].pop("train_images"), r"missing.* config\.data\.train_images"),
+        (lambda root: root["model"].pop("arch") and root.pop("run"), r"missing.* config\.run"),
         (change(("optimizer", "lr"), -0.1), "--lr: must be positive"),
         (change(("optimizer", "epochs"), 0), "--epochs: must be at least 1, not 0"),
         (change(("augment", "crop_scales"), []), "--crop-scales: must be one or more"),

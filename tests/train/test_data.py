@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import math
+import os
+import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
+from models import Skeleton
 from tests.train.drawn_data import DataPaths, draw_data_set, edit_json
+from train.coco import CocoAnnotations, read_annotations
 from train.config import AugmentConfig
 from train.data import (
     BadSample,
     BadSamples,
+    EvaluationSet,
     Sample,
     TrainingSet,
     collate,
+    collate_views,
+    evaluation_loader,
     open_annotations,
     training_loader,
 )
 from train.errors import DatasetError
-from train.transforms import move_boxes
+from train.transforms import Views, move_boxes, move_points
 
 NOTHING = AugmentConfig(augment=False)
 
@@ -65,6 +75,57 @@ def test_workers_do_not_change_the_batches(drawn: DataPaths) -> None:
     for one, other in zip(alone, shared, strict=True):
         for name in one.keys() - {"bad"}:
             assert torch.equal(one[name], other[name])
+
+
+class Probe(Dataset):
+    """Where in memory a process has the annotations: the device and inode of the mapping that holds each array."""
+
+    def __init__(self, dataset: TrainingSet) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, set[str], Sample | BadSample]:
+        return os.getpid(), {mapping_of(value) for value in arrays_of(self.dataset)}, self.dataset[key]
+
+
+def arrays_of(dataset: TrainingSet) -> list[np.ndarray]:
+    return [value for value in vars(dataset.annotations).values() if isinstance(value, np.ndarray)]
+
+
+def mapping_of(array: np.ndarray) -> str:
+    address = array.ctypes.data
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        span, permissions, _, device, inode = line.split()[:5]
+        begin, end = (int(side, 16) for side in span.split("-"))
+        if begin <= address < end:
+            return f"{permissions[-1]} {device} {inode}"
+    raise AssertionError(f"no mapping holds {address:x}")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
+@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+def test_workers_that_are_not_forked_share_the_annotations(drawn: DataPaths, start: str) -> None:
+    dataset = dataset_of(drawn, AugmentConfig())
+    keys = [[(0, index)] for index in range(4)]
+    loader = DataLoader(
+        Probe(dataset), batch_sampler=keys, num_workers=2, collate_fn=list, multiprocessing_context=start
+    )
+    found = [item for items in loader for item in items]
+    assert len({process for process, _, _ in found} | {os.getpid()}) == 3
+    (mapping,) = set.union(*(mappings for _, mappings, _ in found))
+    assert mapping.startswith("s ")  # shared, not private
+    for index, (_, _, sample) in enumerate(found):
+        for one, other in zip(sample, good(dataset, (0, index)), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_data_set_without_boxes_is_pickled_with_its_content(drawn_copy: DataPaths) -> None:
+    edit_json(drawn_copy.annotations, lambda root: root.update(annotations=[]))
+    dataset = dataset_of(drawn_copy)
+    copy = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(dataset))))
+    for one, other in zip(arrays_of(dataset), arrays_of(copy), strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == other.dtype
+    assert len(good(copy, (0, 1)).labels) == 0
 
 
 def test_augmented_boxes_lie_inside_and_have_a_size(drawn: DataPaths) -> None:
@@ -154,3 +215,86 @@ def test_skipped_annotations_are_counted_in_a_warning(tmp_path: Path, warned: li
     dataset_of(data)
     assert len(warned) == 1
     assert "skipped 3 annotations" in warned[0]
+
+
+FIGURE = Skeleton(("head", "left", "right"), (0.1, 0.1, 0.1), flip_pairs=((1, 2),))
+
+
+def figures(data: DataPaths) -> CocoAnnotations:
+    """Each rectangle as a figure: head in its middle, left and right in its upper corners."""
+
+    def change(root: dict[str, Any]) -> None:
+        root["categories"] = [{"id": 9, "name": "figure", "keypoints": list(FIGURE.names)}]
+        for entry in root["annotations"]:
+            x, y, w, h = entry["bbox"]
+            entry |= {"category_id": 9, "keypoints": [x + w / 2, y + h / 2, 2, x, y, 1, x + w, y, 2]}
+
+    edit_json(data.annotations, change)
+    return read_annotations(data.annotations, FIGURE)
+
+
+@pytest.mark.parametrize("rotate", [0.0, 1.0])
+def test_keypoints_move_with_their_boxes_and_left_stays_left(drawn_copy: DataPaths, rotate: float) -> None:
+    augment = AugmentConfig(flip=0.5, rotate=rotate)
+    dataset = TrainingSet(figures(drawn_copy), drawn_copy.images, 64, augment=augment, skeleton=FIGURE)
+    flips, angles = [], []
+    for epoch in range(4):
+        for index in range(len(dataset)):
+            sample = good(dataset, (epoch, index))
+            turn = sample.transform[:, :2]
+            flips.append(bool(np.linalg.det(turn) < 0))
+            angles.append(np.degrees(np.arctan2(abs(turn[0, 1]), abs(turn[0, 0]))))
+            whole = dataset.annotations[index]
+            corners = {tuple(np.round(points.ravel(), 3)) for points in whole.keypoints}
+            for points in sample.keypoints:
+                back = np.concatenate((move_points(points[:, :2], sample.transform), points[:, 2:]), axis=1)
+                # In a mirrored image the figure's left is where its right was, with the right's visibility.
+                back = back[[0, 2, 1]] if flips[-1] else back
+                assert min(np.abs(np.array(one) - back.ravel()).max() for one in corners) < 1e-2
+    assert {True, False} == set(flips)
+    assert (max(angles) > 5) == (rotate > 0)
+
+
+def test_a_rotated_box_holds_its_keypoints(drawn_copy: DataPaths) -> None:
+    augment = AugmentConfig(rotate=1.0, crop_scales=(2.0,), crop_border=40)
+    dataset = TrainingSet(figures(drawn_copy), drawn_copy.images, 128, augment=augment, skeleton=FIGURE)
+    for index in range(len(dataset)):
+        sample = good(dataset, (0, index))
+        for (x1, y1, x2, y2), points in zip(sample.boxes, sample.keypoints, strict=True):
+            inside = points[((points[:, :2] > 0) & (points[:, :2] < 128)).all(1)]
+            assert (inside[:, 0] > x1 - 1e-3).all()
+            assert (inside[:, 0] < x2 + 1e-3).all()
+            assert (inside[:, 1] > y1 - 1e-3).all()
+            assert (inside[:, 1] < y2 + 1e-3).all()
+
+
+@pytest.mark.parametrize("resolution", ["fixed", "original"])
+def test_evaluation_shows_an_image_at_every_scale(drawn: DataPaths, resolution: Any) -> None:
+    views = Views(64, 16, resolution, (0.5, 1.0, 1.5))
+    dataset = EvaluationSet(open_annotations(drawn.annotations), drawn.images, views)
+    batches = [[0], [1]] if resolution == "original" else [[0, 1]]
+    for scales in evaluation_loader(dataset, batches, workers=0, pin=False):
+        sides = [tuple(batch["image"].shape[2:]) for batch in scales]
+        if resolution == "fixed":
+            assert sides == [(32, 32), (64, 64), (96, 96)]
+        else:
+            width, height = scales[0]["original_size"][0].tolist()
+            assert sides == [
+                tuple(16 * math.ceil(side * scale / 16) for side in (height, width)) for scale in (0.5, 1, 1.5)
+            ]
+        for batch in scales:
+            assert batch["image_id"].tolist() == scales[0]["image_id"].tolist()
+            for row, image_id in enumerate(batch["image_id"].tolist()):
+                real = batch["labels"][row] >= 0
+                back = move_boxes(batch["boxes"][row][real].double().numpy(), batch["transform"][row].numpy())
+                np.testing.assert_allclose(back, dataset.annotations[image_id - 1].boxes, atol=1e-4)
+
+
+def test_a_broken_image_is_left_out_of_every_scale(drawn_copy: DataPaths) -> None:
+    (drawn_copy.images / "001.jpg").write_bytes(b"")
+    dataset = EvaluationSet(open_annotations(drawn_copy.annotations), drawn_copy.images, Views(64, 16, "fixed", (1, 2)))
+    one, two = collate_views([dataset[0], dataset[1]])
+    assert one["image_id"].tolist() == two["image_id"].tolist() == [2]
+    assert [bad.image_id for bad in one["bad"]] == [bad.image_id for bad in two["bad"]] == [1]
+    (nothing,) = collate_views([dataset[0]])
+    assert len(nothing["image"]) == 0

@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from models import Detections, placed
 from tests.train.drawn_data import DataPaths, edit_json, tiny_fit
+from train.checkpoint import load_checkpoint
 from train.coco import Category, CocoAnnotations, read_annotations
+from train.colour import normalise
 from train.config import EvaluateConfig, InferenceConfig
 from train.engine import fit
 from train.errors import CheckpointError, ConfigError, DatasetError
 from train.evaluation import evaluate
+from train.network import restore_network
 from train.score import BOX_METRICS, score_boxes
 from train.tasks import DetectionTask
 from train.transforms import window
@@ -182,3 +186,84 @@ def test_what_cannot_be_evaluated_is_named(run: Path, drawn_copy: DataPaths, tmp
     edit_json(drawn_copy.annotations, lambda root: root["categories"][0].update(name="wheel"))
     with pytest.raises(DatasetError, match=r"categories: id 9 \(wheel\) is unknown to the model"):
         evaluate(config(run, images=drawn_copy.images, annotations=drawn_copy.annotations))
+
+
+def entries(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / "detections.json").read_text())
+
+
+def test_several_scales_are_those_alone_merged(run: Path, tmp_path: Path) -> None:
+    """Without overlap nothing is lowered: each scale's best box of each image is found again among the merged ones."""
+    alone = []
+    for number, scale in enumerate((1.0, 2.0)):
+        evaluate(config(run, inference=InferenceConfig(scales=(scale,)), output=tmp_path / str(number)))
+        alone.append(entries(tmp_path / str(number)))
+    evaluate(config(run, inference=InferenceConfig(scales=(1.0, 2.0)), output=tmp_path / "both"))
+    both = entries(tmp_path / "both")
+    for image in range(1, 9):
+        of_image = [[one for one in found if one["image_id"] == image] for found in (*alone, both)]
+        best = max(of_image[0] + of_image[1], key=lambda one: one["score"])
+        first = max(of_image[2], key=lambda one: one["score"])
+        assert first["bbox"] == pytest.approx(best["bbox"], abs=0.01)
+        assert len(of_image[2]) <= 100
+        scores = sorted((one["score"] for one in of_image[0] + of_image[1]), reverse=True)
+        merged = sorted((one["score"] for one in of_image[2]), reverse=True)
+        assert all(low <= high + 1e-6 for low, high in zip(merged, scores, strict=False))
+
+
+def test_original_resolution_gives_what_the_image_gives_alone(run: Path, drawn: DataPaths, tmp_path: Path) -> None:
+    evaluate(config(run, inference=InferenceConfig(resolution="original"), output=tmp_path))
+    model, _ = restore_network(load_checkpoint(run / "checkpoints" / "last.pt"))
+    with Image.open(drawn.images / "002.jpg") as image:
+        pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
+    height, width = pixels.shape[1:]
+    tall, wide = (-(-side // model.divisor) * model.divisor for side in (height, width))
+    top, left = (tall - height) // 2, (wide - width) // 2
+    padded = torch.zeros(3, tall, wide, dtype=torch.uint8)
+    padded[:, top : top + height, left : left + width] = pixels
+    found = model.predict(normalise(padded[None]))
+    expected = [row for row in range(100) if found.label[0, row] >= 0]
+    own = [one for one in entries(tmp_path) if one["image_id"] == 2]
+    assert own
+    best = found.box[0, expected[0]] - torch.tensor([left, top, left, top])
+    x, y, w, h = own[0]["bbox"]
+    clipped = torch.minimum(best.clamp(min=0), torch.tensor([width, height, width, height]))
+    np.testing.assert_allclose([x, y, x + w, y + h], clipped, atol=0.05)
+    assert own[0]["score"] == pytest.approx(found.score[0, expected[0]].item(), abs=1e-4)
+
+
+def test_flip_looks_at_the_mirror_image(run: Path, tmp_path: Path) -> None:
+    for name, inference in (
+        ("plain", InferenceConfig()),
+        ("average", InferenceConfig(flip=True)),
+        ("stronger", InferenceConfig(flip=True, flip_stronger=True)),
+    ):
+        evaluate(config(run, inference=inference, output=tmp_path / name))
+    plain, average, stronger = (entries(tmp_path / name) for name in ("plain", "average", "stronger"))
+    assert plain[0]["score"] != average[0]["score"]
+    assert average[0]["score"] == stronger[0]["score"]
+    assert [one["bbox"] for one in average] != [one["bbox"] for one in stronger]
+
+
+def test_a_test_set_without_annotations_gets_the_servers_file_and_no_score(
+    run: Path, drawn_copy: DataPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit_json(drawn_copy.annotations, lambda root: root.pop("annotations"))
+    given = {"images": drawn_copy.images, "annotations": drawn_copy.annotations, "output": tmp_path}
+    with pytest.raises(DatasetError, match='"annotations" is missing'):
+        evaluate(config(run, **given))
+    metrics = evaluate(config(run, split="test-dev", **given))
+    assert metrics.keys() == {"images_per_second"}
+    found = entries(tmp_path)
+    assert {one["image_id"] for one in found} == set(range(1, 9))
+    assert all(one.keys() == {"image_id", "category_id", "bbox", "score"} for one in found)
+    assert "Average" not in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="--split test-dev: needs --images and --annotations"):
+        evaluate(config(run, split="test-dev"))
+
+
+def test_the_base_has_no_stronger_view(drawn: DataPaths, tmp_path: Path) -> None:
+    base = fit(tiny_fit(drawn, tmp_path / "run", epochs=1, components=0))
+    given = {"images": drawn.images, "annotations": drawn.annotations}
+    with pytest.raises(ConfigError, match="--flip-stronger: compares mixing weights"):
+        evaluate(config(base, inference=InferenceConfig(flip_stronger=True), **given))

@@ -1,0 +1,99 @@
+"""The demo's poses: what a mixture makes of figures that face the viewer, turn their back, or might do either."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from models import COCO_PERSON
+from train.coco import Category
+from train.config import DemoConfig
+from train.demo_report import MIN_SCORE, Contender, prediction_sheet, score_table, setting
+from train.pose_analysis import GROUPS, match_figures, summarise
+from train.pose_pictures import draw_poses
+from train.score import POSE_METRICS
+from train.synthetic_pose import write_synthetic_pose
+from train.synthetic_set import SyntheticPaths
+from train.tasks import PoseTask
+
+
+class PoseDemo:
+    """Articulated figures; see `train.synthetic_pose`."""
+
+    def write_data(self, root: Path, *, train: int, val: int, image_size: int, seed: int) -> SyntheticPaths:
+        return write_synthetic_pose(root, train=train, val=val, image_size=image_size, seed=seed)
+
+    def exhibit(
+        self, report: Path, config: DemoConfig, data: SyntheticPaths, contenders: Sequence[Contender]
+    ) -> tuple[list[str], dict[str, Any]]:
+        truth = json.loads(data.val_annotations.read_text())["annotations"]
+        summaries = [
+            summarise(match_figures(one.results, truth, COCO_PERSON, MIN_SCORE), config.components)
+            for one in contenders
+        ]
+        prediction_sheet(data, contenders, config.components, _draw).save(report / "pose_predictions.png")
+        lines = [
+            "## Poses",
+            "",
+            setting(config),
+            "",
+            "COCO keypoint AP (OKS) on the val pictures, in percent:",
+            "",
+            *score_table(contenders, POSE_METRICS),
+            *_view_lines(contenders, summaries, config.components),
+            f"### Predictions on the first val pictures (score >= {MIN_SCORE}), coloured by component",
+            "",
+            "![predictions](pose_predictions.png)",
+            "",
+        ]
+        return lines, {"views": dict(zip((one.title for one in contenders), summaries, strict=True))}
+
+
+def _view_lines(contenders: Sequence[Contender], summaries: Sequence[dict[str, Any]], components: int) -> list[str]:
+    mixture, base = summaries
+    names = [f"c{m}" for m in range(components)]
+    rows = []
+    for name in GROUPS:
+        one, other = mixture["groups"][name], base["groups"][name]
+        values = [*one["components"], *(f"{group[kind]:.2f}" for kind in ("oks", "either") for group in (one, other))]
+        rows.append(f"| {name} | {one['figures']} | {' | '.join(map(str, values))} | {one['sigma']:.2f} |")
+    return [
+        "### What the components stand for",
+        "",
+        "Figures with keypoints for which the mixture found a person, by the view, and how often each component was "
+        "taken. OKS is the mean similarity to the truth; either: to the nearer of the truth and its left-right "
+        "exchange, of which nothing in the picture tells where the view cannot be told. sigma is the median standard "
+        "deviation over the figure's size, before a keypoint's own constant.",
+        "",
+        f"| view | figures | {' | '.join(names)} | OKS, mixture | base | either, mixture | base | sigma |",
+        f"| --- |{' ---: |' * (6 + components)}",
+        *rows,
+        "",
+        f"Association of component and view, where it can be told (Cramer's V): {mixture['cramers_v']:.2f}. "
+        f"Not found: {mixture['missed']} figures by the mixture, {base['missed']} by the base.",
+        "",
+    ]
+
+
+def _draw(image: Image.Image, found: Sequence[dict[str, Any]], truth: bool) -> Image.Image:
+    if not truth:
+        task = PoseTask([Category(1, "person")])
+        return task.picture(image, found, min_score=MIN_SCORE, legend=False, min_side=480)
+    corners = np.array([(x, y, x + w, y + h) for x, y, w, h in (one["bbox"] for one in found)], dtype=np.float64)
+    keypoints = np.array([one["keypoints"] for one in found], dtype=np.float64)
+    return draw_poses(
+        image,
+        corners.reshape(-1, 4),
+        keypoints.reshape(-1, len(COCO_PERSON.names), 3),
+        None,
+        None,
+        None,
+        COCO_PERSON,
+        legend=False,
+        min_side=480,
+    )
