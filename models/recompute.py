@@ -45,7 +45,7 @@ def _statistics_kept(part: nn.Module) -> Iterator[None]:
 
     Without any (track_running_stats) it would save fewer tensors than the first time, which `checkpoint` refuses.
     """
-    norms = [module for module in part.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in part.modules() if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm))]
     kept = [dict(norm.named_buffers()) for norm in norms]
     try:
         for norm, buffers in zip(norms, kept, strict=True):

@@ -42,6 +42,8 @@ class Checkpoint:
     optimizer: dict[str, Any]
     scaler: dict[str, Any] | None
     """State of the loss scaler under fp16."""
+    average: dict[str, Tensor] | None
+    """The moving average of the weights, where the run keeps one."""
 
 
 def save_checkpoint(
@@ -53,8 +55,12 @@ def save_checkpoint(
     model: Mapping[str, Tensor],
     optimizer: Mapping[str, Any],
     scaler: Mapping[str, Any] | None = None,
+    average: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Writes a checkpoint under `path`, in place of the one that stands there, which stays whole until then."""
+    """Writes a checkpoint under `path`, in place of the one that stands there, which stays whole until then.
+
+    Raises CheckpointError that names path and reason where it cannot be written: the disk is full, for one.
+    """
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -64,8 +70,18 @@ def save_checkpoint(
         "model": dict(model),
         "optimizer": dict(optimizer),
         "scaler": None if scaler is None else dict(scaler),
+        "average": None if average is None else dict(average),
     }
-    write_atomically(path, lambda file: torch.save(content, file))
+    try:
+        write_atomically(path, lambda file: torch.save(content, file))
+    except (OSError, RuntimeError) as error:
+        # torch.save closes its archive after a failed write, and says only that this failed too.
+        reason = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(reason, OSError):
+            raise
+        raise CheckpointError(
+            f"{path}: cannot be written: {reason.strerror}; the checkpoint before it is kept"
+        ) from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -101,6 +117,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         model=_field(path, content, "model", dict),
         optimizer=_field(path, content, "optimizer", dict),
         scaler=content.get("scaler"),
+        average=None if content.get("average") is None else _field(path, content, "average", dict),
     )
 
 
@@ -126,9 +143,15 @@ def _progress(path: Path, entry: dict[str, Any]) -> Progress:
     return Progress(**values)
 
 
-def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Fills the model. Raises CheckpointError that names missing and superfluous tensors and other shapes."""
-    needed, given = model.state_dict(), checkpoint.model
+def load_weights(model: nn.Module, checkpoint: Checkpoint, *, average: bool = False) -> None:
+    """Fills the model with the weights, or with their moving average where there is one.
+
+    Raises CheckpointError that names missing and superfluous tensors and other shapes.
+    """
+    source, given = "model", checkpoint.model
+    if average and checkpoint.average is not None:
+        source, given = "average", checkpoint.average
+    needed = model.state_dict()
     problems = [f"{name}: is missing" for name in needed if name not in given]
     problems += [f"{name}: the model has no such tensor" for name in given if name not in needed]
     for name in needed.keys() & given.keys():
@@ -140,7 +163,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint) -> None:
             )
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise CheckpointError(f"{checkpoint.path}: model: {'; '.join(sorted(problems)[:3])}{more}")
+        raise CheckpointError(f"{checkpoint.path}: {source}: {'; '.join(sorted(problems)[:3])}{more}")
     model.load_state_dict(given)
 
 

@@ -123,6 +123,13 @@ class OptimizerConfig:
     """Weight of the pose loss: the mixture's negative log-likelihood, or L1 for the base (as published: 1)."""
     keypoint_weight: float = 1.0
     """Weight of the keypoint heatmaps' focal loss and of the keypoints' L1 offset loss."""
+    accumulate: int = 1
+    """Take each process's images of a step in so many parts, one after the other: less memory, the same gradient, but
+    that batch norm sees the parts one by one."""
+    clip_norm: float | None = None
+    """Shrink a step's gradient to this norm where its own is larger."""
+    ema: float | None = None
+    """Decay of an exponential moving average of the weights, such as 0.999: what is then evaluated and predicts."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,10 @@ class FitConfig:
     """auto takes a GPU where there is one."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """Arithmetic of the network under autocast; the losses are in float32 either way."""
+    compile: bool = False
+    """Compile the network with torch.compile: slow first steps, faster ones from then on."""
+    sync_batch_norm: bool = False
+    """With several processes: batch norm over all images of a step, not over those of each process."""
     channels_last: bool = True
     """Keep images and weights in channels_last order, which convolutions run faster in, on CPUs and GPUs alike."""
     log_every: int = 20
@@ -295,13 +306,18 @@ _RULES = {
         ),
         (lambda value: value >= 1, "at least 1"),
     ),
-    **dict.fromkeys(("train_pictures", "val_pictures", "image_size"), (lambda value: value >= 1, "at least 1")),
+    **dict.fromkeys(
+        ("train_pictures", "val_pictures", "image_size", "accumulate"), (lambda value: value >= 1, "at least 1")
+    ),
     **dict.fromkeys(
         ("workers", "components", "component", "crop_border", "seed", "checkpoint_minutes", "evaluate_every"),
         (lambda value: value >= 0, "at least 0"),
     ),
     "train_share": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
-    **dict.fromkeys(("lr", "drop_factor"), (lambda value: 0 < value < float("inf"), "positive and finite")),
+    **dict.fromkeys(
+        ("lr", "drop_factor", "clip_norm"), (lambda value: 0 < value < float("inf"), "positive and finite")
+    ),
+    "ema": (lambda value: 0 < value < 1, "between 0 and 1, both left out"),
     **dict.fromkeys(
         (
             *("heatmap_weight", "offset_weight", "size_weight", "pose_weight", "keypoint_weight"),

@@ -43,6 +43,21 @@ class Criterion(nn.Module, ABC, Generic[Targets]):
         """The weighted sum that is minimised."""
         return torch.stack([weight * losses[name] for name, weight in self.weights.items()]).sum()
 
+    def counts(self, targets: Targets) -> Tensor:
+        """(L,) float32: of how many cells, objects or keypoints each loss is the mean, in the order of `weights`."""
+        counts = self._counts(targets)
+        return torch.stack([counts[name] for name in self.weights]).float()
+
+    def parts_of(self, losses: Mapping[str, Tensor], counts: Tensor, whole: Tensor) -> dict[str, Tensor]:
+        """What a part of a batch adds to the losses of the whole: these sum to what the whole batch at once would give.
+
+        losses, counts: of the part. whole: (L,), the sum of the counts over all parts. Means of means would be others:
+        a part with few objects would weigh as much as one with many.
+        """
+        # Where nothing is counted, a sum is divided by one.
+        shares = counts.clamp(min=1) / whole.clamp(min=1)
+        return {name: losses[name] * share for name, share in zip(self.weights, shares.unbind(), strict=True)}
+
     @abstractmethod
     def regression_at(self, output: Mapping[str, Tensor], targets: Targets) -> Tensor | Mixture:
         """What one stack says at the objects, (B, ., N): the mixture, or the base's own."""
@@ -50,6 +65,10 @@ class Criterion(nn.Module, ABC, Generic[Targets]):
     @abstractmethod
     def _one_stack(self, output: Mapping[str, Tensor], targets: Targets) -> dict[str, Tensor]:
         """The losses of one stack."""
+
+    @abstractmethod
+    def _counts(self, targets: Targets) -> dict[str, Tensor]:
+        """What each of them is divided by, where that is not 0, up to a factor that is the same for all targets."""
 
 
 class DetectionCriterion(Criterion[DetectionTargets]):
@@ -83,6 +102,10 @@ class DetectionCriterion(Criterion[DetectionTargets]):
                 self.regression_at(output, targets), targets.size, observed, self.min_scale
             ),
         }
+
+    def _counts(self, targets: DetectionTargets) -> dict[str, Tensor]:
+        objects = (targets.index >= 0).sum()
+        return {"heatmap": _positives(targets.heatmap), "offset": objects, self.size_loss: objects}
 
 
 class PoseCriterion(Criterion[PoseTargets]):
@@ -127,6 +150,19 @@ class PoseCriterion(Criterion[PoseTargets]):
             ),
         }
 
+    def _counts(self, targets: PoseTargets) -> dict[str, Tensor]:
+        people = (targets.index >= 0).sum()
+        # The mixture is a mean over poses, L1 over coordinates.
+        observed = targets.observed.any(1) if self.components else targets.observed
+        return {
+            "heatmap": _positives(targets.heatmap),
+            "offset": people,
+            "size": people,
+            self.pose_loss: observed.sum(),
+            "keypoint_heatmap": _positives(targets.keypoint_heatmap),
+            "keypoint_offset": (targets.keypoint_index >= 0).sum(),
+        }
+
 
 def _regression_loss(
     values: Tensor | Mixture, target: Tensor, observed: Tensor, min_scale: float, dim_scale: Tensor | None = None
@@ -145,6 +181,11 @@ def _regression_loss(
         scale_activation=SCALE_ACTIVATION,
         min_scale=min_scale,
     )
+
+
+def _positives(heatmap: Tensor) -> Tensor:
+    """How many cells the focal loss takes for centres."""
+    return (heatmap == 1).sum()
 
 
 def _at(values: Tensor, index: Tensor) -> Tensor:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from train.checkpoint import load_checkpoint, load_weights
 from train.config import FitConfig, InferenceConfig, check_config, to_json, with_data_paths
 from train.data import EvaluationSet, TrainingSet, open_annotations
-from train.errors import CheckpointError, UserError
+from train.errors import CheckpointError, ConfigError, TrainingError, UserError
 from train.evaluation import check_categories, views_of
 from train.files import write_text
 from train.interrupt import Interrupt
-from train.network import build_network, start_from_imagenet
+from train.network import build_network, pick_device, start_from_imagenet
+from train.processes import Processes
 from train.run_directory import RunDirectory
 from train.tasks import Task, make_task, skeleton_of
 from train.trainer import Trainer, stored_config
@@ -26,18 +29,19 @@ def fit(config: FitConfig) -> Path:
     """Trains, or with `config.resume` goes on training, and returns the run directory.
 
     The run's status.json says afterwards whether it is finished, was interrupted (SIGINT, SIGTERM or `stop_after`: the
-    step is finished and saved) or has failed. Raises ConfigError, DatasetError, CheckpointError, TrainingError.
+    step is finished and saved) or has failed. Where torchrun has restarted the processes of a run, it goes on from its
+    last checkpoint. Raises ConfigError, DatasetError, CheckpointError, TrainingError.
     """
     check_config(config)
     config = with_data_paths(config)
-    # Accelerate keeps its settings for the whole process; a second run in it may have others.
-    AcceleratorState._reset_state()
-    accelerator = Accelerator(cpu=config.device == "cpu", mixed_precision=config.mixed_precision)
+    accelerator = make_accelerator(config)
+    processes = Processes(accelerator)
+    config = continued(config, processes)
     run, checkpoint = None, None
     if config.resume is None:
         RunDirectory.check_free(config.run)
     else:
-        run = RunDirectory.open(config.resume, clean=accelerator.is_main_process)
+        run = RunDirectory.open(config.resume, clean=processes.is_main)
         checkpoint = load_checkpoint(run.last)
 
     train_set = open_training_set(config)
@@ -54,10 +58,10 @@ def fit(config: FitConfig) -> Path:
                 f"{checkpoint.path}: categories: differ from those of {config.data.train_annotations}"
             )
         load_weights(model, checkpoint)
-    trainer = Trainer(config, accelerator, task, model, train_set, val_set, checkpoint)
+    trainer = Trainer(config, accelerator, processes, task, model, train_set, val_set, checkpoint)
     if run is None:
         run = trainer.create_run()
-    elif accelerator.is_main_process:
+    elif processes.is_main:
         write_text(run.config, to_json(stored_config(config)))
         run.set_state("running")
 
@@ -68,12 +72,49 @@ def fit(config: FitConfig) -> Path:
             run.set_state("interrupted", "a second interruption, since the last checkpoint")
             raise
         except BaseException as error:
-            message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            run.set_state("failed", message)
-            raise
-    if accelerator.is_main_process:
+            known = explained(error, run)
+            run.fail(str(known) if isinstance(known, UserError) else f"{type(known).__name__}: {known}")
+            if known is error:
+                raise
+            raise known from error
+    if processes.is_main:
         run.set_state("finished" if reason is None else "interrupted", reason)
     return run.path
+
+
+def make_accelerator(config: FitConfig) -> Accelerator:
+    """The devices and processes that the configuration and the launcher ask for. Raises ConfigError."""
+    # Without a GPU Accelerate must be told so, or it takes each process that torchrun starts for a run of its own.
+    on_cpu = pick_device(config.device).type == "cpu"
+    if on_cpu and config.mixed_precision == "fp16":
+        raise ConfigError("--mixed-precision fp16: needs a GPU, as its gradients must be scaled; take bf16 on a CPU")
+    # Accelerate keeps its settings for the whole process; a second run in it may have others.
+    AcceleratorState._reset_state()
+    return Accelerator(cpu=on_cpu, mixed_precision=config.mixed_precision)
+
+
+def continued(config: FitConfig, processes: Processes) -> FitConfig:
+    """The configuration, resuming where torchrun has restarted a run that was made with it."""
+    run = RunDirectory(config.run)
+    if config.resume is None and processes.restarted() and run.config.is_file():
+        return dataclasses.replace(config, resume=config.run) if run.read_config() == stored_config(config) else config
+    return config
+
+
+def explained(error: BaseException, run: RunDirectory) -> BaseException:
+    """The error, as a TrainingError where what ended the training lies outside: the disk or another process."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    go_on = f"the last checkpoint is kept; go on with --resume {run.path}"
+    if isinstance(error, OSError) and error.errno is not None:
+        return TrainingError(f"{error.filename or run.path}: {error.strerror}; {go_on}")
+    if isinstance(error, RuntimeError) and "DataLoader worker" in reason:
+        return TrainingError(
+            f"a process that loads images has died ({reason}); where memory has run out, fewer --workers need less of "
+            f"it; {go_on}"
+        )
+    if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in reason):
+        return TrainingError(f"another process of this run has died ({reason}); {go_on}")
+    return error
 
 
 def open_training_set(config: FitConfig) -> TrainingSet:

@@ -14,8 +14,8 @@ class DatasetError(UserError):
 
 
 class CheckpointError(UserError):
-    """A checkpoint cannot be used: the message names its file and the field in it."""
+    """A checkpoint cannot be used or written: the message names its file and the field in it."""
 
 
 class TrainingError(UserError):
-    """Training cannot go on: the loss is no longer finite, or too many images cannot be read."""
+    """Training cannot go on: the loss is no longer finite, or a process that is needed has died."""

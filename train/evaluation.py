@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from models import merge_scales, placed
@@ -20,6 +21,7 @@ from train.config import EvaluateConfig, InferenceConfig, check_config
 from train.data import BadSamples, EvaluationSet, batch_tensor, evaluation_loader, open_annotations
 from train.errors import ConfigError, DatasetError
 from train.files import write_json
+from train.images import ImageError, open_image
 from train.network import check_inference, find_checkpoint, pick_device, restore_network
 from train.score import Score
 from train.tasks import Task
@@ -144,6 +146,33 @@ def find(
     finally:
         model.train(was_training)
     return Findings(results, sorted(bad.seen), images, seconds)
+
+
+def joined(shares: Sequence[Findings]) -> Findings:
+    """What the processes that shared a data set have found together, in the order of the images' ids."""
+    return Findings(
+        results=sorted((entry for share in shares for entry in share.results), key=lambda entry: entry["image_id"]),
+        skipped=sorted(file for share in shares for file in share.skipped),
+        images=sum(share.images for share in shares),
+        seconds=max(share.seconds for share in shares),
+    )
+
+
+def sample_pictures(
+    dataset: EvaluationSet, task: Task, results: Sequence[dict[str, Any]], components: int, count: int = 4
+) -> Iterator[tuple[str, Image]]:
+    """A name for each of the first images that can be read, and the image with what was found in it.
+
+    results: of the data set, with their image_id. components: of the network.
+    """
+    for index in range(min(count, len(dataset))):
+        entry = dataset.annotations[index]
+        found = [result for result in results if result["image_id"] == entry.id]
+        try:
+            with open_image(dataset.images / entry.file_name) as image:
+                yield f"val/{entry.id}", task.picture(image, found, num_components=components)
+        except ImageError:
+            continue
 
 
 def look(

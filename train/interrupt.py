@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -17,6 +18,11 @@ class Interrupt:
         self.requested: str | None = None
         """Name of the signal that arrived."""
         self._before: dict[signal.Signals, Any] = {}
+
+    @property
+    def number(self) -> int:
+        """Of the signal that arrived; 0 for none."""
+        return 0 if self.requested is None else signal.Signals[self.requested].value
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers
@@ -39,5 +45,5 @@ class Interrupt:
 
 
 def leave_to_parent(worker: int) -> None:
-    """In a data worker: Ctrl-C reaches every process of the terminal, but only the main one decides when to stop."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a data worker: signals to a terminal's or torchrun's process group are for the main process to decide on."""
+    os.setpgid(0, 0)

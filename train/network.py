@@ -37,10 +37,10 @@ def start_from_imagenet(model: Any, path: Path) -> None:
 
 
 def restore_network(checkpoint: Checkpoint) -> tuple[Any, Task]:
-    """The trained model of a checkpoint, on the CPU, in eval mode, and its task."""
+    """The trained model of a checkpoint, the average where there is one, on the CPU, in eval mode, and its task."""
     task = make_task(checkpoint.config.model.task, checkpoint.categories)
     model = build_network(checkpoint.config, task)
-    load_weights(model, checkpoint)
+    load_weights(model, checkpoint, average=True)
     return model.eval(), task
 
 

@@ -10,6 +10,8 @@ evaluation/        detections.json and metrics.json of the last evaluation
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -88,6 +90,12 @@ class RunDirectory:
     def set_state(self, state: str, reason: str | None = None) -> None:
         """state: running, finished, interrupted or failed."""
         write_json(self.status, {"state": state, "reason": reason})
+
+    def fail(self, reason: str) -> None:
+        """The state failed. Of several processes the first one that fails knows best, and the disk may be full."""
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(self.status.read_text())["state"] != "failed":
+                self.set_state("failed", reason)
 
 
 def _taken(path: Path) -> ConfigError:

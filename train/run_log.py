@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
@@ -49,6 +51,11 @@ class RunLog:
         self._file.flush()
         for name, value in finite.items():
             self._board.add_scalar(name, value, step)
+
+    def picture(self, name: str, picture: Image, *, step: int) -> None:
+        """A picture for TensorBoard."""
+        if self._enabled:
+            self._board.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
 
     def advance(self) -> None:
         """One step is done."""

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
 
-from train.checkpoint import Checkpoint, Progress, load_optimizer, save_checkpoint
-from train.colour import normalise
+from train.batch_norm import synchronise_batch_norm
+from train.checkpoint import Checkpoint, Progress, load_optimizer, load_weights, save_checkpoint
 from train.config import FitConfig, InferenceConfig, OptimizerConfig
-from train.criterion import mixture_statistics
-from train.data import BadSamples, EvaluationSet, TrainingSet, batch_tensor, training_loader
+from train.data import BadSamples, EvaluationSet, TrainingSet, training_loader
+from train.ema import WeightAverage
 from train.errors import TrainingError
-from train.evaluation import Findings, find, write_evaluation
+from train.evaluation import find, joined, sample_pictures, write_evaluation
 from train.interrupt import Interrupt
+from train.processes import Processes
 from train.run_directory import RunDirectory
 from train.run_log import LossMeter, RunLog
 from train.sampler import EpochBatchSampler
+from train.step import Stepper
 from train.tasks import Task
 
 
@@ -44,6 +47,7 @@ class Trainer:
         self,
         config: FitConfig,
         accelerator: Accelerator,
+        processes: Processes,
         task: Task,
         model: Any,
         train_set: TrainingSet,
@@ -55,25 +59,22 @@ class Trainer:
         self.device = accelerator.device
         self.task = task
         self.val_set = val_set
-        self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
-        model = model.to(memory_format=self.memory_format)
-        self.model, self.optimizer = accelerator.prepare(
-            model, torch.optim.Adam(model.parameters(), lr=config.optimizer.lr, fused=True)
+        self.processes = processes
+        model = model.to(
+            self.device, memory_format=torch.channels_last if config.channels_last else torch.contiguous_format
         )
-        self.criterion = task.criterion(config.model, config.optimizer).to(self.device)
-        self.stride = model.stride
+        self.average = None if config.optimizer.ema is None else WeightAverage(model, config.optimizer.ema)
+        self.model, self.optimizer = self._prepare(model)
+        self.stepper = Stepper(config, accelerator, self.processes, task, self.model, self.optimizer)
         self.progress = Progress()
         if checkpoint is not None:
-            load_optimizer(self.optimizer, checkpoint)
-            if accelerator.scaler is not None and checkpoint.scaler is not None:
-                accelerator.scaler.load_state_dict(checkpoint.scaler)
-            self.progress = checkpoint.progress
+            self._restore(checkpoint)
         self.sampler = EpochBatchSampler(
             len(train_set),
             config.optimizer.batch,
             config.seed,
-            process=accelerator.process_index,
-            processes=accelerator.num_processes,
+            process=self.processes.number,
+            processes=self.processes.count,
         )
         self.loader = training_loader(train_set, self.sampler, config.data.workers, pin=self.device.type == "cuda")
         self.bad = BadSamples(len(train_set), train_set.annotations.path)
@@ -81,18 +82,40 @@ class Trainer:
         self.saved = time.monotonic()
         self.stop_at = None if config.stop_after is None else self.progress.step + config.stop_after
 
+    def _prepare(self, model: Any) -> tuple[Any, Any]:
+        """The network as it trains, and its optimizer."""
+        if self.config.sync_batch_norm and self.processes.count > 1:
+            model = synchronise_batch_norm(model, self.device)
+        optimizer = torch.optim.Adam(model.parameters(), lr=self.config.optimizer.lr, fused=True)
+        # Of a 1 x 1 kernel, whose strides have two names for the same order.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        prepared, optimizer = self.accelerator.prepare(model, optimizer)
+        if self.config.compile:
+            # In place: a wrapper would add its own name to that of every tensor in the checkpoint.
+            self.accelerator.unwrap_model(prepared).compile()
+        return prepared, optimizer
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        """All of a checkpoint but the weights, which the model has already."""
+        load_optimizer(self.optimizer, checkpoint)
+        if self.accelerator.scaler is not None and checkpoint.scaler is not None:
+            self.accelerator.scaler.load_state_dict(checkpoint.scaler)
+        if self.average is not None and checkpoint.average is not None:
+            load_weights(self.average.model, checkpoint, average=True)
+        self.progress = checkpoint.progress
+
     def create_run(self) -> RunDirectory:
         """The run's directory, with the untrained network as its first checkpoint."""
-        if self.accelerator.is_main_process:
+        if self.processes.is_main:
             RunDirectory.create(self.config.run, stored_config(self.config), self.save)
-        self.accelerator.wait_for_everyone()
+        self.processes.wait()
         return RunDirectory(self.config.run)
 
     def train(self, run: RunDirectory, interrupt: Interrupt) -> str | None:
         """The epochs that are left, then the evaluation; returns why it stopped before the end, or None."""
         epochs = self.config.optimizer.epochs
         log = RunLog(
-            run.log if self.accelerator.is_main_process else None,
+            run.log if self.processes.is_main else None,
             step=self.progress.step,
             steps=epochs * self.sampler.batches,
         )
@@ -128,10 +151,13 @@ class Trainer:
             waited = time.perf_counter() - asked
             self.bad.add(batch["bad"])
             step = self.progress.step
-            if len(batch["image"]) > 0:
+            images = self.processes.numbers(len(batch["image"]))
+            # A process of which no image can be read has nothing to step with: all of them leave the batch out.
+            if min(images) > 0:
                 step += 1
-                losses, statistics = self._train_step(batch, step)
-                self.meter.add(losses, len(batch["image"]), waited, time.perf_counter() - asked)
+                parts = min(self.config.optimizer.accumulate, *images)
+                losses, statistics = self._train_step(batch, step, parts)
+                self.meter.add(losses, sum(images), waited, time.perf_counter() - asked)
                 log.advance()
                 if step % self.config.log_every == 0:
                     self._log_step(step, log, statistics)
@@ -148,34 +174,17 @@ class Trainer:
             step=self.progress.step,
             epoch=epoch + 1,
             seconds=time.perf_counter() - began,
-            skipped_images=len(self.bad),
+            skipped_images=len(set(self.processes.objects(sorted(self.bad.seen)))),
         )
         return None
 
-    def _train_step(self, batch: dict[str, Any], step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _train_step(self, batch: dict[str, Any], step: int, parts: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """One optimizer step; returns the losses with their "total", and what the log wants to know of the mixture."""
-        images = normalise(batch_tensor(batch, "image", self.device), batch_tensor(batch, "colour", self.device))
-        truth = {name: batch_tensor(batch, name, self.device) for name in ("boxes", "labels", "keypoints")}
-        size = (images.shape[2] // self.stride, images.shape[3] // self.stride)
-        targets = self.task.targets(truth, size, self.stride)
-        outputs = self.task.outputs(self.model, images.contiguous(memory_format=self.memory_format), targets)
-        losses = self.criterion(outputs, targets)
-        total = self.criterion.total(losses)
-        finite = total.isfinite()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.backward(total)
-        # Asked only now, so that the host does not wait for the device between the forward and the backward pass.
-        if not finite.item():
-            values = ", ".join(f"{name} {value.item():g}" for name, value in losses.items())
-            images_here = ", ".join(map(str, batch["image_id"].tolist()))
-            raise TrainingError(f"step {step}: the loss is not finite ({values}); image ids: {images_here}")
-        self.optimizer.step()
-        wanted = self.config.model.components > 0 and step % self.config.log_every == 0
-        if not wanted:
-            return {**losses, "total": total}, {}
-        logits, _, scale = self.criterion.regression_at(outputs[-1], targets)
-        statistics = mixture_statistics(logits, scale, targets.index >= 0, self.config.model.least_scale)
-        return {**losses, "total": total}, statistics
+        describe = self.config.model.components > 0 and step % self.config.log_every == 0
+        result = self.stepper.step(batch, step, parts, describe=describe)
+        if self.average is not None:
+            self.average.update(self.accelerator.unwrap_model(self.model))
+        return result
 
     def _log_step(self, step: int, log: RunLog, statistics: dict[str, Tensor]) -> None:
         values = self.meter.read() | {f"mixture/{name}": float(value) for name, value in statistics.items()}
@@ -185,8 +194,10 @@ class Trainer:
         log.record("step", step=step, epoch=self.progress.epoch + 1, learning_rate=rate, **values)
 
     def _stop_reason(self, interrupt: Interrupt) -> str | None:
-        if interrupt.requested is not None:
-            return interrupt.requested
+        # All stop after the same step, whichever of them a signal has reached.
+        arrived = max(self.processes.numbers(interrupt.number))
+        if arrived:
+            return signal.Signals(arrived).name
         if self.stop_at is not None and self.progress.step >= self.stop_at:
             return f"--stop-after {self.config.stop_after}"
         return None
@@ -195,8 +206,10 @@ class Trainer:
         if self.val_set is None:
             return
         log.say(f"evaluating {len(self.val_set)} images after epoch {self.progress.epoch}")
+        model = self.accelerator.unwrap_model(self.model) if self.average is None else self.average.model
+        self.processes.take_buffers(model)
         found = find(
-            self.accelerator.unwrap_model(self.model),
+            model,
             self.val_set,
             self.task,
             InferenceConfig(),
@@ -204,21 +217,23 @@ class Trainer:
             batch=self.config.optimizer.batch,
             workers=self.config.data.workers,
             autocast=self.accelerator.autocast(),
-            process=self.accelerator.process_index,
-            processes=self.accelerator.num_processes,
+            process=self.processes.number,
+            processes=self.processes.count,
         )
-        results, skipped = gather_object(found.results), gather_object(found.skipped)
-        if self.accelerator.is_main_process:
-            score = self.task.score(self.val_set.annotations, results)
-            write_evaluation(run.evaluation, Findings(results, skipped, found.images, found.seconds), score)
+        found = joined(self.processes.objects([found]))
+        if self.processes.is_main:
+            score = self.task.score(self.val_set.annotations, found.results)
+            write_evaluation(run.evaluation, found, score)
             log.say(score.table.rstrip())
             metrics = {f"metrics/{name}": value for name, value in score.metrics.items()}
             log.record("evaluation", step=self.progress.step, epoch=self.progress.epoch, **metrics)
-        self.accelerator.wait_for_everyone()
+            for name, picture in sample_pictures(self.val_set, self.task, found.results, model.components):
+                log.picture(name, picture, step=self.progress.step)
+        self.processes.wait()
 
     def save(self, path: Path) -> None:
         """The checkpoint of this moment. Raises TrainingError, and keeps the last one, where weights are not finite."""
-        if self.accelerator.is_main_process:
+        if self.processes.is_main:
             scaler = self.accelerator.scaler
             weights = self.accelerator.unwrap_model(self.model).state_dict()
             broken = [name for name, value in weights.items() if not value.isfinite().all()]
@@ -230,6 +245,7 @@ class Trainer:
                 categories=self.task.categories,
                 progress=self.progress,
                 model=weights,
+                average=None if self.average is None else self.average.model.state_dict(),
                 optimizer=self.optimizer.state_dict(),
                 scaler=None if scaler is None else scaler.state_dict(),
             )

@@ -50,6 +50,9 @@ def change(path: tuple[str, ...], value: Any) -> Callable[[dict[str, Any]], None
         (change(("augment", "crop_scales"), []), "--crop-scales: must be one or more"),
         (change(("augment", "flip"), 1.5), "--flip: must be between 0 and 1"),
         (change(("seed",), -1), "--seed: must be at least 0"),
+        (change(("optimizer", "accumulate"), 0), "--accumulate: must be at least 1"),
+        (change(("optimizer", "clip_norm"), 0.0), "--clip-norm: must be positive"),
+        (change(("optimizer", "ema"), 1.0), "--ema: must be between 0 and 1, both left out, not 1.0"),
     ],
 )
 def test_wrong_file_is_refused_by_name(config: FitConfig, tmp_path: Path, edit: Any, message: str) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from models import COCO_PERSON
 from train.config import ModelConfig, OptimizerConfig
-from train.criterion import DetectionCriterion, mixture_statistics
-from train.targets import DetectionTargets, detection_targets
+from train.criterion import Criterion, DetectionCriterion, PoseCriterion, mixture_statistics
+from train.targets import DetectionTargets, detection_targets, pose_targets
 
 BOXES = torch.tensor([[[4.0, 4, 20, 28], [30, 8, 50, 16], [0, 0, 0, 0]], [[8, 40, 60, 62], [0, 0, 0, 0], [0, 0, 0, 0]]])
 LABELS = torch.tensor([[0, 1, -1], [1, -1, -1]])
@@ -157,3 +159,55 @@ def test_a_size_for_each_class_is_trained_at_the_objects_class_alone(
     criterion.total(losses).backward()
     for name in names:
         assert not both[name].grad.unflatten(1, (-1, 2))[~right.expand(-1, both[name].shape[1] // 2, -1, -1, -1)].any()
+
+
+def pose_output(components: int) -> dict[str, Tensor]:
+    """One stack's maps for the two images, sixteen cells a side."""
+    generator = torch.Generator().manual_seed(3)
+    channels = {"heatmap": 1, "offset": 2, "size": 2, "keypoint_heatmap": 17, "keypoint_offset": 2}
+    channels |= {"logits": components, "loc": 34 * components, "scale": 2 * components} if components else {}
+    channels |= {} if components else {"keypoints": 34}
+    return {
+        name: torch.randn(2, count, 16, 16, generator=generator, requires_grad=True) for name, count in channels.items()
+    }
+
+
+@pytest.mark.parametrize("empty", [False, True], ids=["objects in both", "objects in one part alone"])
+@pytest.mark.parametrize("components", [0, 2])
+@pytest.mark.parametrize("task", ["detection", "pose"])
+def test_parts_of_a_batch_add_up_to_its_losses_and_gradients(task: str, components: int, empty: bool) -> None:
+    """However unevenly the objects are spread, where a mean of the parts' means would be another number."""
+    config = ModelConfig(task=task, components=components)
+    labels = LABELS.clone()
+    if empty:
+        labels[1] = -1
+    criterion: Criterion[Any]
+    targets: Any
+    if task == "detection":
+        targets, output = detection_targets(BOXES, labels, 2, (16, 16)), dense_output(components)
+        criterion = DetectionCriterion(config, WEIGHTS)
+    else:
+        points = 60 * torch.rand(2, 3, 17, 2, generator=torch.Generator().manual_seed(1))
+        seen = torch.arange(2 * 3 * 17).view(2, 3, 17, 1) % 3
+        targets = pose_targets(BOXES, labels.clamp(max=0), torch.cat((points, seen), 3), (16, 16))
+        output = pose_output(components)
+        criterion = PoseCriterion(config, WEIGHTS, COCO_PERSON)
+    whole = criterion([output], targets)
+    counts = criterion.counts(targets)
+    parts = []
+    for row in (slice(0, 1), slice(1, 2)):
+        some = targets._make(values[row] for values in targets)
+        part = {name: values[row] for name, values in output.items()}
+        parts.append(criterion.parts_of(criterion([part], some), criterion.counts(some), counts))
+    for name, loss in whole.items():
+        torch.testing.assert_close(parts[0][name] + parts[1][name], loss)
+    together = criterion.total(parts[0]) + criterion.total(parts[1])
+    gradients = [torch.autograd.grad(total, list(output.values())) for total in (criterion.total(whole), together)]
+    for expected, given in zip(*gradients, strict=True):
+        torch.testing.assert_close(given, expected)
+
+
+def test_whole_batch_is_its_own_only_part_bit_for_bit(targets: DetectionTargets) -> None:
+    criterion = DetectionCriterion(ModelConfig(components=2), WEIGHTS)
+    losses, counts = criterion([dense_output(2)], targets), criterion.counts(targets)
+    assert all(torch.equal(part, losses[name]) for name, part in criterion.parts_of(losses, counts, counts).items())

@@ -133,10 +133,10 @@ def test_signal_finishes_the_step_and_saves(
 ) -> None:
     step = train.trainer.Trainer._train_step
 
-    def with_signal(self: Any, batch: Any, count: int) -> Any:
+    def with_signal(self: Any, batch: Any, count: int, parts: int) -> Any:
         if count == 3:
             os.kill(os.getpid(), number)
-        return step(self, batch, count)
+        return step(self, batch, count, parts)
 
     monkeypatch.setattr(train.trainer.Trainer, "_train_step", with_signal)
     handler = signal.getsignal(number)
@@ -173,8 +173,8 @@ def test_weights_that_are_not_finite_are_not_saved(
 ) -> None:
     step = train.trainer.Trainer._train_step
 
-    def breaking(self: Any, batch: Any, count: int) -> Any:
-        result = step(self, batch, count)
+    def breaking(self: Any, batch: Any, count: int, parts: int) -> Any:
+        result = step(self, batch, count, parts)
         if count == 4:  # the last step before a checkpoint: no further loss shows it
             next(self.model.parameters()).data.fill_(math.inf)
         return result

@@ -1,0 +1,41 @@
+"""`python -m train` in float64, for torchrun; in one of its processes something happens at a step.
+
+python -m tests.train.one_rank FAULT STEP fit ...: FAULT is "none", "kill" (SIGKILL, in the second process) or
+"terminate" (SIGTERM, to the second process and all that it has started, as torchrun sends it) or "nan" (in the second
+process's images). A process that has been
+restarted has no fault.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+import train.trainer
+from tests.train.float64 import use_float64
+from train.__main__ import main
+from train.processes import restarts
+
+
+def main_with_fault(fault: str, step: int, arguments: list[str]) -> int:
+    original = train.trainer.Trainer._train_step
+
+    def faulty(self: Any, batch: Any, number: int, parts: int) -> Any:
+        if number == step and os.environ["RANK"] == "1" and restarts() == 0:
+            if fault == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif fault == "terminate":
+                os.killpg(os.getpgid(0), signal.SIGTERM)
+            elif fault == "nan":
+                batch["image"] = batch["image"] * float("nan")
+        return original(self, batch, number, parts)
+
+    train.trainer.Trainer._train_step = faulty  # type: ignore[method-assign]
+    use_float64()
+    return main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main_with_fault(sys.argv[1], int(sys.argv[2]), sys.argv[3:]))
