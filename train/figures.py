@@ -83,9 +83,12 @@ class _Piece(NamedTuple):
     cue: bool | None = False  # what the piece makes of the cue's region: part of it, not part of it, or no change
 
 
-def draw_figure(rng: np.random.Generator, longer: float, look: Look) -> Figure:
-    """A figure of random pose whose longer side is `longer` pixels, at a random phase to the pixel grid."""
-    joints = _joints(rng)
+def draw_figure(rng: np.random.Generator, longer: float, look: Look, spread: float = 1.0) -> Figure:
+    """A figure of random pose whose longer side is `longer` pixels, at a random phase to the pixel grid.
+
+    spread: how far it may turn and bend, as a share of the whole range; 0 stands straight with hanging arms.
+    """
+    joints = _joints(rng, spread)
     pieces = _pieces(rng, joints, look)
     corners = [_hull(piece.centres, piece.radii) for piece in pieces]
     low, high = (f(np.concatenate(corners), axis=0) for f in (np.min, np.max))
@@ -165,12 +168,12 @@ def _turned(points: ArrayLike, angle: float) -> Points:
     return np.asarray(points, dtype=np.float64) @ np.array([[cos, sin], [-sin, cos]])
 
 
-def _joints(rng: np.random.Generator) -> dict[str, Points]:
+def _joints(rng: np.random.Generator, spread: float) -> dict[str, Points]:
     """Joints of a random pose: (2, 2) each, side and x y, or (2,) for the nose. x goes right, y down.
 
     Limbs are shortened at random as if they came out of the image's plane. Most figures stand; some are bent or lie.
     """
-    degrees = math.pi / 180
+    degrees = spread * math.pi / 180
     joints: dict[str, Points] = {}
     lean = rng.normal(0, 7) * degrees
     turn = rng.uniform(0.6, 1.0)
@@ -190,7 +193,7 @@ def _joints(rng: np.random.Generator) -> dict[str, Points]:
             if i == 1:
                 angle = angle + rng.uniform(*bend, 2) * degrees
             elif i == 2 and root == "hip":
-                angle = angle + 40 * degrees
+                angle = angle + math.radians(40)
             step = np.stack([_SIDES[:, 0] * np.sin(angle), np.cos(angle)], 1)
             short = np.where(rng.random(2) < 0.25, rng.uniform(0.5, 1, 2), rng.uniform(0.85, 1, 2))
             at = at + _turned(step, base) * (_LENGTH[length] * short)[:, None]

@@ -61,11 +61,13 @@ class PoseSceneConfig:
     the chest or the back. Others may lose their cues to the border, to their arms, or to what stands in front."""
     occluded: float = 0.35
     """Share of the figures with an object in front of some keypoint."""
+    spread: float = 1.0
+    """How far figures turn and bend, as a share of the whole range; at 0 all stand straight with hanging arms."""
     jpeg_quality: int = 92
 
     def __post_init__(self) -> None:
         check_scene(self)
-        for name in ("unlabelled_below", "front", "hidden", "occluded"):
+        for name in ("unlabelled_below", "front", "hidden", "occluded", "spread"):
             check_share(name, getattr(self, name))
 
 
@@ -154,7 +156,7 @@ def render_pose_scene(
     for _ in range(int(rng.integers(scene.min_objects, scene.max_objects + 1))):
         longer = image_size * log_uniform(rng, scene.smallest, scene.largest)
         look, behind_object = _draw_look(rng, scene)
-        figure = draw_figure(rng, longer, look)
+        figure = draw_figure(rng, longer, look, scene.spread)
         found = find_place(figure.parts > 0, free, rng, scene)
         if found is None:
             continue
