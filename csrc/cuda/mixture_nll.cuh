@@ -300,22 +300,28 @@ class MixtureBlock {
     const T min_scale = static_cast<T>(call_.min_scale);
     const T unseen_scale = call_.activation == ScaleActivation::identity ? T(1) : T(0);
     read_parameter(call_.scale, plan_.by_scale, [&](auto n, int ms, int position, const auto& raw) {
-      constexpr int N = decltype(n)::value;
+      // A pack of a row's numbers after the other: the logarithms of all 8 that half precision reads at once want more
+      // registers than there are.
+      constexpr int N = decltype(n)::value, width = N < pack_width<T> ? N : pack_width<T>;
       const int s = ms - quotient(ms, plan_.by_scales) * call_.scales;
-      const Values<T, N> count = get<N>(rows_.count + s, position);
-      Values<T, N> inverse, derivative, part;
 #pragma unroll
-      for (int j = 0; j < N; ++j) {
-        // A scale all of whose dimensions are unobserved leaves the density, whatever it holds.
-        const Scale<T> scale =
-            activate<T, T>(call_.activation, count[j] != 0 ? static_cast<T>(raw[j]) : unseen_scale, min_scale);
-        inverse[j] = 1 / scale.sigma;
-        derivative[j] = scale.derivative;
-        part[j] = -count[j] * log(scale.sigma);
+      for (int first = 0; first < N; first += width) {
+        const int here = position + first;
+        const Values<T, width> count = get<width>(rows_.count + s, here);
+        Values<T, width> inverse, derivative, part;
+#pragma unroll
+        for (int j = 0; j < width; ++j) {
+          // A scale all of whose dimensions are unobserved leaves the density, whatever it holds.
+          const T seen = count[j] != 0 ? static_cast<T>(raw[first + j]) : unseen_scale;
+          const Scale<T> scale = activate<T, T>(call_.activation, seen, min_scale);
+          inverse[j] = 1 / scale.sigma;
+          derivative[j] = scale.derivative;
+          part[j] = -count[j] * log(scale.sigma);
+        }
+        set<width>(rows_.part + ms, here, part);
+        set<width>(rows_.inverse + ms, here, inverse);
+        set<width>(rows_.term + ms, here, derivative);
       }
-      set<N>(rows_.part + ms, position, part);
-      set<N>(rows_.inverse + ms, position, inverse);
-      set<N>(rows_.term + ms, position, derivative);
     });
   }
 

@@ -175,7 +175,7 @@ MDN_ON_DEVICE void read_tile(const TileView& view, const Tile& tile, const Divis
     const int position = column.position;
     const uint32_t here = wanted.among(position, width);
     const bool whole = here != 0 && position + width <= tile.count;
-    const Element* from = data + (tile.first + position) * view.point_stride + column.first * view.channel_stride;
+    const Element* from = data + tile.first + position + column.first * view.channel_stride;
     for (int channel = column.first; channel < lines; channel += column.step) {
       Values<T, width> values;
       if (whole) {
@@ -244,7 +244,7 @@ MDN_ON_DEVICE void write_tile(const TileView& view, const Tile& tile, const Divi
     const Column column = column_of<width>(tile);
     const int position = column.position, left = tile.count - position;
     if (left <= 0) return;
-    Element* to = data + position * view.point_stride + column.first * view.channel_stride;
+    Element* to = data + position + column.first * view.channel_stride;
     for (int channel = column.first; channel < lines; channel += column.step) {
       const auto values = make(Count<width>{}, channel, position);
       Pack<Element, width> pack;
