@@ -124,6 +124,7 @@ class Observation {
     int first = static_cast<int>(threadIdx.x - lane) >> shift;
     const unsigned char* mask = masked ? mask_of(tile, first + ahead, position) : nullptr;
     bool any = false;
+#pragma unroll 1  // a ballot waits for its load, so that several turns at once only take registers
     for (; first < groups_; first += step) {
       const int group = first + ahead;
       const bool here = group < groups_ && real && (!masked || load_global(mask) != 0);
