@@ -10,6 +10,11 @@ using device::PatchPlan;
 PatchPlan plan_of(const Tensor& map, int64_t points, int64_t kernel_size) {
   STD_TORCH_CHECK(kernel_size <= 46340, "gather_patches: kernel_size must be at most 46340 on a GPU, got ",
                   kernel_size);
+  STD_TORCH_CHECK(
+      map.size(2) <= device::most_of_map && map.size(3) <= device::most_of_map && points <= device::most_of_map,
+      "gather_patches: a map's height and width, and the points of an image, must be at most 2^30 on a "
+      "GPU, got ",
+      map.size(2), ", ", map.size(3), " and ", points);
   const bool aligned = reinterpret_cast<uintptr_t>(map.data_ptr()) % 16 == 0;
   return device::patch_plan(
       {map.size(1), map.size(2), map.size(3), map.stride(0), map.stride(1), map.stride(2), map.stride(3)}, map.size(0),

@@ -22,6 +22,9 @@ constexpr int elements_of_thread = 4;
 constexpr int patch_tile = patch_threads * elements_of_thread;  // elements: 128 channels of 3 x 3 windows
 constexpr int sector_bytes = 32;
 
+// Sides of a map, and objects of an image, that fit into an int with a window to spare.
+constexpr int64_t most_of_map = int64_t(1) << 30;
+
 // A (batch, channels, height, width) map in place, its strides in elements.
 struct PatchMap {
   int64_t channels, height, width;
@@ -35,9 +38,8 @@ struct PatchPlan {
   int64_t length;     // of a patch
   int tile;           // elements; whole channels, unless a single channel's window is larger than any tile
   int64_t tiles;      // of a patch
+  int64_t pieces;     // the tiles of all patches
   int channel_width;  // channels that are read or written at once; 0: they do not lie side by side
-
-  MDN_ON_BOTH int64_t pieces() const { return batch * points * tiles; }
 };
 
 // `aligned`: whether the map begins at a multiple of 16 bytes.
@@ -55,6 +57,7 @@ inline PatchPlan patch_plan(const PatchMap& map, int64_t batch, int64_t points, 
   if (most_channels == 0) {
     plan.tile = patch_tile;
     plan.tiles = (plan.length + plan.tile - 1) / plan.tile;
+    plan.pieces = batch * points * plan.tiles;
     return plan;
   }
   plan.tiles = (map.channels + most_channels - 1) / most_channels;
@@ -64,6 +67,7 @@ inline PatchPlan patch_plan(const PatchMap& map, int64_t batch, int64_t points, 
   if (rounded <= most_channels) channels = rounded;
   plan.tile = static_cast<int>(channels * plan.window);
   plan.tiles = (map.channels + channels - 1) / channels;
+  plan.pieces = batch * points * plan.tiles;
   if (map.channel_stride == 1) {
     const int width = 16 / element_bytes;
     const int64_t strides = map.batch_stride | map.row_stride | map.column_stride | map.channels | channels;
@@ -74,10 +78,11 @@ inline PatchPlan patch_plan(const PatchMap& map, int64_t batch, int64_t points, 
 
 // One tile of one object's patch.
 struct PatchTile {
-  int64_t image, object;  // of the image
-  int64_t top, left;      // of the object's window, which may begin outside the map
-  bool padding;           // there is no object
-  int64_t first;          // element of the patch
+  int64_t image;
+  int object;     // of the image
+  int top, left;  // of the object's window, which may begin outside the map
+  bool padding;   // there is no object
+  int64_t first;  // element of the patch
   int count;
 };
 
@@ -87,15 +92,15 @@ MDN_ON_DEVICE PatchTile patch_tile_of(const PatchPlan& plan, const int64_t* inde
   PatchTile tile;
   const int64_t object = piece / plan.tiles;
   tile.image = object / plan.points;
-  tile.object = object % plan.points;
+  tile.object = static_cast<int>(object % plan.points);
   tile.first = piece % plan.tiles * plan.tile;
   tile.count = static_cast<int>(min(int64_t(plan.tile), plan.length - tile.first));
   if (threadIdx.x == 0) own_cell[0] = load_global(index + object);
   __syncthreads();
   const int64_t cell = own_cell[0];
   tile.padding = cell < 0;
-  tile.top = tile.padding ? 0 : cell / plan.map.width - plan.kernel_size / 2;
-  tile.left = tile.padding ? 0 : cell % plan.map.width - plan.kernel_size / 2;
+  tile.top = tile.padding ? 0 : static_cast<int>(cell / plan.map.width) - plan.kernel_size / 2;
+  tile.left = tile.padding ? 0 : static_cast<int>(cell % plan.map.width) - plan.kernel_size / 2;
   return tile;
 }
 
@@ -110,7 +115,7 @@ MDN_ON_DEVICE WindowCell window_cell(const PatchPlan& plan, const PatchTile& til
   WindowCell cell;
   cell.row = number / plan.kernel_size;
   cell.column = number % plan.kernel_size;
-  const int64_t y = tile.top + cell.row, x = tile.left + cell.column;
+  const int y = tile.top + cell.row, x = tile.left + cell.column;
   cell.inside = !tile.padding && y >= 0 && y < plan.map.height && x >= 0 && x < plan.map.width;
   cell.offset = y * plan.map.row_stride + x * plan.map.column_stride;
   return cell;
@@ -139,7 +144,7 @@ __global__ void __launch_bounds__(patch_threads)
     gather_windows(const Word* feature, const int64_t* index, PatchPlan plan, Word* patches) {
   __shared__ PatchElements<Word> elements;
   __shared__ SharedArray<int64_t, 1> own_cell;
-  for (int64_t piece = blockIdx.x; piece < plan.pieces(); piece += gridDim.x) {
+  for (int64_t piece = blockIdx.x; piece < plan.pieces; piece += gridDim.x) {
     const PatchTile tile = patch_tile_of(plan, index, piece, own_cell);
     const Word* image = feature + tile.image * plan.map.batch_stride;
     if constexpr (width == 0) {
@@ -232,7 +237,7 @@ __global__ void __launch_bounds__(patch_threads, 3)
   __shared__ SharedArray<int64_t, 1> own_cell;
   __shared__ SharedArray<int, patch_threads / warp_lanes> found_by_warp;
   __shared__ SharedArray<Overlap, patch_threads> overlaps;
-  for (int64_t piece = blockIdx.x; piece < plan.pieces(); piece += gridDim.x) {
+  for (int64_t piece = blockIdx.x; piece < plan.pieces; piece += gridDim.x) {
     const PatchTile tile = patch_tile_of(plan, index, piece, own_cell);
     if (tile.padding) {
       __syncthreads();
@@ -252,14 +257,14 @@ __global__ void __launch_bounds__(patch_threads, 3)
       column[e] = cell.column;
       own[e] = cell.inside && i < tile.count;
       sum[e] = 0;
-      if (own[e]) sum[e] += to_number(load_global(patches_of_image + tile.object * plan.length + i));
+      if (own[e]) sum[e] += to_number(load_global(patches_of_image + int64_t(tile.object) * plan.length + i));
     }
     for (int64_t first = 0; first < plan.points; first += patch_threads) {
       const int count = find_overlaps(plan, tile, index + tile.image * plan.points, first, found_by_warp, overlaps);
       for (int o = 0; o < count; ++o) {
         const Overlap other = overlaps[o];
         const Element* patch =
-            patches_of_image + other.object * plan.length + other.down * plan.kernel_size + other.right;
+            patches_of_image + int64_t(other.object) * plan.length + other.down * plan.kernel_size + other.right;
 #pragma unroll
         for (int e = 0; e < elements_of_thread; ++e) {
           const int v = row[e] + other.down, u = column[e] + other.right;
@@ -327,13 +332,13 @@ struct PatchCall {
 template <class Launch>
 void run_gather_patches(const PatchCall& call, const device::PatchPlan& plan, Launch launch) {
   using namespace device;
-  if (plan.pieces() == 0) return;
+  if (plan.pieces == 0) return;
   const auto run = [&](auto type) {
     using Word = typename decltype(type)::Type;
     auto* kernel = gather_windows<Word, 0>;
     if (plan.channel_width == 1) kernel = gather_windows<Word, 1>;
     if (plan.channel_width > 1) kernel = gather_windows<Word, pack_width<Word>>;
-    launch(kernel, blocks_over(plan.pieces()), patch_threads, 0, static_cast<const Word*>(call.map), call.index, plan,
+    launch(kernel, blocks_over(plan.pieces), patch_threads, 0, static_cast<const Word*>(call.map), call.index, plan,
            static_cast<Word*>(call.patches));
   };
   switch (element_bytes(call.dtype)) {
@@ -356,11 +361,11 @@ void run_gather_patches_backward(const PatchCall& call, const device::PatchPlan&
     using Element = typename decltype(type)::Type;
     auto* gradient = static_cast<Element*>(call.map);
     launch(write_zeros<Element>, blocks_over(blocks_of_zeros<Element>(elements)), zero_threads, 0, gradient, elements);
-    if (plan.pieces() == 0) return;
+    if (plan.pieces == 0) return;
     auto* kernel = sum_windows<Element, 0>;
     if (plan.channel_width == 1) kernel = sum_windows<Element, 1>;
     if (plan.channel_width > 1) kernel = sum_windows<Element, pack_width<Element>>;
-    launch(kernel, blocks_over(plan.pieces()), patch_threads, 0, static_cast<const Element*>(call.patches), call.index,
+    launch(kernel, blocks_over(plan.pieces), patch_threads, 0, static_cast<const Element*>(call.patches), call.index,
            plan, gradient);
   });
 }

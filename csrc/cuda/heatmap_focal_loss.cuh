@@ -26,6 +26,7 @@ struct FocalPlan {
   int64_t count;
   double alpha, beta;
 
+  // Each of one block. A launch has room for 2^31 - 1 of them, which are 2^43 elements.
   MDN_ON_BOTH int64_t shares() const { return (count + focal_share - 1) / focal_share; }
 };
 
@@ -64,20 +65,18 @@ __global__ void __launch_bounds__(focal_threads)
     count_positives(const Target* target, FocalPlan plan, FocalWorkspace workspace) {
   using TargetPack = Pack<Target, width>;
   __shared__ SharedArray<int, focal_threads / warp_lanes> sums_of_warps;
-  for (int64_t share = blockIdx.x; share < plan.shares(); share += gridDim.x) {
-    const int64_t first = share * focal_share;
-    const Target* from = target + first;
-    int positives = 0;
-    over_packs<width>(
-        from, static_cast<int>(min(int64_t(focal_share), plan.count - first)),
-        [&](int i) {
-          const TargetPack pack = load_global(reinterpret_cast<const TargetPack*>(from + i));
-          for (int j = 0; j < width; ++j) positives += to_number(pack[j]) == 1;
-        },
-        [&](int i) { positives += to_number(load_global(from + i)) == 1; });
-    const int total = sum_of_block<focal_threads>(positives, sums_of_warps);
-    if (threadIdx.x == 0) store_global(workspace.positives + share, int64_t(total));
-  }
+  const int64_t share = blockIdx.x, first = share * focal_share;
+  const Target* from = target + first;
+  int positives = 0;
+  over_packs<width>(
+      from, static_cast<int>(min(int64_t(focal_share), plan.count - first)),
+      [&](int i) {
+        const TargetPack pack = load_global(reinterpret_cast<const TargetPack*>(from + i));
+        for (int j = 0; j < width; ++j) positives += to_number(pack[j]) == 1;
+      },
+      [&](int i) { positives += to_number(load_global(from + i)) == 1; });
+  const int total = sum_of_block<focal_threads>(positives, sums_of_warps);
+  if (threadIdx.x == 0) store_global(workspace.positives + share, int64_t(total));
 }
 
 __global__ void __launch_bounds__(focal_total_threads) find_focal_divisor(FocalPlan plan, FocalWorkspace workspace) {
@@ -102,38 +101,36 @@ __global__ void __launch_bounds__(focal_threads)
   __shared__ SharedArray<int, focal_threads / warp_lanes> positives_of_warps;
   const T alpha = static_cast<T>(plan.alpha), beta = static_cast<T>(plan.beta);
   const T factor = gradient != nullptr ? static_cast<T>(1 / load_global(workspace.divisor)) : T(1);
-  for (int64_t turn = blockIdx.x; turn < plan.shares(); turn += gridDim.x) {
-    const int64_t share = plan.shares() - 1 - turn, first = share * focal_share;
-    double loss = 0;
-    int positives = 0;
-    const auto slope_of = [&](Logits logit, Target wanted) {
-      const T value = to_number(wanted);
-      const FocalTerm<T> term = focal_term<usual>(to_number(logit), value, alpha, beta);
-      loss += static_cast<double>(term.loss);
-      positives += value == 1;
-      Logits slope;
-      to_element(term.slope * factor, slope);
-      return slope;
-    };
-    over_packs<width, 1>(
-        logits + first, static_cast<int>(min(int64_t(focal_share), plan.count - first)),
-        [&](int i) {
-          const LogitsPack here = load_global(reinterpret_cast<const LogitsPack*>(logits + first + i));
-          const TargetPack wanted = load_global(reinterpret_cast<const TargetPack*>(target + first + i));
-          LogitsPack slopes;
-          for (int j = 0; j < width; ++j) slopes[j] = slope_of(here[j], wanted[j]);
-          if (gradient != nullptr) store_global(reinterpret_cast<LogitsPack*>(gradient + first + i), slopes);
-        },
-        [&](int i) {
-          const Logits slope = slope_of(load_global(logits + first + i), load_global(target + first + i));
-          if (gradient != nullptr) store_global(gradient + first + i, slope);
-        });
-    const double total = sum_of_block<focal_threads>(loss, losses_of_warps);
-    if (threadIdx.x == 0) store_global(workspace.loss + share, total);
-    if (gradient == nullptr) {
-      const int all = sum_of_block<focal_threads>(positives, positives_of_warps);
-      if (threadIdx.x == 0) store_global(workspace.positives + share, int64_t(all));
-    }
+  const int64_t share = plan.shares() - 1 - blockIdx.x, first = share * focal_share;
+  double loss = 0;
+  int positives = 0;
+  const auto slope_of = [&](Logits logit, Target wanted) {
+    const T value = to_number(wanted);
+    const FocalTerm<T> term = focal_term<usual>(to_number(logit), value, alpha, beta);
+    loss += static_cast<double>(term.loss);
+    positives += value == 1;
+    Logits slope;
+    to_element(term.slope * factor, slope);
+    return slope;
+  };
+  over_packs<width, 1>(
+      logits + first, static_cast<int>(min(int64_t(focal_share), plan.count - first)),
+      [&](int i) {
+        const LogitsPack here = load_global(reinterpret_cast<const LogitsPack*>(logits + first + i));
+        const TargetPack wanted = load_global(reinterpret_cast<const TargetPack*>(target + first + i));
+        LogitsPack slopes;
+        for (int j = 0; j < width; ++j) slopes[j] = slope_of(here[j], wanted[j]);
+        if (gradient != nullptr) store_global(reinterpret_cast<LogitsPack*>(gradient + first + i), slopes);
+      },
+      [&](int i) {
+        const Logits slope = slope_of(load_global(logits + first + i), load_global(target + first + i));
+        if (gradient != nullptr) store_global(gradient + first + i, slope);
+      });
+  const double total = sum_of_block<focal_threads>(loss, losses_of_warps);
+  if (threadIdx.x == 0) store_global(workspace.loss + share, total);
+  if (gradient == nullptr) {
+    const int all = sum_of_block<focal_threads>(positives, positives_of_warps);
+    if (threadIdx.x == 0) store_global(workspace.positives + share, int64_t(all));
   }
 }
 
@@ -171,7 +168,7 @@ void run_focal_loss_as(const FocalCall& call, const device::FocalPlan& plan, con
                         reinterpret_cast<uintptr_t>(gradient)) %
                            16 ==
                        0;
-  const int shares = blocks_over(plan.shares());
+  const int shares = static_cast<int>(plan.shares());
   if (gradient != nullptr && shares > 0) {
     launch(aligned ? count_positives<Target, width> : count_positives<Target, 1>, shares, focal_threads, 0, target,
            plan, workspace);

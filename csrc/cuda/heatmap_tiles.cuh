@@ -22,15 +22,13 @@ struct PeakPlan {
   bool by_columns;   // windows of 3 x 3: threads walk down strips of a column
   int tile_cells;    // of a full tile, whole rows unless `rows_around` is false
   bool rows_around;  // a tile is loaded with the rows that its windows reach; else these are read through the caches
-  int64_t tiles_of_plane;
+  int64_t tiles_of_plane, tiles;
+  int64_t kept;        // peaks that an image may give
   int64_t candidates;  // the most that an image may have
   int key_bytes;
 
   MDN_ON_BOTH int64_t cells_of_plane() const { return int64_t(height) * width; }
   MDN_ON_BOTH int64_t cells_of_image() const { return labels * cells_of_plane(); }
-  MDN_ON_BOTH int64_t tiles() const { return batch * labels * tiles_of_plane; }
-  // How many peaks an image may give.
-  MDN_ON_BOTH int64_t kept() const { return k < cells_of_image() ? k : cells_of_image(); }
 };
 
 inline PeakPlan peak_plan(int64_t batch, int64_t labels, int64_t height, int64_t width, int64_t k, int64_t kernel_size,
@@ -43,6 +41,7 @@ inline PeakPlan peak_plan(int64_t batch, int64_t labels, int64_t height, int64_t
   const int64_t longest = height > width ? height : width;
   plan.reach = static_cast<int>(kernel_size / 2 < longest ? kernel_size / 2 : longest);
   plan.k = k;
+  plan.kept = k < plan.cells_of_image() ? k : plan.cells_of_image();
   plan.key_bytes = key_bytes;
   if (batch * labels * height * width == 0) return plan;
 
@@ -65,6 +64,7 @@ inline PeakPlan peak_plan(int64_t batch, int64_t labels, int64_t height, int64_t
     plan.tile_cells = static_cast<int>(room < most_cells ? room : most_cells);
   }
   plan.tiles_of_plane = (height * width + plan.tile_cells - 1) / plan.tile_cells;
+  plan.tiles = batch * labels * plan.tiles_of_plane;
   plan.candidates = labels * plan.tiles_of_plane * (k < plan.tile_cells ? k : plan.tile_cells);
   return plan;
 }
@@ -226,12 +226,19 @@ template <class Key>
 MDN_ON_DEVICE unsigned peaks_by_window(const TileView<Key>& view, const PeakPlan& plan, const HeatmapTile& tile,
                                        OwnCells& own) {
   own = {static_cast<int>(threadIdx.x), scan_threads};
+  const int before = static_cast<int>(tile.first - tile.loaded);
+  const int64_t in_plane = tile.first + own.first;
+  int y = static_cast<int>(in_plane / plan.width), x = static_cast<int>(in_plane - int64_t(y) * plan.width);
+  const int down = own.step / plan.width, across = own.step - down * plan.width;
   unsigned peaks = 0;
   for (int i = 0, cell = own.first; cell < tile.count; ++i, cell += own.step) {
-    const int64_t in_plane = tile.first + cell;
-    const int y = static_cast<int>(in_plane / plan.width), x = static_cast<int>(in_plane % plan.width);
-    const Key key = view.loaded(static_cast<int>(in_plane - tile.loaded));
-    peaks |= static_cast<unsigned>(is_peak(view, plan, tile, y, x, key)) << i;
+    peaks |= static_cast<unsigned>(is_peak(view, plan, tile, y, x, view.loaded(before + cell))) << i;
+    y += down;
+    x += across;
+    if (x >= plan.width) {
+      x -= plan.width;
+      ++y;
+    }
   }
   return peaks;
 }

@@ -55,6 +55,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(Tensor logits, Tensor lo
   call.weight = weight.data_ptr();
 
   const ModePlan plan = plan_mode(call);
+  STD_TORCH_CHECK(plan.tiling.count <= most_tiles, "mixture_mode: ", batch, " x ", points,
+                  " positions are too many for a GPU");
   const Tensor workspace = fresh(loc, {workspace_bytes(plan)}, ScalarType::Byte);
   run_mixture_mode(call, plan, workspace.data_ptr(), launch);
   return {mode_loc, mode_scale, component, weight};

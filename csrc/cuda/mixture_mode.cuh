@@ -91,7 +91,7 @@ __global__ void allow_components(const __grid_constant__ AllowedWords<most> from
   if (word < count) store_global(to + word, from.words[word]);
 }
 
-// One block at work on one tile after the other. A member function is one pass over the tile; barriers stand between.
+// One block at work on its tile. A member function is one pass over the tile; barriers stand between.
 template <class Element, bool shared>
 class ModeBlock {
   using T = typename ArithmeticOf<Element>::Type;
@@ -104,7 +104,7 @@ class ModeBlock {
         rows_(memory, 0, plan.rows, plan.stride),
         component_(dynamic_shared<int>(plan.component, plan.tiling.positions)) {}
 
-  MDN_ON_DEVICE void run(int64_t number) {
+  MDN_ON_DEVICE void run(int number) {
     tile_ = tile_of(plan_.tiling, call_.points, number);
     if (observation_.look(tile_, number, false)) {
       read_rows();
@@ -120,7 +120,7 @@ class ModeBlock {
   }
 
  private:
-  MDN_ON_DEVICE bool is_real(int position) const { return observation_.observed().any(position, 1); }
+  MDN_ON_DEVICE bool is_real(int position) const { return observation_.observed().has(position); }
 
   MDN_ON_DEVICE bool allowed(int m) const {
     return call_.allowed == nullptr || (load_global(call_.allowed + (m >> 5)) >> (m & 31) & 1) != 0;
@@ -294,24 +294,23 @@ __global__ void __launch_bounds__(tile_threads, sizeof(Element) == 8 || !shared 
     mixture_mode(const __grid_constant__ ModeCall call, const __grid_constant__ ModePlan plan) {
   unsigned char* memory = shared ? nullptr : plan.workspace + int64_t(blockIdx.x) * plan.large;
   ModeBlock<Element, shared> block(call, plan, memory);
-  for (int64_t number = blockIdx.x; number < plan.tiling.count; number += gridDim.x) {
-    block.run(number);
-    __syncthreads();
-  }
+  block.run(own_tile(plan.tiling));
 }
 
 }  // namespace device
 
-// The launch of a planned call with its workspace: launch(kernel, blocks, threads, bytes of shared memory,
+// The launches of a planned call with its workspace: launch(kernel, blocks, threads, bytes of shared memory,
 // arguments...).
 template <class Launch>
-void run_mixture_mode(const ModeCall& call, ModePlan plan, void* workspace, Launch launch) {
-  if (plan.tiling.blocks == 0) return;
+void run_mixture_mode(ModeCall call, ModePlan plan, void* workspace, Launch launch) {
   plan.workspace = static_cast<unsigned char*>(workspace);
+  respect_gaps(call.logits, call.logits, call.scale, call.mode_loc, call.mode_scale);
   with_element_type(call.loc.dtype, [&](auto type) {
     using Element = typename decltype(type)::Type;
-    launch(plan.tiling.shared ? device::mixture_mode<Element, true> : device::mixture_mode<Element, false>,
-           plan.tiling.blocks, tile_threads, plan.shared, call, plan);
+    for_each_launch(plan.tiling, [&](int blocks) {
+      launch(plan.tiling.shared ? device::mixture_mode<Element, true> : device::mixture_mode<Element, false>, blocks,
+             tile_threads, plan.shared, call, plan);
+    });
   });
 }
 

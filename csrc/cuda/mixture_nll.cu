@@ -67,6 +67,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   if (target_gradient) call.grad_target = tile_view_of(grad_target);
 
   const MixturePlan plan = plan_mixture(call);
+  STD_TORCH_CHECK(plan.tiling.count <= most_tiles, "mixture_nll: ", batch, " x ", points,
+                  " positions are too many for a GPU");
   const Tensor workspace = fresh(target, {workspace_of(call, plan).bytes}, ScalarType::Byte);
   run_mixture_nll(call, plan, workspace.data_ptr(), Launcher{device, "mixture_nll"});
   return {loss, grad_logits, grad_loc, grad_scale, grad_target};

@@ -42,6 +42,12 @@ inline void set_sizes(MixtureCall& call) {
   plan_groups(call.observed, call.points, call.dims);
 }
 
+// How what was observed is counted: threads of a block, one for each position of its tile, and where things begin in
+// shared memory. The mask's bits lie there, or in the workspace, as they do later.
+struct WeightPlan {
+  int threads, seen, chosen, of_warps, shared;
+};
+
 // How a call is launched.
 struct MixturePlan {
   Tiling tiling;
@@ -49,6 +55,7 @@ struct MixturePlan {
   // Where things begin, in bytes: rows, kappa and the mask's bits in shared memory or in a block's part of the
   // workspace, of `large` bytes; chosen points and sums always in shared memory.
   int stride, kappa, seen, large, chosen, of_warps, shared;
+  WeightPlan weight;
   double known_divisor;  // what the loss is divided by, where `divisor` is null
   // In the workspace, as place_workspace points them.
   double* divisor;           // the same where mask, weight or index decide it
@@ -93,6 +100,12 @@ inline MixturePlan plan_mixture(const MixtureCall& call) {
   plan.chosen = plan.tiling.shared ? plan.large : 0;
   plan.of_warps = plan.chosen + static_cast<int>(chosen_bytes(positions));
   plan.shared = plan.of_warps + static_cast<int>(sum_bytes);
+  WeightPlan& weight = plan.weight;
+  weight.threads = positions < 32 ? 32 : positions;
+  weight.seen = plan.tiling.shared ? 0 : plan.seen;
+  weight.chosen = plan.tiling.shared ? static_cast<int>(seen_bytes(call.observed, positions)) : 0;
+  weight.of_warps = weight.chosen + static_cast<int>(chosen_bytes(positions));
+  weight.shared = weight.of_warps + static_cast<int>(sum_bytes);
   plan.by_logits = Divisor(call.components);
   plan.by_loc = Divisor(call.components * call.dims);
   plan.by_scale = Divisor(call.components * call.scales);
@@ -154,21 +167,18 @@ template <bool shared>
 __global__ void __launch_bounds__(tile_threads)
     observed_weight(const __grid_constant__ MixtureCall call, const __grid_constant__ MixturePlan plan) {
   unsigned char* memory = shared ? nullptr : plan.workspace + int64_t(blockIdx.x) * plan.large;
-  Observation<shared> observation(call.observed, plan.tiling.positions, memory, plan.seen, plan.chosen);
-  const DynamicSharedArray<double> of_warps = dynamic_shared<double>(plan.of_warps, tile_threads / warp_lanes);
-  for (int64_t number = blockIdx.x; number < plan.tiling.count; number += gridDim.x) {
-    const Tile tile = tile_of(plan.tiling, call.points, number);
-    observation.look(tile, number, false);
-    if (call.observed.bits != nullptr) observation.keep(number);
-    double sum = 0;
-    for (int i = threadIdx.x; i < tile.count; i += tile_threads) {
-      if (!observation.observed().any(i, 1)) continue;
-      sum += call.weight.data != nullptr ? load_number(call.weight, offset_of(call.weight, tile, 0, i)) : 1;
-    }
-    sum = sum_of_block(sum, of_warps);
-    if (threadIdx.x == 0) store_global(plan.sums + number, sum);
-    __syncthreads();
+  Observation<shared> observation(call.observed, plan.tiling.positions, memory, plan.weight.seen, plan.weight.chosen);
+  const DynamicSharedArray<double> of_warps = dynamic_shared<double>(plan.weight.of_warps, tile_threads / warp_lanes);
+  const int number = own_tile(plan.tiling), position = threadIdx.x;
+  const Tile tile = tile_of(plan.tiling, call.points, number);
+  observation.look(tile, number, false);
+  if (call.observed.bits != nullptr) observation.keep(number);
+  double sum = 0;
+  if (position < tile.count && observation.observed().has(position)) {
+    sum = call.weight.data != nullptr ? load_number(call.weight, offset_of(call.weight, tile, 0, position)) : 1;
   }
+  sum = sum_of_block(sum, of_warps);
+  if (threadIdx.x == 0) store_global(plan.sums + number, sum);
 }
 
 // One block: the sum of `count` numbers, as a divisor that is not 0, or divided by one as the loss.
@@ -187,7 +197,7 @@ __global__ void __launch_bounds__(tile_threads) finish_sums(const double* sums, 
   }
 }
 
-// One block at work on one tile after the other. A member function is one pass over the tile; barriers stand between.
+// One block at work on its tile. A member function is one pass over the tile; barriers stand between.
 template <class Element, Family family, bool shared>
 class MixtureBlock {
   using T = typename ArithmeticOf<Element>::Type;
@@ -217,7 +227,7 @@ class MixtureBlock {
   }
 
   // Loss and gradients of the tile of that number. Returns this thread's part of the weighted sum of its losses.
-  MDN_ON_DEVICE double run(int64_t number) {
+  MDN_ON_DEVICE double run(int number) {
     tile_ = tile_of(plan_.tiling, call_.points, number);
     const bool any = observation_.look(tile_, number, call_.observed.bits != nullptr);
     double sum = 0;
@@ -258,7 +268,7 @@ class MixtureBlock {
 
   MDN_ON_DEVICE T log_constant(int dim) const { return constants_.get(dim); }
   MDN_ON_DEVICE T inverse_kappa(int dim) const { return constants_.get(call_.dims + dim); }
-  MDN_ON_DEVICE bool is_observed(int position) const { return observation_.observed().any(position, 1); }
+  MDN_ON_DEVICE bool is_observed(int position) const { return observation_.observed().has(position); }
 
   // A tensor of the parameters, which an index may gather.
   template <class Use>
@@ -290,22 +300,28 @@ class MixtureBlock {
     const T min_scale = static_cast<T>(call_.min_scale);
     const T unseen_scale = call_.activation == ScaleActivation::identity ? T(1) : T(0);
     read_parameter(call_.scale, plan_.by_scale, [&](auto n, int ms, int position, const auto& raw) {
-      constexpr int N = decltype(n)::value;
+      // A pack of a row's numbers after the other: the logarithms of all 8 that half precision reads at once want more
+      // registers than there are.
+      constexpr int N = decltype(n)::value, width = N < pack_width<T> ? N : pack_width<T>;
       const int s = ms - quotient(ms, plan_.by_scales) * call_.scales;
-      const Values<T, N> count = get<N>(rows_.count + s, position);
-      Values<T, N> inverse, derivative, part;
 #pragma unroll
-      for (int j = 0; j < N; ++j) {
-        // A scale all of whose dimensions are unobserved leaves the density, whatever it holds.
-        const Scale<T> scale =
-            activate<T, T>(call_.activation, count[j] != 0 ? static_cast<T>(raw[j]) : unseen_scale, min_scale);
-        inverse[j] = 1 / scale.sigma;
-        derivative[j] = scale.derivative;
-        part[j] = -count[j] * log(scale.sigma);
+      for (int first = 0; first < N; first += width) {
+        const int here = position + first;
+        const Values<T, width> count = get<width>(rows_.count + s, here);
+        Values<T, width> inverse, derivative, part;
+#pragma unroll
+        for (int j = 0; j < width; ++j) {
+          // A scale all of whose dimensions are unobserved leaves the density, whatever it holds.
+          const T seen = count[j] != 0 ? static_cast<T>(raw[first + j]) : unseen_scale;
+          const Scale<T> scale = activate<T, T>(call_.activation, seen, min_scale);
+          inverse[j] = 1 / scale.sigma;
+          derivative[j] = scale.derivative;
+          part[j] = -count[j] * log(scale.sigma);
+        }
+        set<width>(rows_.part + ms, here, part);
+        set<width>(rows_.inverse + ms, here, inverse);
+        set<width>(rows_.term + ms, here, derivative);
       }
-      set<N>(rows_.part + ms, position, part);
-      set<N>(rows_.inverse + ms, position, inverse);
-      set<N>(rows_.term + ms, position, derivative);
     });
   }
 
@@ -502,29 +518,30 @@ __global__ void __launch_bounds__(tile_threads, resident_blocks<Element, shared>
   MixtureBlock<Element, family, shared> block(call, plan, memory);
   const DynamicSharedArray<double> of_warps = dynamic_shared<double>(plan.of_warps, tile_threads / warp_lanes);
   block.prepare();
-  for (int64_t number = blockIdx.x; number < plan.tiling.count; number += gridDim.x) {
-    const double sum = sum_of_block(block.run(number), of_warps);
-    if (threadIdx.x == 0 && plan.sums != nullptr) store_global(plan.sums + number, sum);
-    __syncthreads();
-  }
+  const int number = own_tile(plan.tiling);
+  const double sum = sum_of_block(block.run(number), of_warps);
+  if (threadIdx.x == 0 && plan.sums != nullptr) store_global(plan.sums + number, sum);
 }
 
 }  // namespace device
 
 template <class Element, Family family, bool shared, class Launch>
-void run_mixture_nll_as(const MixtureCall& call, const MixturePlan& plan, Launch launch) {
+void run_mixture_nll_as(const MixtureCall& call, MixturePlan plan, Launch launch) {
   using T = typename device::ArithmeticOf<Element>::Type;
-  const int blocks = plan.tiling.blocks, sum_bytes = plan.shared - plan.of_warps;
   const auto finish = [&](double* new_divisor) {
     const double *sums = plan.sums, *divisor = plan.divisor;
-    launch(device::finish_sums<T>, 1, tile_threads, sum_bytes, sums, plan.tiling.count, new_divisor, divisor,
-           plan.known_divisor, static_cast<T*>(call.loss));
+    launch(device::finish_sums<T>, 1, tile_threads, plan.shared - plan.of_warps, sums, plan.tiling.count, new_divisor,
+           divisor, plan.known_divisor, static_cast<T*>(call.loss));
   };
   if (plan.divisor != nullptr) {
-    if (blocks > 0) launch(device::observed_weight<shared>, blocks, tile_threads, plan.shared, call, plan);
+    for_each_launch(plan.tiling, [&](int blocks) {
+      launch(device::observed_weight<shared>, blocks, plan.weight.threads, plan.weight.shared, call, plan);
+    });
     finish(plan.divisor);
   }
-  if (blocks > 0) launch(device::mixture_nll<Element, family, shared>, blocks, tile_threads, plan.shared, call, plan);
+  for_each_launch(plan.tiling, [&](int blocks) {
+    launch(device::mixture_nll<Element, family, shared>, blocks, tile_threads, plan.shared, call, plan);
+  });
   if (plan.sums != nullptr) finish(nullptr);
 }
 
@@ -533,6 +550,8 @@ void run_mixture_nll_as(const MixtureCall& call, const MixturePlan& plan, Launch
 template <class Launch>
 void run_mixture_nll(MixtureCall call, MixturePlan plan, void* workspace, Launch launch) {
   place_workspace(call, plan, static_cast<unsigned char*>(workspace));
+  respect_gaps(call.loc, call.logits, call.loc, call.scale, call.target, call.grad_logits, call.grad_loc,
+               call.grad_scale, call.grad_target);
   with_element_type(call.loc.dtype, [&](auto type) {
     using Element = typename decltype(type)::Type;
     if (call.family == Family::gaussian) {

@@ -49,7 +49,7 @@ class Observation {
 
   // Reads index and mask of the tile of that number, or the bits that `keep` left. Returns whether anything in it is
   // observed.
-  MDN_ON_DEVICE bool look(const Tile& tile, int64_t number, bool from_bits) {
+  MDN_ON_DEVICE bool look(const Tile& tile, int number, bool from_bits) {
     const int thread = threadIdx.x, threads = blockDim.x;
     if (call_.index != nullptr) {
       const int64_t* index = call_.index + tile.batch * call_.points + tile.first;
@@ -57,33 +57,31 @@ class Observation {
         chosen_[i] = i < tile.count ? load_global(index + i) : int64_t(-1);
       }
     }
+    for (int i = thread; i < words_; i += threads) observed_[i] = 0;
     const bool along_channels = call_.mask.walk == Walk::channels && !from_bits;
     if (along_channels) {
       for (int i = thread; i < groups_ * words_; i += threads) seen_.set(i, 0);
     }
     __syncthreads();
-    if (from_bits) {
-      const uint32_t* bits = call_.bits + number * (groups_ * words_);
-      for (int i = thread; i < groups_ * words_; i += threads) seen_.set(i, load_global(bits + i));
-    } else if (along_channels) {
-      look_along_channels(tile);
-    } else {
-      look_along_points(tile);
-    }
-    __syncthreads();
     bool any = false;
-    for (int word = thread; word < words_; word += threads) {
-      uint32_t bits = 0;
-      for (int g = 0; g < groups_; ++g) bits |= seen_.get(g * words_ + word);
-      observed_[word] = bits;
-      any |= bits != 0;
+    if (from_bits) {
+      const uint32_t* bits = call_.bits + int64_t(number) * (groups_ * words_);
+      for (int i = thread; i < groups_ * words_; i += threads) {
+        const uint32_t word = load_global(bits + i);
+        seen_.set(i, word);
+        any |= note(i & (words_ - 1), word);
+      }
+    } else if (along_channels) {
+      any = look_along_channels(tile);
+    } else {
+      any = look_along_points(tile);
     }
     return __syncthreads_or(any) != 0;
   }
 
   // Leaves the bits of the tile that was looked at for later launches.
-  MDN_ON_DEVICE void keep(int64_t number) const {
-    uint32_t* bits = call_.bits + number * (groups_ * words_);
+  MDN_ON_DEVICE void keep(int number) const {
+    uint32_t* bits = call_.bits + int64_t(number) * (groups_ * words_);
     for (int i = threadIdx.x; i < groups_ * words_; i += static_cast<int>(blockDim.x)) {
       store_global(bits + i, seen_.get(i));
     }
@@ -100,34 +98,57 @@ class Observation {
   MDN_ON_DEVICE int64_t chosen(int position) const { return chosen_[position]; }
 
  private:
-  MDN_ON_DEVICE bool here(const Tile& tile, int group, int position) const {
-    if (position >= tile.count) return false;
-    if (call_.index != nullptr && static_cast<int64_t>(chosen_[position]) < 0) return false;
-    if (call_.mask.data == nullptr) return true;
-    const unsigned char* mask = static_cast<const unsigned char*>(call_.mask.data);
-    return load_global(mask + offset_of(call_.mask, tile, group, position)) != 0;
+  // Adds the positions of one group to those with anything observed; returns whether there are any.
+  MDN_ON_DEVICE bool note(int word, uint32_t bits) const {
+    if (bits == 0) return false;
+    atomicOr(&observed_[word], bits);
+    return true;
   }
 
-  // A warp takes 32 positions of a group, or all positions of some groups.
-  MDN_ON_DEVICE void look_along_points(const Tile& tile) {
-    const int threads = blockDim.x, lane = threadIdx.x % warp_lanes;
-    const int shift = __ffs(tile.positions) - 1, total = groups_ << shift;
-    const int run = tile.positions < warp_lanes ? tile.positions : warp_lanes;
-    for (int first = threadIdx.x - lane; first < total; first += threads) {
-      const int at = first + lane, group = at >> shift, position = at & (tile.positions - 1);
-      const uint32_t bits = __ballot_sync(all_lanes, at < total && here(tile, group, position));
-      if (at < total && (lane & (run - 1)) == 0) {
-        seen_.set(group * words_ + (position >> 5), bits >> lane & (0xffffffffu >> (warp_lanes - run)));
+  // Whether the tile has that position and the index names a point there.
+  MDN_ON_DEVICE bool exists(const Tile& tile, int position) const {
+    return position < tile.count && (call_.index == nullptr || static_cast<int64_t>(chosen_[position]) >= 0);
+  }
+
+  MDN_ON_DEVICE const unsigned char* mask_of(const Tile& tile, int group, int position) const {
+    return static_cast<const unsigned char*>(call_.mask.data) + offset_of(call_.mask, tile, group, position);
+  }
+
+  // A warp takes 32 positions of a group, or all positions of some groups; each lane stays at its position. The block
+  // has a thread for every position.
+  MDN_ON_DEVICE bool look_along_points(const Tile& tile) {
+    const int shift = __ffs(tile.positions) - 1, lane = threadIdx.x % warp_lanes;
+    const int position = threadIdx.x & (tile.positions - 1), step = static_cast<int>(blockDim.x) >> shift;
+    const int run = min(tile.positions, warp_lanes), ahead = lane >> shift;
+    const bool real = exists(tile, position), masked = call_.mask.data != nullptr;
+    int first = static_cast<int>(threadIdx.x - lane) >> shift;
+    const unsigned char* mask = masked ? mask_of(tile, first + ahead, position) : nullptr;
+    bool any = false;
+#pragma unroll 1  // a ballot waits for its load, so that several turns at once only take registers
+    for (; first < groups_; first += step) {
+      const int group = first + ahead;
+      const bool here = group < groups_ && real && (!masked || load_global(mask) != 0);
+      const uint32_t bits = __ballot_sync(all_lanes, here) >> (lane & -run) & (0xffffffffu >> (warp_lanes - run));
+      if (group < groups_ && (lane & (run - 1)) == 0) {
+        seen_.set(group * words_ + (position >> 5), bits);
+        any |= note(position >> 5, bits);
       }
+      mask += step * call_.mask.channel_stride;
     }
+    return any;
   }
 
-  MDN_ON_DEVICE void look_along_channels(const Tile& tile) {
+  MDN_ON_DEVICE bool look_along_channels(const Tile& tile) {
     const int total = groups_ * tile.count;
+    bool any = false;
     for (int at = threadIdx.x; at < total; at += static_cast<int>(blockDim.x)) {
       const int position = quotient(at, call_.by_groups), group = at - position * groups_;
-      if (here(tile, group, position)) seen_.set_bits(group * words_ + (position >> 5), uint32_t(1) << (position & 31));
+      if (!exists(tile, position) || load_global(mask_of(tile, group, position)) == 0) continue;
+      const uint32_t bit = uint32_t(1) << (position & 31);
+      seen_.set_bits(group * words_ + (position >> 5), bit);
+      any |= note(position >> 5, bit);
     }
+    return any;
   }
 
   const Observed& call_;

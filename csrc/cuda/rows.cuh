@@ -6,9 +6,6 @@
 
 namespace mdn {
 
-// The threads of every block that works on tiles.
-constexpr int tile_threads = 256;
-
 constexpr int64_t up_to(int64_t multiple, int64_t value) { return (value + multiple - 1) / multiple * multiple; }
 
 inline int words_of(int positions) { return (positions + 31) / 32; }
@@ -17,9 +14,14 @@ inline int words_of(int positions) { return (positions + 31) / 32; }
 struct Tiling {
   int positions = 0;   // of a tile, a power of two
   bool shared = true;  // whether its rows fit into shared memory
-  int64_t in_image = 0, count = 0;
-  int blocks = 0;  // each with one tile; where rows lie in a workspace, a few with many
+  Divisor by_image;    // the tiles of an image
+  int64_t count = 0;
+  int blocks = 0;  // of a launch, each with one tile: all, or where rows lie in a workspace as many as have room there
+  int first = 0;   // the first tile of a launch
 };
+
+// Kernels number tiles in ints; the ops refuse more.
+constexpr int64_t most_tiles = INT32_MAX;
 
 // As many positions as leave a multiprocessor room for several blocks, given the `bytes_of(positions)` of shared memory
 // that a tile of so many takes. `least`: positions whose elements fill a sector.
@@ -37,34 +39,47 @@ Tiling tiling_of(int64_t batch, int64_t points, int least, BytesOf bytes_of) {
   while (tiling.positions > least && (batch * in_image() < enough || tiling.positions / 2 >= points)) {
     tiling.positions /= 2;
   }
-  tiling.in_image = in_image();
-  tiling.count = batch * tiling.in_image;
-  const int64_t most_blocks = tiling.shared ? INT32_MAX : enough;
+  tiling.count = batch * in_image();
+  if (tiling.count > 0 && tiling.count <= most_tiles) tiling.by_image = Divisor(static_cast<int>(in_image()));
+  const int64_t most_blocks = tiling.shared ? most_tiles : enough;
   tiling.blocks = static_cast<int>(tiling.count < most_blocks ? tiling.count : most_blocks);
   return tiling;
 }
 
-// From a row to the next. Where threads take a tile's elements along the channels, rows begin in different banks.
-inline int stride_of(const TileView& view, int positions) {
-  return view.walk == Walk::channels || view.walk == Walk::channels_packed ? positions + 1 : positions;
+// The launches over all tiles of a plan: launch(blocks), the tiling's `first` set.
+template <class Launch>
+void for_each_launch(Tiling& tiling, Launch launch) {
+  for (int64_t first = 0; first < tiling.count; first += tiling.blocks) {
+    const int64_t left = tiling.count - first;
+    tiling.first = static_cast<int>(first);
+    launch(left < tiling.blocks ? static_cast<int>(left) : tiling.blocks);
+  }
 }
+
+// From a row to the next. Where threads take a tile's elements along the channels, rows begin in different banks.
+inline int stride_of(const TileView& view, int positions) { return along_channels(view) ? positions + 1 : positions; }
 
 // Positions that fill a sector.
 inline int sector_positions(DType dtype) { return element_bytes(dtype) == 2 ? 16 : 8; }
 
 namespace device {
 
-MDN_ON_DEVICE Tile tile_of(const Tiling& tiling, int64_t points, int64_t number) {
-  const int64_t batch = number / tiling.in_image;
-  const int64_t first = (number - batch * tiling.in_image) * tiling.positions, left = points - first;
+// A block has one tile. Were it to go from one to the next, whatever does not depend on the tile would stay in
+// registers for it.
+MDN_ON_DEVICE int own_tile(const Tiling& tiling) { return tiling.first + static_cast<int>(blockIdx.x); }
+
+MDN_ON_DEVICE Tile tile_of(const Tiling& tiling, int64_t points, int number) {
+  const int batch = quotient(number, tiling.by_image);
+  const int64_t first = int64_t(number - batch * static_cast<int>(tiling.by_image.divisor)) * tiling.positions;
+  const int64_t left = points - first;
   return {batch, first, tiling.positions, static_cast<int>(left < tiling.positions ? left : tiling.positions)};
 }
 
 // visit(row, position) for `rows` rows of the tile, shared among the threads.
 template <class Visit>
 MDN_ON_DEVICE void for_each_position(const Tile& tile, int rows, Visit visit) {
-  const int shift = __ffs(tile.positions) - 1, total = rows << shift;
-  for (int at = threadIdx.x; at < total; at += tile_threads) visit(at >> shift, at & (tile.positions - 1));
+  const Column column = column_of<1>(tile);
+  for (int row = column.first; row < rows; row += column.step) visit(row, column.position);
 }
 
 // Numbers that a block's threads share, in shared memory or in a workspace.
@@ -105,44 +120,47 @@ class TileRows {
   MDN_ON_DEVICE T get(int row, int position) const { return cells_.get(row * stride_ + position); }
   MDN_ON_DEVICE void set(int row, int position, T value) const { cells_.set(row * stride_ + position, value); }
 
-  // The same for N positions that a thread moves at a time, from a multiple of N on.
+  // The same for N positions that a thread moves at a time, from a multiple of N on; more than one where rows follow
+  // one another without a gap.
   template <int N>
   MDN_ON_DEVICE Values<T, N> get(int row, int position) const {
     Values<T, N> values;
-    const int at = row * stride_ + position;
-    if (N > 1 && stride_ % width == 0) {
+    if constexpr (N == 1) {
+      values[0] = get(row, position);
+    } else {
+      const int at = pack_of(row, position);
 #pragma unroll
       for (int k = 0; k < N / width; ++k) {
-        const Pack<T, width> pack = packs_.get(at / width + k);
+        const Pack<T, width> pack = packs_.get(at + k);
 #pragma unroll
         for (int j = 0; j < width; ++j) values[k * width + j] = pack[j];
       }
-    } else {
-#pragma unroll
-      for (int j = 0; j < N; ++j) values[j] = cells_.get(at + j);
     }
     return values;
   }
 
   template <int N>
   MDN_ON_DEVICE void set(int row, int position, const Values<T, N>& values) const {
-    const int at = row * stride_ + position;
-    if (N > 1 && stride_ % width == 0) {
+    if constexpr (N == 1) {
+      set(row, position, values[0]);
+    } else {
+      const int at = pack_of(row, position);
 #pragma unroll
       for (int k = 0; k < N / width; ++k) {
         Pack<T, width> pack;
 #pragma unroll
         for (int j = 0; j < width; ++j) pack[j] = values[k * width + j];
-        packs_.set(at / width + k, pack);
+        packs_.set(at + k, pack);
       }
-    } else {
-#pragma unroll
-      for (int j = 0; j < N; ++j) cells_.set(at + j, values[j]);
     }
   }
 
  private:
   static constexpr int width = pack_width<T>;
+  MDN_ON_DEVICE int pack_of(int row, int position) const {
+    return row * static_cast<int>(static_cast<unsigned>(stride_) / width) +
+           static_cast<int>(static_cast<unsigned>(position) / width);
+  }
   const int stride_;
   const Cells<T, shared> cells_;
   const Cells<Pack<T, width>, shared> packs_;  // the same memory

@@ -45,22 +45,38 @@ struct TileView : View {
   TileView(const View& view, int64_t batch) : View(view), walk(walk_of(view, batch)) {}
 };
 
+MDN_ON_BOTH bool along_channels(const TileView& view) {
+  return view.walk == Walk::channels || view.walk == Walk::channels_packed;
+}
+
+// Beside a tensor that is walked along its channels rows have a gap, which no 16 bytes of positions may reach over.
+template <class... Views>
+void respect_gaps(const TileView& beside, Views&... views) {
+  if (!along_channels(beside)) return;
+  for (TileView* view : {&views...}) {
+    if (view->walk == Walk::points_packed) view->walk = Walk::points;
+  }
+}
+
+// The threads of every block that works on tiles, and the most positions of a tile.
+constexpr int tile_threads = 256;
+
 // Division by a number that a launch knows, of dividends below 2^31, without a division (Granlund and Montgomery,
 // 1994): with 2^shift the least power of two that is not below the divisor, magic = ceil(2^(31 + shift) / divisor) has
 // 32 bits.
 struct Divisor {
-  uint32_t divisor = 1, magic = 0, shift = 0;
+  uint32_t divisor = 1, magic = uint32_t(1) << 31, shift = 0;
   Divisor() = default;
   explicit Divisor(int d) : divisor(static_cast<uint32_t>(d)) {
     while ((uint64_t(1) << shift) < divisor) ++shift;
-    if (shift > 0) magic = static_cast<uint32_t>(((uint64_t(1) << (31 + shift)) + divisor - 1) / divisor);
+    magic = static_cast<uint32_t>(((uint64_t(1) << (31 + shift)) + divisor - 1) / divisor);
   }
 };
 
 namespace device {
 
 MDN_ON_DEVICE int quotient(int n, const Divisor& by) {
-  return by.shift == 0 ? n : static_cast<int>(__umulhi(static_cast<uint32_t>(n), by.magic) >> (by.shift - 1));
+  return static_cast<int>(__umulhi(2 * static_cast<uint32_t>(n), by.magic) >> by.shift);
 }
 
 MDN_ON_DEVICE float to_number(float value) { return value; }
@@ -107,15 +123,28 @@ MDN_ON_DEVICE int64_t offset_of(const View& view, const Tile& tile, int channel,
   return tile.batch * view.batch_stride + (tile.first + position) * view.point_stride + channel * view.channel_stride;
 }
 
+// How a thread goes through the rows of a tile: at one position, or `width` from there on, along every `step`-th row.
+// What depends on the position alone is found once.
+struct Column {
+  int first, position, step;
+};
+
+template <int width>
+MDN_ON_DEVICE Column column_of(const Tile& tile) {
+  const int shift = __ffs(tile.positions) - 1, at = static_cast<int>(threadIdx.x) * width;
+  return {at >> shift, at & (tile.positions - 1), (tile_threads * width) >> shift};
+}
+
 // A set of the positions of a tile.
 template <class Words>
 struct PositionSet {
   Words words;  // one bit a position
-  // Whether it holds any of the `count` positions from `position` on, a multiple of `count`, which is at most 32.
-  MDN_ON_DEVICE bool any(int position, int count) const {
+  // Which it holds of the `count` positions from `position` on, a multiple of `count`, which is at most 32.
+  MDN_ON_DEVICE uint32_t among(int position, int count) const {
     const uint32_t word = words[position >> 5];
-    return (word >> (position & 31) & (0xffffffffu >> (32 - count))) != 0;
+    return word >> (position & 31) & (0xffffffffu >> (32 - count));
   }
+  MDN_ON_DEVICE bool has(int position) const { return among(position, 1) != 0; }
 };
 
 // The n-th position of a tile as a point of a tensor that has all of them.
@@ -133,38 +162,40 @@ MDN_ON_DEVICE void read_tile(const TileView& view, const Tile& tile, const Divis
                              Points point_of, Use use) {
   using T = decltype(to_number(Element{}));
   constexpr int width = pack_width<Element>;
-  const Element* data = static_cast<const Element*>(view.data);
+  const Element* data = static_cast<const Element*>(view.data) + tile.batch * view.batch_stride;
   const int lines = static_cast<int>(channels.divisor), total = lines * tile.positions;
-  const int thread = threadIdx.x, threads = blockDim.x;
-  const int shift = __ffs(tile.positions) - 1;
+  const auto address = [&](int channel, int position) {
+    return data + point_of(position) * view.point_stride + channel * view.channel_stride;
+  };
   const auto read_one = [&](int channel, int position) {
-    if (!wanted.any(position, 1)) return T(0);
-    return to_number(load_global(data + tile.batch * view.batch_stride + point_of(position) * view.point_stride +
-                                 channel * view.channel_stride));
+    return wanted.has(position) ? to_number(load_global(address(channel, position))) : T(0);
   };
   if (view.walk == Walk::points_packed) {
-    for (int at = thread * width; at < total; at += threads * width) {
-      const int channel = at >> shift, position = at & (tile.positions - 1);
-      const bool any = wanted.any(position, width), whole = any && position + width <= tile.count;
+    const Column column = column_of<width>(tile);
+    const int position = column.position;
+    const uint32_t here = wanted.among(position, width);
+    const bool whole = here != 0 && position + width <= tile.count;
+    const Element* from = data + tile.first + position + column.first * view.channel_stride;
+    for (int channel = column.first; channel < lines; channel += column.step) {
       Values<T, width> values;
       if (whole) {
-        const Pack<Element, width> pack =
-            load_global(reinterpret_cast<const Pack<Element, width>*>(data + offset_of(view, tile, channel, position)));
+        const Pack<Element, width> pack = load_global(reinterpret_cast<const Pack<Element, width>*>(from));
 #pragma unroll
         for (int j = 0; j < width; ++j) values[j] = to_number(pack[j]);
       } else {
 #pragma unroll
-        for (int j = 0; j < width; ++j) values[j] = any ? read_one(channel, position + j) : T(0);
+        for (int j = 0; j < width; ++j) values[j] = (here >> j & 1) != 0 ? to_number(load_global(from + j)) : T(0);
       }
       use(Count<width>{}, channel, position, values);
+      from += column.step * view.channel_stride;
     }
   } else if (view.walk == Walk::channels_packed) {
-    const Element* first = data + offset_of(view, tile, 0, 0);
-    for (int at = thread * width; at < total; at += threads * width) {
+    const Element* first = data + tile.first * view.point_stride;
+    for (int at = threadIdx.x * width; at < total; at += tile_threads * width) {
       int position = quotient(at, channels), channel = at - position * lines;
       const int last = quotient(at + width - 1, channels);
       bool any = false;
-      for (int p = position; p <= last; ++p) any |= wanted.any(p, 1);
+      for (int p = position; p <= last; ++p) any |= wanted.has(p);
       const bool whole = any && at + width <= tile.count * lines;
       Pack<Element, width> pack = {};
       if (whole) pack = load_global(reinterpret_cast<const Pack<Element, width>*>(first + at));
@@ -177,13 +208,19 @@ MDN_ON_DEVICE void read_tile(const TileView& view, const Tile& tile, const Divis
         if (++channel == lines) channel = 0, ++position;
       }
     }
-  } else {
-    const bool along_channels = view.walk == Walk::channels;
-    for (int at = thread; at < total; at += threads) {
-      const int line = along_channels ? quotient(at, channels) : at >> shift;
-      const int rest = along_channels ? at - line * lines : at & (tile.positions - 1);
-      const int channel = along_channels ? rest : line, position = along_channels ? line : rest;
+  } else if (view.walk == Walk::channels) {
+    for (int at = threadIdx.x; at < total; at += tile_threads) {
+      const int position = quotient(at, channels), channel = at - position * lines;
       use(Count<1>{}, channel, position, Values<T, 1>{{read_one(channel, position)}});
+    }
+  } else {
+    const Column column = column_of<1>(tile);
+    const int position = column.position;
+    const bool here = wanted.has(position);
+    const Element* from = here ? address(column.first, position) : data;
+    for (int channel = column.first; channel < lines; channel += column.step) {
+      use(Count<1>{}, channel, position, Values<T, 1>{{here ? to_number(load_global(from)) : T(0)}});
+      from += column.step * view.channel_stride;
     }
   }
 }
@@ -196,62 +233,63 @@ enum class Packs { none, points, all };
 template <class Element, Packs packs, class Make>
 MDN_ON_DEVICE void write_tile(const TileView& view, const Tile& tile, const Divisor& channels, Make make) {
   constexpr int width = pack_width<Element>;
-  Element* data = static_cast<Element*>(view.data);
-  const int lines = static_cast<int>(channels.divisor), total = lines * tile.positions;
-  const int thread = threadIdx.x, threads = blockDim.x;
-  const int shift = __ffs(tile.positions) - 1;
-  const auto write_one = [&](int channel, int position) {
+  Element* data = static_cast<Element*>(view.data) + tile.batch * view.batch_stride + tile.first * view.point_stride;
+  const int lines = static_cast<int>(channels.divisor), total = lines * tile.count;
+  const auto element_at = [&](int channel, int position) {
     Element element;
     to_element(make(Count<1>{}, channel, position)[0], element);
-    store_global(data + offset_of(view, tile, channel, position), element);
+    return element;
   };
   if (packs != Packs::none && view.walk == Walk::points_packed) {
-    for (int at = thread * width; at < total; at += threads * width) {
-      const int channel = at >> shift, position = at & (tile.positions - 1);
-      if (position >= tile.count) continue;
+    const Column column = column_of<width>(tile);
+    const int position = column.position, left = tile.count - position;
+    if (left <= 0) return;
+    Element* to = data + position + column.first * view.channel_stride;
+    for (int channel = column.first; channel < lines; channel += column.step) {
       const auto values = make(Count<width>{}, channel, position);
-      Element* to = data + offset_of(view, tile, channel, position);
-      if (position + width <= tile.count) {
-        Pack<Element, width> pack;
+      Pack<Element, width> pack;
 #pragma unroll
-        for (int j = 0; j < width; ++j) to_element(values[j], pack[j]);
+      for (int j = 0; j < width; ++j) to_element(values[j], pack[j]);
+      if (width <= left) {
         store_global(reinterpret_cast<Pack<Element, width>*>(to), pack);
       } else {
 #pragma unroll
         for (int j = 0; j < width; ++j) {
-          Element element;
-          to_element(values[j], element);
-          if (position + j < tile.count) store_global(to + j, element);
+          if (j < left) store_global(to + j, pack[j]);
         }
       }
+      to += column.step * view.channel_stride;
     }
   } else if (packs == Packs::all && view.walk == Walk::channels_packed) {
-    Element* first = data + offset_of(view, tile, 0, 0);
-    const int end = tile.count * lines;
-    for (int at = thread * width; at < end; at += threads * width) {
+    for (int at = threadIdx.x * width; at < total; at += tile_threads * width) {
       int position = quotient(at, channels), channel = at - position * lines;
       Pack<Element, width> pack = {};
 #pragma unroll
       for (int j = 0; j < width; ++j) {
-        if (at + j < end) to_element(make(Count<1>{}, channel, position)[0], pack[j]);
+        if (at + j < total) pack[j] = element_at(channel, position);
         if (++channel == lines) channel = 0, ++position;
       }
-      if (at + width <= end) {
-        store_global(reinterpret_cast<Pack<Element, width>*>(first + at), pack);
+      if (at + width <= total) {
+        store_global(reinterpret_cast<Pack<Element, width>*>(data + at), pack);
       } else {
 #pragma unroll
         for (int j = 0; j < width; ++j) {
-          if (at + j < end) store_global(first + at + j, pack[j]);
+          if (at + j < total) store_global(data + at + j, pack[j]);
         }
       }
     }
+  } else if (along_channels(view)) {
+    for (int at = threadIdx.x; at < total; at += tile_threads) {
+      const int position = quotient(at, channels), channel = at - position * lines;
+      store_global(data + position * view.point_stride + channel * view.channel_stride, element_at(channel, position));
+    }
   } else {
-    const bool along_channels = view.walk == Walk::channels || view.walk == Walk::channels_packed;
-    for (int at = thread; at < total; at += threads) {
-      const int line = along_channels ? quotient(at, channels) : at >> shift;
-      const int rest = along_channels ? at - line * lines : at & (tile.positions - 1);
-      const int channel = along_channels ? rest : line, position = along_channels ? line : rest;
-      if (position < tile.count) write_one(channel, position);
+    const Column column = column_of<1>(tile);
+    if (column.position >= tile.count) return;
+    Element* to = data + column.position * view.point_stride + column.first * view.channel_stride;
+    for (int channel = column.first; channel < lines; channel += column.step) {
+      store_global(to, element_at(channel, column.position));
+      to += column.step * view.channel_stride;
     }
   }
 }

@@ -38,16 +38,14 @@ struct PeakWorkspace {
 };
 
 // In elements of 8 bytes.
-inline int64_t peak_workspace_size(const PeakPlan& plan) {
-  return 2 * plan.batch * (1 + plan.candidates + plan.kept());
-}
+inline int64_t peak_workspace_size(const PeakPlan& plan) { return 2 * plan.batch * (1 + plan.candidates + plan.kept); }
 
 inline PeakWorkspace peak_workspace(const PeakPlan& plan, void* memory) {
   auto* counts = static_cast<unsigned long long*>(memory);
   auto* key = static_cast<uint64_t*>(memory) + 2 * plan.batch;
   uint64_t* place = key + plan.batch * plan.candidates;
   uint64_t* best_key = place + plan.batch * plan.candidates;
-  return {counts, counts + plan.batch, key, place, best_key, best_key + plan.batch * plan.kept()};
+  return {counts, counts + plan.batch, key, place, best_key, best_key + plan.batch * plan.kept};
 }
 
 // The bins of a radix selection's digit that are above, at, and below its k-th best.
@@ -97,18 +95,24 @@ __global__ void __launch_bounds__(scan_threads, 3)
   __shared__ SharedArray<Boundary, 1> boundary;
   __shared__ SharedArray<unsigned, 2> counts;  // peaks, and what is written of them
   __shared__ SharedArray<uint64_t, 2> shared;  // the floor, and where the tile's candidates begin
+  __shared__ SharedArray<HeatmapTile, 1> own_tile;
   const int thread = threadIdx.x;
 
-  for (int64_t number = blockIdx.x; number < plan.tiles(); number += gridDim.x) {
-    const HeatmapTile tile = heatmap_tile(plan, number);
+  for (int64_t number = blockIdx.x; number < plan.tiles; number += gridDim.x) {
+    // One thread divides, and the tile waits in shared memory for those who need it, not in everyone's registers.
+    const auto tile_here = [&]() -> HeatmapTile { return own_tile[0]; };
     if (thread == 0) {
+      const HeatmapTile tile = heatmap_tile(plan, number);
+      own_tile[0] = tile;
       counts[0] = 0;
       counts[1] = 0;
       shared[0] = load_global_written(workspace.floor + tile.image);
     }
-    const TileView<Key> view = load_tile(heatmap, plan, tile, infinity, keys);
+    __syncthreads();
+    const TileView<Key> view = load_tile(heatmap, plan, tile_here(), infinity, keys);
     __syncthreads();
 
+    const HeatmapTile tile = tile_here();
     OwnCells own;
     unsigned active = by_columns ? peaks_in_column(view, plan, tile, own) : peaks_by_window(view, plan, tile, own);
     const int own_first = static_cast<int>(tile.first - tile.loaded);
@@ -155,16 +159,20 @@ __global__ void __launch_bounds__(scan_threads, 3)
     if (chosen != 0) slot = atomicAdd(&counts[1], static_cast<unsigned>(__popc(chosen)));
     __syncthreads();
     if (thread == 0) {
+      const int64_t image = tile_here().image;
       const unsigned written = counts[1];
-      shared[1] = written == 0 ? 0 : atomicAdd(workspace.count + tile.image, static_cast<unsigned long long>(written));
+      const uint64_t floor_before = shared[0];
+      shared[1] = written == 0 ? 0 : atomicAdd(workspace.count + image, static_cast<unsigned long long>(written));
       // Selected from more than k, all k chosen reach it.
-      if (floor > known_floor) atomicMax(workspace.floor + tile.image, static_cast<unsigned long long>(floor));
+      if (floor > floor_before) atomicMax(workspace.floor + image, static_cast<unsigned long long>(floor));
     }
     __syncthreads();
+    const HeatmapTile done = tile_here();
     const uint64_t begin = shared[1];
-    const int64_t first_cell = tile.plane % plan.labels * plan.cells_of_plane() + tile.first + own.first;
+    const int64_t label = done.plane - done.image * plan.labels;
+    const int64_t first_cell = label * plan.cells_of_plane() + done.first + own.first;
     const int64_t last_cell = plan.cells_of_image() - 1;
-    const int64_t base = tile.image * plan.candidates + static_cast<int64_t>(begin);
+    const int64_t base = done.image * plan.candidates + static_cast<int64_t>(begin);
     over_bits(chosen, [&](int i) {
       const int64_t cell = first_cell + int64_t(i) * own.step;
       store_global(workspace.key + base + slot, static_cast<uint64_t>(key_at(i)));
@@ -188,7 +196,7 @@ __global__ void __launch_bounds__(select_threads) select_peaks(PeakPlan plan, Pe
 
   // What is known of the k-th best: its leading digits, and zeros.
   uint64_t known_key = 0, known_place = 0;
-  int64_t remaining = plan.kept(), count = candidates;
+  int64_t remaining = plan.kept, count = candidates;
   int key_shift = 8 * plan.key_bytes, place_shift = 64;
   while (count > remaining) {
     const bool of_key = key_shift > 0;
@@ -231,7 +239,7 @@ __global__ void __launch_bounds__(select_threads) select_peaks(PeakPlan plan, Pe
     if (here < known_key) continue;
     const uint64_t where = load_global(place + i);
     if (here == known_key && where < known_place) continue;
-    const int64_t slot = image * plan.kept() + atomicAdd(&written[0], 1u);
+    const int64_t slot = image * plan.kept + atomicAdd(&written[0], 1u);
     store_global(workspace.best_key + slot, here);
     store_global(workspace.best_place + slot, where);
   }
@@ -253,9 +261,9 @@ __global__ void __launch_bounds__(write_threads)
   for (int64_t block = blockIdx.x; block < plan.batch * blocks_to_write(plan); block += gridDim.x) {
     const int64_t image = block / blocks_to_write(plan);
     const int64_t mine = block % blocks_to_write(plan) * write_threads + thread;
-    const int64_t found = min(static_cast<int64_t>(load_global(workspace.count + image)), plan.kept());
-    const uint64_t* best_key = workspace.best_key + image * plan.kept();
-    const uint64_t* best_place = workspace.best_place + image * plan.kept();
+    const int64_t found = min(static_cast<int64_t>(load_global(workspace.count + image)), plan.kept);
+    const uint64_t* best_key = workspace.best_key + image * plan.kept;
+    const uint64_t* best_place = workspace.best_place + image * plan.kept;
     const uint64_t key = mine < found ? load_global(best_key + mine) : 0;
     const uint64_t place = mine < found ? load_global(best_place + mine) : 0;
     int64_t rank = 0;
@@ -312,9 +320,9 @@ void run_topk_peaks(const PeakCall& call, const device::PeakPlan& plan, const de
     using Key = typename KeyOf<Element>::Type;
     const Key infinity = KeyOf<Element>::infinity;
     const auto* keys = static_cast<const Key*>(call.heatmap);
-    if (plan.tiles() > 0) {
-      launch(plan.by_columns ? scan_tiles<Key, true> : scan_tiles<Key, false>, blocks_over(plan.tiles()), scan_threads,
-             0, keys, infinity, plan, workspace);
+    if (plan.tiles > 0) {
+      launch(plan.by_columns ? scan_tiles<Key, true> : scan_tiles<Key, false>, blocks_over(plan.tiles), scan_threads, 0,
+             keys, infinity, plan, workspace);
     }
     launch(select_peaks, blocks_over(plan.batch), select_threads, 0, plan, workspace);
     launch(write_peaks<Element>, blocks_over(plan.batch * blocks_to_write(plan)), write_threads, 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from pathlib import Path
 
@@ -175,3 +176,26 @@ def test_compiled_kernels_give_what_their_sources_give(call, architecture, dtype
     assert launches
     for a, e in zip(actual, expected, strict=True):
         torch.testing.assert_close(a, e, rtol=2e-6 if a.dtype == torch.float32 else 2**-7, atol=2e-6, equal_nan=True)
+
+
+@pytest.mark.slow
+@compiled
+@pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason=cuda_on_cpu.NO_COMPILER)
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("exponents", [{}, {"alpha": 1.5, "beta": 3}], ids=["usual", "unusual"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_focal_loss_has_the_same_bits_with_and_without_its_gradient(dtype, exponents, architecture):
+    """nvcc may make two loops of one, and fuse multiplications and additions of one in another way than of the other.
+
+    Each loss is one element's: beside it stand three whose loss is 0, so that the four are read at once.
+    """
+    values = torch.linspace(-5, 5, 9, dtype=dtype) + 0.123
+    losses = {True: [], False: []}
+    with mdnkernels.use_backend("native"), cuda_on_cpu.running(count=False), watching(architecture):
+        for value, wanted in itertools.product(values.tolist(), (0.37, 1.0)):
+            logits = torch.tensor([value, -300, -300, -300], dtype=dtype).reshape(1, 1, 2, 2)
+            target = torch.tensor([wanted, 0, 0, 0], dtype=dtype).reshape(1, 1, 2, 2)
+            for gradient, of in losses.items():
+                of.append(mdnkernels.heatmap_focal_loss(logits.clone().requires_grad_(gradient), target, **exponents))
+    assert torch.stack(losses[True]).gt(0).all()
+    assert torch.equal(torch.stack(losses[True]), torch.stack(losses[False]))
