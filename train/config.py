@@ -273,7 +273,7 @@ class DemoConfig:
     """Synthetic training pictures of each task."""
     val_pictures: int = 300
     """Synthetic pictures of each task to evaluate on."""
-    image_size: int = 128
+    image_size: int = 96
     """Side of the pictures, in pixels; a multiple of 32."""
     epochs: int = 7
     """Passes over the training pictures, the same for all networks."""

@@ -6,11 +6,20 @@ nothing is chosen by its result.
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import math
+import os
+import sys
 import time
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+import torch
 
 from train.config import AugmentConfig, DataConfig, DemoConfig, FitConfig, ModelConfig, OptimizerConfig, check_config
 from train.demo_detection import DetectionDemo
@@ -64,10 +73,12 @@ def _run_task(config: DemoConfig, task: str, report: Path) -> tuple[list[str], d
         image_size=config.image_size,
         seed=config.seed,
     )
-    contenders = [
-        _train(config, task, data, f"mixture, {config.components} components", config.components),
-        _train(config, task, data, "single-mode base (L1)", 0),
-    ]
+    contenders = _train_side_by_side(
+        config,
+        task,
+        data,
+        {f"mixture, {config.components} components": config.components, "single-mode base (L1)": 0},
+    )
     report.mkdir(exist_ok=True)
     curves = f"{task}_training_curves.png"
     training_curves({one.title: read_log(one.run / "log.jsonl") for one in contenders}).savefig(
@@ -82,10 +93,25 @@ def _run_task(config: DemoConfig, task: str, report: Path) -> tuple[list[str], d
     return [*lines, "### Training", "", f"![training curves]({curves})", ""], numbers
 
 
-def _train(config: DemoConfig, task: str, data: SyntheticPaths, title: str, components: int) -> Contender:
-    """Trains and evaluates one network; the two calls for a task differ in `components` and the loss's weight alone."""
+def _train_side_by_side(
+    config: DemoConfig, task: str, data: SyntheticPaths, networks: Mapping[str, int]
+) -> list[Contender]:
+    """Trains the networks, title -> components, at once, each in a process of its own with its share of the cores.
+
+    Networks this small gain little from a second thread.
+    """
+    threads = max(1, (os.cpu_count() or 1) // len(networks))
+    with ProcessPoolExecutor(len(networks), mp_context=get_context("spawn")) as pool:
+        running = [pool.submit(_train, config, task, data, *network, threads) for network in networks.items()]
+        return [one.result() for one in running]
+
+
+def _train(config: DemoConfig, task: str, data: SyntheticPaths, title: str, components: int, threads: int) -> Contender:
+    """Trains and evaluates one network; the two of a task differ in `components` and the loss's weight alone."""
     began = time.monotonic()
-    print(f"\ntraining for {task}: {title}", flush=True)
+    torch.set_num_threads(threads)
+    sys.stderr = PrefixedStream(sys.stderr, f"{task}, {title}: ")
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     steps = math.ceil(config.train_pictures / config.batch) * config.epochs
     # The last fifth runs at a tenth of the learning rate, as the published schedules end.
     drop = max(config.epochs - max(config.epochs // 5, 1), 1)
@@ -118,6 +144,20 @@ def _train(config: DemoConfig, task: str, data: SyntheticPaths, title: str, comp
     metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
     results = json.loads((run / "evaluation" / "detections.json").read_text())
     return Contender(title, run, metrics, results, time.monotonic() - began)
+
+
+class PrefixedStream(io.TextIOBase):
+    """Whole lines, each with a prefix, for a process that shares a terminal with others."""
+
+    def __init__(self, stream: TextIO, prefix: str) -> None:
+        self._stream, self._prefix, self._begun = stream, prefix, ""
+
+    def write(self, text: str) -> int:
+        """Keeps a line until it is whole."""
+        *lines, self._begun = (self._begun + text).split("\n")
+        self._stream.write("".join(f"{self._prefix}{line}\n" for line in lines))
+        self._stream.flush()
+        return len(text)
 
 
 def _without_nan(value: Any) -> Any:

@@ -17,16 +17,19 @@ from train.demo_report import MIN_SCORE, Contender, prediction_sheet, score_tabl
 from train.pose_analysis import GROUPS, match_figures, summarise
 from train.pose_pictures import draw_poses
 from train.score import POSE_METRICS
-from train.synthetic_pose import write_synthetic_pose
+from train.synthetic_pose import PoseSceneConfig, write_synthetic_pose
 from train.synthetic_set import SyntheticPaths
 from train.tasks import PoseTask
+
+# One large figure a picture, whose limbs hang rather than wave: what a small network learns on a CPU in minutes.
+SCENE = PoseSceneConfig(max_objects=1, smallest=0.6, spread=0.35, occluded=0.2)
 
 
 class PoseDemo:
     """Articulated figures; see `train.synthetic_pose`."""
 
     def write_data(self, root: Path, *, train: int, val: int, image_size: int, seed: int) -> SyntheticPaths:
-        return write_synthetic_pose(root, train=train, val=val, image_size=image_size, seed=seed)
+        return write_synthetic_pose(root, train=train, val=val, image_size=image_size, seed=seed, scene=SCENE)
 
     def exhibit(
         self, report: Path, config: DemoConfig, data: SyntheticPaths, contenders: Sequence[Contender]
