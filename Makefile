@@ -45,8 +45,8 @@ test-slow: setup
 fuzz: setup
 	$(RUN) -m tests.ops.fuzz --cases $(CASES)
 
-# The native library, and the CUDA kernels on the CPU, with AddressSanitizer and UndefinedBehaviorSanitizer, under the op
-# tests and some fuzzing. Leaks are not looked for: Python and torch keep much until they end. Memory is not recycled, so
+# The native library, and the CUDA kernels on the CPU, with AddressSanitizer and UndefinedBehaviorSanitizer, under the
+# tests of the ops and of the image kernels and some fuzzing. Leaks are not looked for: Python and torch keep much until they end. Memory is not recycled, so
 # that each output has its borders. tests/cuda_on_cpu compiles its kernels with the flags that it finds.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 SANITIZER_FLAGS := CXXFLAGS="$(SANITIZE) -g1 -O1" LDFLAGS="$(SANITIZE)"
@@ -54,7 +54,7 @@ SANITIZED := env $(SANITIZER_FLAGS) MDNKERNELS_LIBRARY=build/sanitize/mdnkernels
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)"
 sanitize: setup
 	MDNKERNELS_BUILD_CUDA=0 $(SANITIZER_FLAGS) $(RUN) setup.py -q build_ext --build-lib build/sanitize --build-temp build/sanitize-objects
-	$(SANITIZED) $(RUN) -m pytest tests/ops tests/cuda_on_cpu -m "not slow" -k "not compile and not export and not level and not whole_range and not ptxas and not -eager]"
+	$(SANITIZED) $(RUN) -m pytest tests/ops tests/cuda_on_cpu tests/train/test_images.py tests/train/test_colour.py -m "not slow" -k "not compile and not export and not level and not whole_range and not ptxas and not -eager]"
 	$(SANITIZED) $(RUN) -m tests.ops.fuzz --cases 2000
 
 lint: setup
