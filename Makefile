@@ -46,8 +46,9 @@ fuzz: setup
 	$(RUN) -m tests.ops.fuzz --cases $(CASES)
 
 # The native library, and the CUDA kernels on the CPU, with AddressSanitizer and UndefinedBehaviorSanitizer, under the
-# tests of the ops and of the image kernels and some fuzzing. Leaks are not looked for: Python and torch keep much until they end. Memory is not recycled, so
-# that each output has its borders. tests/cuda_on_cpu compiles its kernels with the flags that it finds.
+# tests of the ops and of the image kernels and some fuzzing. Leaks are not looked for: Python and torch keep much until
+# they end. Memory is not recycled, so that each output has its borders. tests/cuda_on_cpu compiles its kernels with the
+# flags that it finds.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 SANITIZER_FLAGS := CXXFLAGS="$(SANITIZE) -g1 -O1" LDFLAGS="$(SANITIZE)"
 SANITIZED := env $(SANITIZER_FLAGS) MDNKERNELS_LIBRARY=build/sanitize/mdnkernels/native/libmdnkernels_cpu.so ASAN_OPTIONS=detect_leaks=0 MDNKERNELS_CACHE_MB=0 \
