@@ -177,9 +177,21 @@ def test_visible_keypoints_are_on_the_part_that_is_drawn_there(monkeypatch: pyte
     assert sum(seen.values()) > 0.8 * labelled
 
 
-def _without_rim(rng: np.random.Generator, longer: float, look: Look) -> synthetic_pose.Figure:
-    figure = draw_figure(rng, longer, look)
+def _without_rim(rng: np.random.Generator, longer: float, look: Look, spread: float) -> synthetic_pose.Figure:
+    figure = draw_figure(rng, longer, look, spread)
     return figure._replace(rim=np.zeros_like(figure.rim))
+
+
+def test_figures_of_no_spread_all_stand_with_hanging_arms() -> None:
+    """Above one another and as wide as the body: shoulders, wrists and ankles of every figure in this order."""
+    for seed in range(20):
+        figure = draw_figure(np.random.default_rng(seed), 100, Look(True, True, True), 0.0)
+        for side in ("left", "right"):
+            shoulder, wrist, ankle = (
+                figure.keypoints[NAMES.index(f"{side}_{name}")] for name in ("shoulder", "wrist", "ankle")
+            )
+            assert shoulder[1] < wrist[1] < ankle[1]
+            assert abs(wrist[0] - shoulder[0]) < 1e-9
 
 
 @pytest.mark.parametrize("name", ["wrist", "ankle", "knee"])
