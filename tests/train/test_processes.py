@@ -117,6 +117,7 @@ def test_rank_that_is_killed_is_restarted_and_the_run_ends_as_if_nothing_had_hap
     assert detections(run) == detections(two_processes)
 
 
+@pytest.mark.slow
 def test_signal_to_one_process_stops_all_after_the_same_step(drawn: DataPaths, tmp_path: Path) -> None:
     run = tmp_path / "run"
     done = torchrun(drawn, run, "terminate", 3)
