@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,34 +20,12 @@ def scenes() -> list[Scene]:
     return [render_scene(np.random.default_rng([11, i])) for i in range(80)]
 
 
-def _bytes(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
-def test_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
-    for name, seed in (("first", 5), ("second", 5), ("third", 6)):
-        write_synthetic_detection(tmp_path / name, train=4, val=2, image_size=96, seed=seed)
-    first, second, third = (_bytes(tmp_path / name) for name in ("first", "second", "third"))
-    assert first == second
-    assert first.keys() == third.keys()
-    assert all(first[name] != third[name] for name in first)
-
-
 def test_a_seed_s_picture_is_the_one_it_has_always_been() -> None:
     """Numbers that were measured on the set of a seed hold as long as the seed's set does."""
     scene = render_scene(np.random.default_rng([0, 0, 2]), 64)
     assert scene.boxes.tolist() == [[51.5, 27.0, 63.75, 38.0], [19.5, 9.75, 44.0, 25.5]]
     assert scene.category_ids.tolist() == [8, 3]
     assert scene.image.mean((0, 1)) == pytest.approx([111.359, 88.448, 118.064], abs=0.01)
-
-
-def test_a_smaller_set_is_the_start_of_a_larger_one(tmp_path: Path) -> None:
-    write_synthetic_detection(tmp_path / "small", train=2, val=1, image_size=64)
-    write_synthetic_detection(tmp_path / "large", train=4, val=2, image_size=64)
-    small, large = _bytes(tmp_path / "small"), _bytes(tmp_path / "large")
-    pictures = [name for name in small if name.endswith(".jpg")]
-    assert len(pictures) == 3
-    assert all(small[name] == large[name] for name in pictures)
 
 
 def test_train_and_val_share_no_picture_and_no_id(written: SyntheticPaths) -> None:
@@ -140,40 +117,6 @@ def test_image_size_scales_the_objects_along() -> None:
     for size in (64, 256):
         (box,) = render_scene(np.random.default_rng(0), size, config).boxes
         assert max(box[2:] - box[:2]) == pytest.approx(size / 2, abs=0.5)
-
-
-def test_a_split_that_is_being_written_has_no_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    finished = write_synthetic_detection(tmp_path, train=2, val=1, image_size=64)
-
-    def fail(*args: object, **kwargs: object) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(Image.Image, "save", fail)
-    with pytest.raises(OSError, match="no space left"):
-        write_synthetic_detection(tmp_path, train=2, val=1, image_size=64)
-    assert not finished.train_annotations.exists()
-
-
-def test_an_empty_picture_and_an_empty_split_are_allowed(tmp_path: Path) -> None:
-    scene = SceneConfig(min_objects=0, max_objects=0)
-    paths = write_synthetic_detection(tmp_path, train=1, val=0, image_size=64, scene=scene)
-    assert COCO(str(paths.train_annotations)).getAnnIds() == []
-    assert COCO(str(paths.val_annotations)).getImgIds() == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"train": -1}, "train is -1"),
-        ({"val": 1_000_000}, "val is 1000000"),
-        ({"seed": -2}, "seed is -2"),
-        ({"image_size": 16}, "image_size is 16"),
-    ],
-)
-def test_bad_arguments_are_named(tmp_path: Path, arguments: dict[str, int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        write_synthetic_detection(tmp_path, **{"train": 1, "val": 1, **arguments})
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

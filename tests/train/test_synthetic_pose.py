@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,10 +28,6 @@ def scenes() -> list[PoseScene]:
     return [render_pose_scene(np.random.default_rng([11, i])) for i in range(80)]
 
 
-def _bytes(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
 def _both_views(seed: int, **fields: float) -> tuple[PoseScene, PoseScene]:
     """The same scene with all figures seen from the front, and from the back."""
     front, back = (
@@ -40,26 +35,6 @@ def _both_views(seed: int, **fields: float) -> tuple[PoseScene, PoseScene]:
         for share in (1.0, 0.0)
     )
     return front, back
-
-
-def test_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
-    for name, seed in (("first", 5), ("second", 5), ("third", 6)):
-        write_synthetic_pose(tmp_path / name, train=4, val=2, image_size=96, seed=seed)
-    first, second, third = (_bytes(tmp_path / name) for name in ("first", "second", "third"))
-    assert first == second
-    assert first.keys() == third.keys()
-    assert all(first[name] != third[name] for name in first)
-
-
-def test_a_smaller_set_is_the_start_of_a_larger_one(tmp_path: Path) -> None:
-    small, large = (
-        write_synthetic_pose(tmp_path / str(n), train=n, val=1, image_size=64, seed=1).train_annotations for n in (2, 4)
-    )
-    pictures = _bytes(small.parent.parent / "train")
-    assert len(pictures) == 2
-    assert pictures.items() <= _bytes(large.parent.parent / "train").items()
-    few, many = (json.loads(path.read_text())["annotations"] for path in (small, large))
-    assert few == many[: len(few)]
 
 
 def test_pycocotools_loads_it(written: SyntheticPaths) -> None:
@@ -280,40 +255,6 @@ def test_a_figure_has_the_size_it_was_asked_for(longer: float) -> None:
         x1, y1, x2, y2 = figure.head
         assert 0 <= x1 < x2 <= figure.parts.shape[1] / FINE
         assert 0 <= y1 < y2 <= figure.parts.shape[0] / FINE
-
-
-def test_a_split_that_is_being_written_has_no_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    finished = write_synthetic_pose(tmp_path, train=2, val=1, image_size=64)
-
-    def fail(*args: object, **kwargs: object) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(Image.Image, "save", fail)
-    with pytest.raises(OSError, match="no space left"):
-        write_synthetic_pose(tmp_path, train=2, val=1, image_size=64)
-    assert not finished.train_annotations.exists()
-
-
-def test_an_empty_picture_and_an_empty_split_are_allowed(tmp_path: Path) -> None:
-    scene = PoseSceneConfig(min_objects=0, max_objects=0)
-    paths = write_synthetic_pose(tmp_path, train=1, val=0, image_size=64, scene=scene)
-    assert COCO(str(paths.train_annotations)).getAnnIds() == []
-    assert COCO(str(paths.val_annotations)).getImgIds() == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"train": -1}, "train is -1"),
-        ({"val": 1_000_000}, "val is 1000000"),
-        ({"seed": -2}, "seed is -2"),
-        ({"image_size": 16}, "image_size is 16"),
-    ],
-)
-def test_bad_arguments_are_named(tmp_path: Path, arguments: dict[str, int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        write_synthetic_pose(tmp_path, **{"train": 1, "val": 1, **arguments})
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
