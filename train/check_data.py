@@ -15,8 +15,7 @@ from train.config import CheckDataConfig, check_config
 from train.data import CocoImages, Sample, TrainingSet, collate, open_annotations
 from train.files import write_json
 from train.images import open_image
-from train.pictures import draw_detections, grid
-from train.pose_pictures import draw_poses
+from train.pictures import grid
 from train.tasks import Task, make_task, skeleton_of
 
 # COCO's limits of small and medium, areas in square pixels.
@@ -165,18 +164,19 @@ def _sample_picture(config: CheckDataConfig, annotations: CocoAnnotations, task:
 
 def _pair(sample: Sample, task: Task, input_size: int) -> tuple[Image.Image, Image.Image]:
     image = Image.fromarray(sample.image)
-    if task.skeleton is None:
-        names = [category.name for category in task.categories]
-        drawn = draw_detections(image, sample.boxes, sample.labels, None, None, names, legend=False)
-    else:
-        drawn = draw_poses(image, sample.boxes, sample.keypoints, None, None, None, task.skeleton, legend=False)
-    batch = collate([sample])
+    entries = [
+        {
+            "category_id": task.categories[label].id,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "keypoints": keypoints.ravel(),
+        }
+        for (x1, y1, x2, y2), label, keypoints in zip(sample.boxes, sample.labels, sample.keypoints, strict=True)
+    ]
+    drawn = task.picture(image, entries, truth=True, legend=False)
     side = input_size // STRIDE
-    targets = task.targets(batch, (side, side), STRIDE)
-    maps = [targets.heatmap[0]]
-    if task.skeleton is not None:
-        maps.append(targets.keypoint_heatmap[0])
-    return drawn, _heat(image, torch.cat(maps).amax(0)).resize(drawn.size)
+    targets = task.targets(collate([sample]), (side, side), STRIDE)._asdict()
+    maps = torch.cat([value[0] for name, value in targets.items() if name.endswith("heatmap")])
+    return drawn, _heat(image, maps.amax(0)).resize(drawn.size)
 
 
 def _heat(image: Image.Image, heatmap: Tensor) -> Image.Image:

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from train.coco import Category
 from train.config import DemoConfig
 from train.demo_report import MIN_SCORE, Contender, prediction_sheet, score_table, setting
-from train.pictures import draw_detections
 from train.plots import scale_by_component, scale_correlation
 from train.score import BOX_METRICS
-from train.synthetic import CATEGORIES, SyntheticPaths, write_synthetic_detection
+from train.synthetic import CATEGORIES, write_synthetic_detection
+from train.synthetic_set import SyntheticPaths
+from train.tasks import DetectionTask
 
 CLASS_OF = {identity: number for number, identity in enumerate(CATEGORIES)}
+TASK = DetectionTask([Category(identity, name) for identity, name in CATEGORIES.items()])
 
 
 class DetectionDemo:
@@ -41,7 +43,7 @@ class DetectionDemo:
             summary=split,
             title=f"{len(strong)} val detections with score >= {MIN_SCORE}",
         ).savefig(report / "scale_by_component.png", dpi=120)
-        prediction_sheet(data, contenders, config.components, _draw).save(report / "detection_predictions.png")
+        prediction_sheet(data, contenders, config.components, TASK).save(report / "detection_predictions.png")
         lines = [
             "## Boxes",
             "",
@@ -77,18 +79,3 @@ def _component_lines(split: dict[str, Any]) -> list[str]:
         "![object scale by component](scale_by_component.png)",
         "",
     ]
-
-
-def _draw(image: Image.Image, found: Sequence[dict[str, Any]], truth: bool) -> Image.Image:
-    corners = [(x, y, x + w, y + h) for x, y, w, h in (one["bbox"] for one in found)]
-    return draw_detections(
-        image,
-        np.array(corners, dtype=np.float64).reshape(-1, 4),
-        np.array([CLASS_OF[one["category_id"]] for one in found], dtype=np.int64),
-        None if truth else np.array([one["score"] for one in found]),
-        None if truth else np.array([one["component"] for one in found], dtype=np.int64),
-        list(CATEGORIES.values()),
-        min_score=MIN_SCORE,
-        legend=False,
-        min_side=480,
-    )

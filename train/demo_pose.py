@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from models import COCO_PERSON
 from train.coco import Category
 from train.config import DemoConfig
 from train.demo_report import MIN_SCORE, Contender, prediction_sheet, score_table, setting
 from train.pose_analysis import GROUPS, match_figures, summarise
-from train.pose_pictures import draw_poses
 from train.score import POSE_METRICS
-from train.synthetic_pose import PoseSceneConfig, write_synthetic_pose
+from train.synthetic_pose import CATEGORY_ID, PoseSceneConfig, write_synthetic_pose
 from train.synthetic_set import SyntheticPaths
 from train.tasks import PoseTask
+
+TASK = PoseTask([Category(CATEGORY_ID, "person")])
 
 # One large figure a picture, whose limbs hang rather than wave: what a small network learns on a CPU in minutes.
 SCENE = PoseSceneConfig(max_objects=1, smallest=0.6, spread=0.35, occluded=0.2)
@@ -39,7 +37,7 @@ class PoseDemo:
             summarise(match_figures(one.results, truth, COCO_PERSON, MIN_SCORE), config.components)
             for one in contenders
         ]
-        prediction_sheet(data, contenders, config.components, _draw).save(report / "pose_predictions.png")
+        prediction_sheet(data, contenders, config.components, TASK).save(report / "pose_predictions.png")
         lines = [
             "## Poses",
             "",
@@ -81,22 +79,3 @@ def _view_lines(contenders: Sequence[Contender], summaries: Sequence[dict[str, A
         f"Not found: {mixture['missed']} figures by the mixture, {base['missed']} by the base.",
         "",
     ]
-
-
-def _draw(image: Image.Image, found: Sequence[dict[str, Any]], truth: bool) -> Image.Image:
-    if not truth:
-        task = PoseTask([Category(1, "person")])
-        return task.picture(image, found, min_score=MIN_SCORE, legend=False, min_side=480)
-    corners = np.array([(x, y, x + w, y + h) for x, y, w, h in (one["bbox"] for one in found)], dtype=np.float64)
-    keypoints = np.array([one["keypoints"] for one in found], dtype=np.float64)
-    return draw_poses(
-        image,
-        corners.reshape(-1, 4),
-        keypoints.reshape(-1, len(COCO_PERSON.names), 3),
-        None,
-        None,
-        None,
-        COCO_PERSON,
-        legend=False,
-        min_side=480,
-    )

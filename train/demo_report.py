@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ from PIL import Image
 from train.config import DemoConfig
 from train.pictures import grid
 from train.synthetic_set import SyntheticPaths
+from train.tasks import Task
 
 # Results that the analysis of components and the sample pictures are made from.
 MIN_SCORE = 0.3
@@ -76,12 +77,9 @@ def prediction_sheet(
     data: SyntheticPaths,
     contenders: Sequence[Contender],
     components: int,
-    draw: Callable[[Image.Image, Sequence[dict[str, Any]], bool], Image.Image],
+    task: Task,
 ) -> Image.Image:
-    """The first val pictures: truth, mixture, base side by side.
-
-    draw: picture, annotations or results of it, and whether they are the truth.
-    """
+    """The first val pictures: truth, mixture, base side by side."""
     dataset = json.loads(data.val_annotations.read_text())
     columns: list[tuple[str, list[dict[str, Any]]]] = [("truth", dataset["annotations"])]
     columns += [(one.title, [entry for entry in one.results if entry["score"] >= MIN_SCORE]) for one in contenders]
@@ -92,6 +90,8 @@ def prediction_sheet(
             image = file.convert("RGB")
         for number, (caption, found) in enumerate(columns):
             here = [one for one in found if one["image_id"] == entry["id"]]
-            pictures.append(draw(image, here, number == 0))
+            pictures.append(
+                task.picture(image, here, truth=number == 0, min_score=MIN_SCORE, legend=False, min_side=480)
+            )
             captions.append(caption)
     return grid(pictures, len(columns), captions=captions, num_components=components)

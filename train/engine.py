@@ -118,10 +118,11 @@ def explained(error: BaseException, run: RunDirectory) -> BaseException:
 
 
 def open_training_set(config: FitConfig) -> TrainingSet:
-    """The configured training set; for poses its images with people. Raises DatasetError."""
+    """The training set that the paths of `with_data_paths` name; for poses its images with people.
+
+    Raises DatasetError.
+    """
     data, skeleton = config.data, skeleton_of(config.model.task)
-    assert data.train_annotations is not None
-    assert data.train_images is not None
     annotations = open_annotations(data.train_annotations, skeleton)
     if skeleton is not None:
         annotations = annotations.occupied()  # as CenterNet: most of COCO's images show nobody

@@ -61,8 +61,13 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def picture(self, image: Image.Image, results: Sequence[dict[str, Any]], **options: Any) -> Image.Image:
-        """The image with results drawn over it, coloured by component; options are those of `draw_detections`."""
+    def picture(
+        self, image: Image.Image, entries: Sequence[dict[str, Any]], *, truth: bool = False, **options: Any
+    ) -> Image.Image:
+        """The image with results drawn over it, coloured by component, or with annotations, all in a neutral colour.
+
+        entries: the task's results, or with `truth` COCO's annotations. options: of `draw_detections`.
+        """
 
     @abstractmethod
     def score(self, annotations: CocoAnnotations, results: Sequence[dict[str, Any]]) -> Score:
@@ -111,14 +116,16 @@ class DetectionTask(Task):
             if min(box[2:]) > 0
         ]
 
-    def picture(self, image: Image.Image, results: Sequence[dict[str, Any]], **options: Any) -> Image.Image:
+    def picture(
+        self, image: Image.Image, entries: Sequence[dict[str, Any]], *, truth: bool = False, **options: Any
+    ) -> Image.Image:
         class_of = {category.id: index for index, category in enumerate(self.categories)}
         return draw_detections(
             image,
-            _corners(results),
-            [class_of[one["category_id"]] for one in results],
-            [one["score"] for one in results],
-            [one["component"] for one in results],
+            _corners(entries),
+            [class_of[one["category_id"]] for one in entries],
+            None if truth else [one["score"] for one in entries],
+            None if truth else [one["component"] for one in entries],
             [category.name for category in self.categories],
             **options,
         )
@@ -180,17 +187,21 @@ class PoseTask(Task):
             )
         return entries
 
-    def picture(self, image: Image.Image, results: Sequence[dict[str, Any]], **options: Any) -> Image.Image:
+    def picture(
+        self, image: Image.Image, entries: Sequence[dict[str, Any]], *, truth: bool = False, **options: Any
+    ) -> Image.Image:
         joints = len(self.skeleton.names)
-        keypoints = np.array([one["keypoints"] for one in results], dtype=np.float64).reshape(-1, joints, 3)
-        sigmas = np.array([one["sigma"] for one in results], dtype=np.float64).reshape(-1, 1, 2)
+        keypoints = np.array([one["keypoints"] for one in entries], dtype=np.float64).reshape(-1, joints, 3)
+        if truth:
+            return draw_poses(image, _corners(entries), keypoints, None, None, None, self.skeleton, **options)
+        sigmas = np.array([one["sigma"] for one in entries], dtype=np.float64).reshape(-1, 1, 2)
         return draw_poses(
             image,
-            _corners(results),
+            _corners(entries),
             keypoints[..., :2],
             sigmas * np.array(self.skeleton.sigmas)[:, None],
-            [one["score"] for one in results],
-            [one["component"] for one in results],
+            [one["score"] for one in entries],
+            [one["component"] for one in entries],
             self.skeleton,
             **options,
         )
@@ -223,9 +234,9 @@ def _clipped(found: Detections | Poses, image_size: tuple[int, int]) -> list[tup
     return [(row, _rounded(np.concatenate((boxes[row, :2], sides[row])))) for row in real]
 
 
-def _corners(results: Sequence[dict[str, Any]]) -> np.ndarray:
-    """(N, 4) x1 y1 x2 y2 of the results' boxes."""
-    boxes = np.array([one["bbox"] for one in results], dtype=np.float64).reshape(-1, 4)
+def _corners(entries: Sequence[dict[str, Any]]) -> np.ndarray:
+    """(N, 4) x1 y1 x2 y2 of COCO entries' boxes."""
+    boxes = np.array([one["bbox"] for one in entries], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return boxes
 
