@@ -30,7 +30,7 @@ def parse(arguments: Sequence[str]) -> Config:
     default = _fit_default(arguments[1:]) if arguments[:1] == ["fit"] else None
     about = f"{FitConfig.__doc__}\n\n{recipe_help()}"
     fit: Any = tyro.conf.subcommand("fit", description=about, **({} if default is None else {"default": default}))
-    return tyro.cli(
+    config = tyro.cli(
         Annotated[FitConfig, fit]
         | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
         | Annotated[PredictConfig, tyro.conf.subcommand("predict")]
@@ -41,6 +41,10 @@ def parse(arguments: Sequence[str]) -> Config:
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.DisallowNone),
     )
+    if isinstance(config, FitConfig) and config.recipe != (None if default is None else default.recipe):
+        # Behind an option it would only be a name, and train something else.
+        raise ConfigError(f"RECIPE: {config.recipe!r} must stand before the options: fit RECIPE --run ...")
+    return config
 
 
 def _fit_default(arguments: Sequence[str]) -> FitConfig | None:
@@ -49,7 +53,7 @@ def _fit_default(arguments: Sequence[str]) -> FitConfig | None:
     if resume is not None:
         for given, other in ((_option(arguments, "--run"), "--run"), (name, "a recipe")):
             if given is not None:
-                raise ConfigError(f"{other}, --resume: give one; --resume goes on with the run that it names as it is")
+                raise ConfigError(f"{other}, --resume: give one; --resume goes on with the run that it names")
         return RunDirectory(Path(resume)).read_config()
     if name is None:
         return None

@@ -90,6 +90,11 @@ def test_an_unknown_recipe_and_one_beside_resume_are_refused(capsys: pytest.Capt
     assert "a recipe, --resume: give one" in capsys.readouterr().err
 
 
+def test_a_recipe_behind_the_options_is_refused_and_not_only_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--run", "r", "--coco", "c", "pose-dla34-1x-mdn3"]) == 2
+    assert "RECIPE: 'pose-dla34-1x-mdn3' must stand before the options" in capsys.readouterr().err
+
+
 def test_help_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse(["fit", "--help"])
