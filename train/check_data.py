@@ -13,6 +13,7 @@ from torch import Tensor
 from train.coco import CocoAnnotations
 from train.config import CheckDataConfig, check_config
 from train.data import CocoImages, Sample, TrainingSet, collate, open_annotations
+from train.errors import ConfigError
 from train.files import write_json
 from train.images import open_image
 from train.pictures import grid
@@ -32,6 +33,8 @@ def check_data(config: CheckDataConfig) -> dict[str, Any]:
     be used.
     """
     check_config(config)
+    if config.input_size % STRIDE:
+        raise ConfigError(f"--input-size: {config.input_size} is no multiple of {STRIDE}, the pixels of an output cell")
     skeleton = skeleton_of(config.task)
     annotations = open_annotations(config.annotations, skeleton).first(config.limit)
     task = make_task(config.task, annotations.categories)

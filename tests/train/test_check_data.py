@@ -14,6 +14,7 @@ from tests.train.figures import draw_figures
 from train.__main__ import main
 from train.check_data import check_data
 from train.config import AugmentConfig, CheckDataConfig
+from train.errors import ConfigError
 
 
 def test_numbers_are_those_of_the_list(drawn: DataPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,6 +63,12 @@ def test_everything_that_is_wrong_is_listed(
     text = capsys.readouterr().out
     assert "1 annotations and 3 images" in text
     assert "001.jpg: there is no such file" in text
+
+
+def test_an_input_of_no_whole_cells_is_refused(drawn: DataPaths, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--input-size: 66 is no multiple of 4"):
+        check_data(CheckDataConfig(drawn.images, drawn.annotations, output=tmp_path / "out", input_size=66))
+    assert not (tmp_path / "out").exists()
 
 
 def test_poses_report_their_keypoints(tmp_path: Path) -> None:
