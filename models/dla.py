@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
+from models.deformable import deformable_convolution
 from models.layers import Block, convolution, projection
 from models.network import Backbone
 from models.recompute import Layers, Part
@@ -42,7 +42,7 @@ class DeformableConv(nn.Module):
         dtype = torch.promote_types(x.dtype, torch.float32)
         taps = self.taps(x).to(dtype)
         offset, mask = taps[:, :18], taps[:, 18:].sigmoid()
-        y = deform_conv2d(x.to(dtype), offset, self.weight.to(dtype), self.bias.to(dtype), padding=1, mask=mask)
+        y = deformable_convolution(x.to(dtype), offset, mask, self.weight.to(dtype), self.bias.to(dtype))
         return F.relu(self.bn(y.to(x.dtype)), inplace=True)
 
 

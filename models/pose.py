@@ -184,7 +184,7 @@ class PoseEstimator(Network):
         usable = peaks.score > MIN_KEYPOINT_SCORE
 
         regressed = keypoints.transpose(1, 2)  # (B, J, N, 2)
-        distance = (regressed[:, :, :, None] - place[:, :, None]).norm(dim=-1)
+        distance = torch.hypot(*(regressed[:, :, :, None] - place[:, :, None]).unbind(4))
         distance = torch.where(usable[:, :, None], distance, torch.inf)
         nearest, chosen = distance.min(dim=3)  # (B, J, N)
         target = place.gather(2, chosen[..., None].expand(-1, -1, -1, 2))

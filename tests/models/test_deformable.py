@@ -1,0 +1,88 @@
+"""The deformable convolution of a CPU, against torchvision's operator and against what it must say."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.ops import deform_conv2d
+
+from models.deformable import deformable_convolution
+
+
+def arguments(dtype: torch.dtype = torch.float64, *, batch: int = 2, height: int = 7, width: int = 5) -> list[Tensor]:
+    """x, offset, mask, weight, bias: taps on cells, between them, at the border and far outside."""
+    torch.manual_seed(0)
+    x = torch.randn(batch, 6, height, width, dtype=dtype)
+    offset = torch.randn(batch, 18, height, width, dtype=dtype) * 2
+    offset[:, :6] = offset[:, :6].round()
+    offset[:, 6, 0, 0], offset[:, 7, 1, 1], offset[:, 8, 2, 2] = 1e9, -1e30, -torch.inf
+    mask = torch.rand(batch, 9, height, width, dtype=dtype)
+    return [x, offset, mask, torch.randn(4, 6, 3, 3, dtype=dtype), torch.randn(4, dtype=dtype)]
+
+
+def torchvisions(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return deform_conv2d(x, offset, weight, bias, padding=1, mask=mask)
+
+
+def gradients(function, inputs: list[Tensor]) -> list[Tensor]:
+    leaves = [value.clone().requires_grad_() for value in inputs]
+    out = function(*leaves)
+    torch.manual_seed(1)
+    return list(torch.autograd.grad(out, leaves, torch.randn(out.shape, dtype=out.dtype)))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
+def test_values_and_gradients_are_torchvisions(dtype: torch.dtype, tolerance: float, layout: torch.memory_format):
+    inputs = [value.contiguous(memory_format=layout) if value.dim() == 4 else value for value in arguments(dtype)]
+    torch.testing.assert_close(deformable_convolution(*inputs), torchvisions(*inputs), rtol=0, atol=tolerance)
+    ours, theirs = gradients(deformable_convolution, inputs), gradients(torchvisions, inputs)
+    # torchvision's gradient beside an infinite offset is not a number.
+    theirs[1].nan_to_num_(nan=0)
+    for name, mine, other in zip(("x", "offset", "mask", "weight", "bias"), ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=10 * tolerance, msg=lambda m, name=name: f"{name}: {m}")
+
+
+def test_a_tap_that_is_not_a_number_shows() -> None:
+    inputs = arguments()
+    inputs[1][0, 4, 2, 3] = torch.nan
+    wrong = deformable_convolution(*inputs).isnan()
+    assert wrong[0, :, 2, 3].all()
+    assert wrong.sum() == 4
+
+
+def test_nothing_of_the_samples_is_kept_for_the_backward_pass() -> None:
+    inputs = [value.requires_grad_() for value in arguments(batch=1, height=32, width=32)]
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda value: kept.append(value.numel()) or value, lambda v: v):
+        out = deformable_convolution(*inputs)
+    assert out.requires_grad
+    # Samples would be 9 * 6 * 32 * 32, the offsets are 18 * 32 * 32.
+    assert all(size <= 18 * 32 * 32 for size in kept)
+
+
+def test_autocast_changes_nothing() -> None:
+    inputs = arguments(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = deformable_convolution(*inputs)
+    assert out.dtype == torch.float32
+    assert torch.equal(out, deformable_convolution(*inputs))
+
+
+def test_an_exported_graph_has_torchvisions_operator() -> None:
+    class Layer(torch.nn.Module):
+        def forward(self, *inputs: Tensor) -> Tensor:
+            return deformable_convolution(*inputs)
+
+    inputs = tuple(arguments())
+    graph = torch.export.export(Layer(), inputs)
+    called = {str(node.target) for node in graph.graph.nodes if node.op == "call_function"}
+    assert called == {"torchvision.deform_conv2d.default"}
+    torch.testing.assert_close(graph.module()(*inputs), deformable_convolution(*inputs), rtol=0, atol=1e-12)
+
+
+def test_a_cpu_multiplies_no_more_than_the_operator_does() -> None:
+    inputs = arguments(batch=1)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        deformable_convolution(*inputs)
+    assert counter.get_total_flops() == 2 * 4 * 6 * 9 * 7 * 5
