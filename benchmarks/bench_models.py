@@ -2,7 +2,8 @@
 
 In one run, with the same weights, batch 1, 512 x 512, float32, 16 people or objects. A training step is forward, loss
 and backward; inference is `predict` against the decoding of dense maps. They alternate, so that a busy moment of the
-machine meets all; peak memory is that of a process of its own for each.
+machine meets all. Peak memory is that of a process of its own for each, and varies by some percent; of a training step
+it is mostly weights and gradients at batch 1, so what an image keeps for the backward pass is counted too.
 """
 
 from __future__ import annotations
@@ -51,15 +52,28 @@ class Step:
         self.target = torch.randn(1, 2 if self.joints is None else 2 * JOINTS, OBJECTS) * 8
 
     def train(self, sparse: bool) -> Callable[[], object]:
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        return lambda: torch.autograd.grad(self.total_loss(sparse), parameters)
+
+    def total_loss(self, sparse: bool) -> Tensor:
+        self.model.train()
         at = [self.index] if self.joints is None else [self.index, self.joints]
+        outputs = self.model(self.images, *at) if sparse else self.model(self.images)
+        return torch.stack([self.loss(output) for output in outputs]).sum()
 
-        def run() -> object:
-            self.model.train()
-            outputs = self.model(self.images, *at) if sparse else self.model(self.images)
-            loss = torch.stack([self.loss(output) for output in outputs]).sum()
-            return torch.autograd.grad(loss, [p for p in self.model.parameters() if p.requires_grad])
+    def kept_megabytes(self, sparse: bool) -> float:
+        """What the forward pass keeps for the backward pass beside the parameters: grows with the batch."""
+        parameters = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
+        kept: dict[int, Tensor] = {}
 
-        return run
+        def pack(value: Tensor) -> Tensor:
+            # The tensor itself is held, so that no other gets its address.
+            kept[value.untyped_storage().data_ptr()] = value
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+            self.total_loss(sparse)
+        return sum(value.untyped_storage().nbytes() for at, value in kept.items() if at not in parameters) / 2**20
 
     def loss(self, output: dict[str, Tensor]) -> Tensor:
         """Focal losses of the heatmaps, L1 of what has one mode, the mixture's negative log-likelihood."""
@@ -109,7 +123,8 @@ def test_training_step(benchmark, arch, task):
     print("\n" + ", ".join(f"{name} {median:.2f} s" for name, median in medians.items()), end=": ")
     print(f"sparse {medians['dense'] / medians['sparse']:.2f} x dense", end=", ")
     print(f"{medians['base, dense'] / medians['sparse']:.2f} x the base; peak", end=" ")
-    print(", ".join(f"{name} {peak:.0f} MB" for name, peak in memory.items()))
+    print(", ".join(f"{name} {peak:.0f} MB" for name, peak in memory.items()), end="; kept for the backward pass ")
+    print(", ".join(f"{name} {step.kept_megabytes(name == 'sparse'):.0f} MB" for name in memory))
     if (arch, task) in TRAINING:
         assert medians["dense"] / medians["sparse"] >= 1 + (TRAINING[arch, task] - 1) / 2  # others may use the machine
 
