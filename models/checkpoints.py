@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from models.detector import Detector
 from models.dla import DLA34
+from models.entries import mismatch
 from models.files import write_atomically
 from models.hourglass import Hourglass
 from models.network import Backbone, Network
@@ -36,9 +37,6 @@ from models.pose import PoseEstimator
 
 # Of images that a network takes, after normalisation.
 Colours = Literal["BGR", "RGB"]
-
-# How many wrong entries an error names before it counts the rest.
-NAMED = 12
 
 # Patterns in our names and what stands there in the published ones, applied in turn.
 Rules = Sequence[tuple[str, str]]
@@ -224,30 +222,15 @@ def _fill(
 ) -> None:
     """Fills the module from the file, all of it or, with a ValueError, nothing."""
     given = _read(path)
-    problems: list[str] = []
+    needed = module.state_dict()
+    counts = {theirs for name, theirs in names.items() if name.endswith("num_batches_tracked")}
+    wrong = mismatch({names[name]: value for name, value in needed.items()}, given, optional=counts, ignored=ignored)
+    if wrong:
+        raise ValueError(f"{path}: does not hold this model: {wrong}")
     values: dict[str, Tensor] = {}
-    for name, needed in module.state_dict().items():
-        theirs = names[name]
-        if theirs not in given:
-            if name.endswith("num_batches_tracked"):
-                values[name] = torch.zeros_like(needed)
-            else:
-                problems.append(f"{theirs} is missing")
-            continue
-        value = given[theirs]
-        if not isinstance(value, Tensor):
-            problems.append(f"{theirs} is a {type(value).__name__}, not a tensor")
-        elif value.shape != needed.shape:
-            problems.append(f"{theirs} has the shape {tuple(value.shape)}, not {tuple(needed.shape)}")
-        elif name in orders:
-            values[name] = value.index_select(*orders[name])
-        else:
-            values[name] = value
-    known = set(names.values()) | ignored
-    problems += [f"{name} is surplus" for name in given if name not in known]
-    if problems:
-        more = f"; and {len(problems) - NAMED} more" if len(problems) > NAMED else ""
-        raise ValueError(f"{path}: does not hold this model: {'; '.join(problems[:NAMED])}{more}")
+    for name, ours in needed.items():
+        value = given[names[name]] if names[name] in given else torch.zeros_like(ours)
+        values[name] = value.index_select(*orders[name]) if name in orders else value
     module.load_state_dict(values)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from models.entries import mismatch
 from models.files import write_atomically
 from train.coco import Category
 from train.config import FitConfig, from_plain, to_plain
@@ -151,19 +152,9 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, *, average: bool = Fa
     source, given = "model", checkpoint.model
     if average and checkpoint.average is not None:
         source, given = "average", checkpoint.average
-    needed = model.state_dict()
-    problems = [f"{name}: is missing" for name in needed if name not in given]
-    problems += [f"{name}: the model has no such tensor" for name in given if name not in needed]
-    for name in needed.keys() & given.keys():
-        if not isinstance(given[name], Tensor):
-            problems.append(f"{name}: is a {type(given[name]).__name__}, not a tensor")
-        elif given[name].shape != needed[name].shape:
-            problems.append(
-                f"{name}: has shape {tuple(given[name].shape)}, the model needs {tuple(needed[name].shape)}"
-            )
-    if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise CheckpointError(f"{checkpoint.path}: {source}: {'; '.join(sorted(problems)[:3])}{more}")
+    wrong = mismatch(model.state_dict(), given)
+    if wrong:
+        raise CheckpointError(f"{checkpoint.path}: {source}: does not hold this model: {wrong}")
     model.load_state_dict(given)
 
 
