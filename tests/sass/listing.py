@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from tests.cuobjdump import tool
 
 # Which unit of a multiprocessor takes an instruction, by its name without modifiers; all others are "int".
 UNITS = {
@@ -52,16 +52,6 @@ class Kernel:
     constants: bytes  # of bank 2, which the compiler fills
 
 
-@cache
-def nvdisasm() -> str | None:
-    """CUDA's disassembler: the one on PATH, or the one that triton brings along."""
-    triton = importlib.util.find_spec("triton")
-    folders = [Path(place) / "backends/nvidia/bin" for place in triton.submodule_search_locations] if triton else []
-    return shutil.which("nvdisasm") or next(
-        (str(folder / "nvdisasm") for folder in folders if (folder / "nvdisasm").exists()), None
-    )
-
-
 def find(folder: Path, architecture: str, symbol: str) -> Kernel:
     """The kernel of that symbol among the cubins of a folder, SOURCE.ARCHITECTURE.cubin.
 
@@ -76,7 +66,7 @@ def find(folder: Path, architecture: str, symbol: str) -> Kernel:
 
 @cache
 def _listing(cubin: Path) -> str:
-    return subprocess.run([str(nvdisasm()), cubin], check=True, capture_output=True, text=True).stdout
+    return subprocess.run([str(tool("nvdisasm")), cubin], check=True, capture_output=True, text=True).stdout
 
 
 def kernel(listing: str, symbol: str) -> Kernel:

@@ -12,14 +12,15 @@ import torch
 
 import mdnkernels
 from tests import cuda_on_cpu
+from tests.cuobjdump import tool
 from tests.ops import ptxas
 from tests.ops.cases import MixtureCase, loss_and_gradients
 from tests.sass.launches import watching
-from tests.sass.listing import Kernel, find, kernel, nvdisasm
+from tests.sass.listing import Kernel, find, kernel
 from tests.sass.machine import Machine
 
 compiled = pytest.mark.skipif(
-    ptxas.nvcc() is None or nvdisasm() is None, reason="no nvcc here, or no nvdisasm, which triton and CUDA bring"
+    ptxas.nvcc() is None or tool("nvdisasm") is None, reason="no nvcc here, or no nvdisasm, which triton and CUDA bring"
 )
 
 LISTING = """

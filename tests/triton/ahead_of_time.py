@@ -7,7 +7,6 @@ those of real calls.
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 from mdnkernels.triton import focal, launch, mixture, mode, patches, peaks, splat
+from tests.cuobjdump import usage
 
 MODULES = (focal, launch, mixture, mode, patches, peaks, splat)
 CAPABILITIES = (80, 90, 100)
@@ -58,14 +58,12 @@ class NoDevice:
 
 
 def resources(cubin: bytes) -> tuple[int, int]:
-    """Registers a thread and bytes of local memory, by cuobjdump, which Triton brings along."""
+    """Registers a thread and bytes of local memory."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-        done = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True)
-    usage = dict(re.findall(r"(REG|STACK|LOCAL):(\d+)", done.stdout))
-    return int(usage["REG"]), int(usage["STACK"]) + int(usage["LOCAL"])
+        (kernel,) = usage(Path(file.name))
+    return kernel.registers, kernel.local_bytes
 
 
 def compile_call(call: Callable[[], Any], capability: int) -> dict[str, Binary]:

@@ -24,8 +24,9 @@ def run_interpreted(*arguments: str) -> None:
     assert " skipped" not in done.stdout, done.stdout[-1_000:]
 
 
-def test_the_ops_under_tritons_interpreter():
-    run_interpreted(str(TESTS / "triton" / "interpreted"))
+@pytest.mark.parametrize("cases", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_the_ops_under_tritons_interpreter(cases):
+    run_interpreted(str(TESTS / "triton" / "interpreted"), "-m", cases)
 
 
 FEW = "odd and float32 and contiguous"

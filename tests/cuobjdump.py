@@ -1,0 +1,47 @@
+"""CUDA's tools for compiled code, which triton brings along, and what one of them says that kernels take of a GPU."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a compiled kernel takes of a GPU, for each thread."""
+
+    architecture: str
+    kernel: str
+    registers: int
+    local_bytes: int  # spilled registers and what else is in local memory
+
+
+@functools.cache
+def tool(name: str) -> str | None:
+    """A tool by its name: the one on PATH, or triton's."""
+    triton = importlib.util.find_spec("triton")
+    folders = [Path(place) / "backends/nvidia/bin" for place in triton.submodule_search_locations] if triton else []
+    return shutil.which(name) or next((str(folder / name) for folder in folders if (folder / name).exists()), None)
+
+
+def usage(code: Path) -> list[Usage]:
+    """Of each kernel in a library or cubin, for each architecture that it was compiled for."""
+    done = subprocess.run([str(tool("cuobjdump")), "-res-usage", code], capture_output=True, text=True, check=True)
+    return parse(done.stdout)
+
+
+def parse(text: str) -> list[Usage]:
+    """The kernels that an output of `cuobjdump -res-usage` names."""
+    kernels = []
+    for part in text.split("Fatbin elf code:"):
+        architecture = re.search(r"arch = (\w+)", part)
+        for kernel, values in re.findall(r"Function (\S+):\s+(REG:[^\n]*)", part):
+            of = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", values)}
+            name = architecture[1] if architecture else ""
+            kernels.append(Usage(name, kernel, of["REG"], of["STACK"] + of["LOCAL"]))
+    return kernels
