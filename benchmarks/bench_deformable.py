@@ -1,4 +1,4 @@
-"""The deformable convolution of a CPU beside torchvision's operator: `pytest benchmarks/bench_deformable.py -s`.
+"""The deformable convolution of a CPU and torchvision's: `pytest benchmarks/bench_deformable.py --benchmark-only -s`.
 
 The three sizes of which DLA-34 has most at 512 x 512, batch 1, float32; a step is forward and all gradients.
 """
@@ -33,18 +33,24 @@ def peers(in_dim: int, out_dim: int, side: int, train: bool) -> dict[str, Callab
     def theirs() -> Tensor:
         return deform_conv2d(x, offset, weight, bias, padding=1, mask=mask)
 
-    if not train:
-        return {"ours": ours, "torchvision": theirs}
-    return {
-        "ours": lambda: torch.autograd.grad(ours().sum(), leaves),
-        "torchvision": lambda: torch.autograd.grad(theirs().sum(), leaves),
-    }
+    def timed(function: Callable[[], Tensor]) -> Callable[[], object]:
+        if train:
+            return lambda: torch.autograd.grad(function().sum(), leaves)
+        return torch.no_grad()(function)
+
+    return {"ours": timed(ours), "torchvision": timed(theirs)}
 
 
 @pytest.mark.parametrize("train", [False, True], ids=["forward", "step"])
 @pytest.mark.parametrize(("in_dim", "out_dim", "side"), SIZES)
-def test_against_torchvision(in_dim: int, out_dim: int, side: int, train: bool) -> None:
-    medians = alternating_medians(peers(in_dim, out_dim, side, train), rounds=8, warmup=2)
+def test_against_torchvision(benchmark, in_dim: int, out_dim: int, side: int, train: bool) -> None:
+    benchmark.group = (
+        f"deformable convolution, {in_dim} to {out_dim} at {side} x {side}, {'step' if train else 'forward'}"
+    )
+    runs = peers(in_dim, out_dim, side, train)
+    medians = alternating_medians(runs, rounds=8, warmup=2)
+    benchmark.extra_info.update(medians)
+    benchmark.pedantic(runs["ours"], rounds=3)
     ours, theirs = medians.values()
     print(f"\nours {ours * 1e3:.1f} ms, torchvision {theirs * 1e3:.1f} ms: {theirs / ours:.1f} x", end="")
     assert theirs / ours >= 2

@@ -20,6 +20,7 @@ from torch import Tensor
 from benchmarks.alternating import alternating_medians
 from mdnkernels import heatmap_focal_loss, mixture_nll
 from models import Network, build_model
+from models.cost import count
 from models.decode import SCALE_ACTIVATION
 from models.reading import read_cells
 
@@ -98,6 +99,22 @@ class Step:
         return run
 
 
+def gmacs(arch: str, task: str, sparse: str) -> str:
+    """Multiply-accumulates of a forward pass, 1e9; sparse: "sparse, training" or "sparse, inference"."""
+    cost, base = (
+        count(
+            lambda components=components: build_model(
+                arch, task=task, num_classes=80 if task == "detection" else 1, components=components
+            ),
+            size=SIDE,
+            objects=OBJECTS,
+        ).multiply_accumulates
+        for components in (3, 0)
+    )
+    named = {"sparse": cost[sparse], "dense": cost["dense"], "base": base["dense"]}
+    return "GMAC " + ", ".join(f"{name} {number / 1e9:.1f}" for name, number in named.items())
+
+
 def peak_megabytes(arch: str, task: str, components: int, kind: str, sparse: bool) -> float:
     """Of a process that does this once, on Linux; its network and torch itself are in it."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -124,7 +141,8 @@ def test_training_step(benchmark, arch, task):
     print(f"sparse {medians['dense'] / medians['sparse']:.2f} x dense", end=", ")
     print(f"{medians['base, dense'] / medians['sparse']:.2f} x the base; peak", end=" ")
     print(", ".join(f"{name} {peak:.0f} MB" for name, peak in memory.items()), end="; kept for the backward pass ")
-    print(", ".join(f"{name} {step.kept_megabytes(name == 'sparse'):.0f} MB" for name in memory))
+    print(", ".join(f"{name} {step.kept_megabytes(name == 'sparse'):.0f} MB" for name in memory), end="; ")
+    print(gmacs(arch, task, "sparse, training"))
     if (arch, task) in TRAINING:
         assert medians["dense"] / medians["sparse"] >= 1 + (TRAINING[arch, task] - 1) / 2  # others may use the machine
 
@@ -146,6 +164,7 @@ def test_inference(benchmark, arch, task):
     sparse, dense, base = medians.values()
     print("\n" + ", ".join(f"{name} {median:.2f} s" for name, median in medians.items()), end=": ")
     print(f"sparse {dense / sparse:.2f} x dense, {base / sparse:.2f} x the base; peak", end=" ")
-    print(", ".join(f"{name} {peak:.0f} MB" for name, peak in memory.items()))
+    print(", ".join(f"{name} {peak:.0f} MB" for name, peak in memory.items()), end="; ")
+    print(gmacs(arch, task, "sparse, inference"))
     if arch in INFERENCE:
         assert base / sparse >= 1 + (INFERENCE[arch] - 1) / 2

@@ -24,11 +24,12 @@ def mismatch(
     """
     problems: list[str] = []
     for name, value in needed.items():
-        found = given.get(name)
         if name not in given:
             if name not in optional:
                 problems.append(f"{name} is missing")
-        elif not isinstance(found, Tensor):
+            continue
+        found = given[name]
+        if not isinstance(found, Tensor):
             problems.append(f"{name} is a {type(found).__name__}, not a tensor")
         elif found.shape != value.shape:
             problems.append(f"{name} has the shape {tuple(found.shape)}, not {tuple(value.shape)}")

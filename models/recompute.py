@@ -1,7 +1,8 @@
 """Activation checkpointing: parts of a backbone compute their intermediate results again in the backward pass.
 
-Memory for time: of each part only the input is kept, and its forward pass runs twice. Under torch.compile nothing of
-this happens: the compiler decides itself what to keep, and cannot trace what protects the running statistics.
+Memory for time: of each part only the input is kept, and its forward pass runs twice; the samples of a deformable
+convolution on a CPU, which are never kept, a third time. Under torch.compile nothing of this happens: the compiler
+decides itself what to keep, and cannot trace what protects the running statistics.
 """
 
 from __future__ import annotations
