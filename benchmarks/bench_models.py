@@ -11,6 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,20 +33,23 @@ TRAINING = {("hourglass104", "detection"): 1.25, ("hourglass104", "pose"): 1.35}
 INFERENCE = {"hourglass104": 1.1}
 
 
+def network(arch: str, task: str, components: int) -> Network:
+    return build_model(arch, task=task, num_classes=80 if task == "detection" else 1, components=components)
+
+
 class Step:
     """A network and a batch: what a training step and a prediction do, dense and sparse."""
 
     def __init__(self, arch: str, task: str, components: int) -> None:
         torch.manual_seed(0)
-        classes = 80 if task == "detection" else 1
-        self.model: Network = build_model(arch, task=task, num_classes=classes, components=components)
+        self.model = network(arch, task, components)
         self.model.to(memory_format=torch.channels_last)
         self.components = components
         self.images = torch.randn(1, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
         cells = SIDE // 4
         self.index = torch.randint(cells * cells, (1, OBJECTS))
         self.joints = torch.randint(cells * cells, (1, OBJECTS * JOINTS)) if task == "pose" else None
-        self.heatmaps = {"heatmap": torch.zeros(1, classes, cells, cells)}
+        self.heatmaps = {"heatmap": torch.zeros(1, self.model.num_classes, cells, cells)}
         self.heatmaps["heatmap"][0, 0].view(-1)[self.index[0]] = 1
         if self.joints is not None:
             self.heatmaps["keypoint_heatmap"] = torch.zeros(1, JOINTS, cells, cells)
@@ -102,13 +106,7 @@ class Step:
 def gmacs(arch: str, task: str, sparse: str) -> str:
     """Multiply-accumulates of a forward pass, 1e9; sparse: "sparse, training" or "sparse, inference"."""
     cost, base = (
-        count(
-            lambda components=components: build_model(
-                arch, task=task, num_classes=80 if task == "detection" else 1, components=components
-            ),
-            size=SIDE,
-            objects=OBJECTS,
-        ).multiply_accumulates
+        count(partial(network, arch, task, components), size=SIDE, objects=OBJECTS).multiply_accumulates
         for components in (3, 0)
     )
     named = {"sparse": cost[sparse], "dense": cost["dense"], "base": base["dense"]}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 from torchvision.ops import deform_conv2d
+
+from models.recompute import recomputed
 
 
 def deformable_convolution(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -16,7 +17,8 @@ def deformable_convolution(x: Tensor, offset: Tensor, mask: Tensor, weight: Tens
     (y + t // 3 - 1 + offset[2t, y, x], x + t % 3 - 1 + offset[2t + 1, y, x]), bilinearly interpolated and 0 outside.
 
     offset: (B, 18, h, w), dy and dx of each tap in cells. mask: (B, 9, h, w). weight: (O, C, 3, 3). bias: (O,). All of
-    one dtype, float32 or float64. Raises ValueError for any other shape.
+    one dtype, float32 or float64. Raises ValueError for any other shape, TypeError for
+    different dtypes.
 
     `torchvision.ops.deform_conv2d` computes it, except on a CPU: there it runs on one thread, channel by channel, and
     is most of a network's time. On a CPU the sample of a tap is a weighted sum of four rows of channels, which is what
@@ -27,10 +29,8 @@ def deformable_convolution(x: Tensor, offset: Tensor, mask: Tensor, weight: Tens
     _check(x, offset, mask, weight, bias)
     if x.device.type != "cpu" or torch.compiler.is_exporting():
         return deform_conv2d(x, offset, weight, bias, padding=1, mask=mask)
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # the compiler decides itself what to keep
-        return _by_rows(x, offset, mask, weight, bias)
     # The samples, nine times the input, are computed again in the backward pass: 8 % of DLA-34's training step.
-    return checkpoint(_by_rows, x, offset, mask, weight, bias, use_reentrant=False, preserve_rng_state=False)
+    return recomputed(_by_rows, x, offset, mask, weight, bias)
 
 
 def _check(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> None:
@@ -40,12 +40,14 @@ def _check(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor
     expected = {
         "offset": (offset, (batch, 18, *size)),
         "mask": (mask, (batch, 9, *size)),
-        "weight": (weight, (len(weight), channels, 3, 3)),
-        "bias": (bias, (len(weight),)),
+        "weight": (weight, (*weight.shape[:1], channels, 3, 3)),
+        "bias": (bias, tuple(weight.shape[:1])),
     }
     for name, (value, shape) in expected.items():
         if value.shape != shape:
             raise ValueError(f"{name} must have the shape {shape} with x of {tuple(x.shape)}, not {tuple(value.shape)}")
+        if value.dtype != x.dtype:
+            raise TypeError(f"{name} must be {x.dtype}, as x is, not {value.dtype}")
 
 
 def _by_rows(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

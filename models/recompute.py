@@ -7,13 +7,23 @@ decides itself what to keep, and cannot trace what protects the running statisti
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+
+def recomputed(function: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+    """What the function gives, with the same gradients; the backward pass computes its intermediate results again.
+
+    The function draws no random numbers. options: of `torch.utils.checkpoint.checkpoint`.
+    """
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return function(*inputs)
+    return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False, **options)
 
 
 class Part(nn.Module):
@@ -23,13 +33,9 @@ class Part(nn.Module):
 
     def run(self, *inputs: Any) -> Any:
         """What calling it gives, with the same gradients and the same running statistics."""
-        wanted = self.recompute and self.training and torch.is_grad_enabled()
-        if not wanted or torch.compiler.is_compiling():
+        if not (self.recompute and self.training):
             return self(*inputs)
-        # No part draws random numbers.
-        return checkpoint(
-            self, *inputs, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: _contexts(self)
-        )
+        return recomputed(self, *inputs, context_fn=lambda: _contexts(self))
 
 
 class Layers(Part, nn.Sequential):

@@ -15,7 +15,8 @@ from pathlib import Path
 class Usage:
     """What a compiled kernel takes of a GPU, for each thread."""
 
-    architecture: str
+    source: str  # the name of its file, without the suffix; "" in a cubin, which does not say
+    architecture: str  # likewise
     kernel: str
     registers: int
     local_bytes: int  # spilled registers and what else is in local memory
@@ -39,9 +40,16 @@ def parse(text: str) -> list[Usage]:
     """The kernels that an output of `cuobjdump -res-usage` names."""
     kernels = []
     for part in text.split("Fatbin elf code:"):
-        architecture = re.search(r"arch = (\w+)", part)
+        architecture, source = (re.search(rf"{key} = (\S+)", part) for key in ("arch", "identifier"))
         for kernel, values in re.findall(r"Function (\S+):\s+(REG:[^\n]*)", part):
             of = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", values)}
-            name = architecture[1] if architecture else ""
-            kernels.append(Usage(name, kernel, of["REG"], of["STACK"] + of["LOCAL"]))
+            kernels.append(
+                Usage(
+                    Path(source[1]).stem if source else "",
+                    architecture[1] if architecture else "",
+                    kernel,
+                    of["REG"],
+                    of["STACK"] + of["LOCAL"],
+                )
+            )
     return kernels

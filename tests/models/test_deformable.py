@@ -69,6 +69,7 @@ def test_it_stays_on_a_cpu_where_that_is_not_the_default_device() -> None:
         (2, (2, 9, 1, 1), "mask must"),
         (3, (4, 6, 1, 9), "weight must"),
         (3, (4, 5, 3, 3), "weight must"),
+        (3, (), "weight must"),
         (4, (1,), "bias must"),
     ],
 )
@@ -76,6 +77,14 @@ def test_a_wrong_shape_is_named(argument: int, shape: tuple[int, ...], named: st
     inputs = [value.to(device) for value in arguments()]
     inputs[argument] = torch.zeros(shape, dtype=torch.float64, device=device)
     with pytest.raises(ValueError, match=f"^{named} .* not {re.escape(str(shape))}$"):
+        deformable_convolution(*inputs)
+
+
+@pytest.mark.parametrize(("argument", "name"), [(1, "offset"), (2, "mask"), (3, "weight"), (4, "bias")])
+def test_another_dtype_is_named(argument: int, name: str) -> None:
+    inputs = arguments()
+    inputs[argument] = inputs[argument].float()
+    with pytest.raises(TypeError, match=f"^{name} must be torch.float64, as x is, not torch.float32$"):
         deformable_convolution(*inputs)
 
 
