@@ -41,7 +41,11 @@ def moved(value: Any, device: str) -> Any:
 def results(
     function: Callable[..., Any], arguments: list[Any], options: dict[str, Any]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The outputs, and the gradients of their sum with unequal factors for every argument that takes one."""
+    """The outputs, and the gradients of their sum with unequal factors for every argument that takes one.
+
+    The factors are the gradients of the outputs, which autograd keeps in the outputs' dtype: every dtype holds them
+    exactly, or a comparison of two dtypes would be one of two problems.
+    """
     count = DIFFERENTIABLE[function.__name__]
     leaves = [value.detach().requires_grad_() for value in arguments[:count]]
     output = function(*leaves, *arguments[count:], **options)
@@ -49,10 +53,8 @@ def results(
     sources = []
     for value in outputs:
         if value.requires_grad:
-            factors = torch.linspace(0.5, 1.5, value.numel(), dtype=torch.float64, device=value.device).view(
-                value.shape
-            )
-            sources.append((value.double() * factors.to(value.dtype)).sum())
+            factors = torch.linspace(32, 96, value.numel(), dtype=torch.float64, device=value.device).round() / 64
+            sources.append((value.double() * factors.view(value.shape)).sum())
     if not sources:
         return outputs, []
     gradients = torch.autograd.grad(torch.stack(sources).sum(), leaves, allow_unused=True)
