@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import is_fake
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -68,12 +69,16 @@ def kernel_size(value: object) -> None:
 def _readable(value: Tensor) -> Tensor | None:
     """`value` where looking at it costs nothing: on the CPU and outside of a traced graph. A tensor that torch.func
     transforms have wrapped comes out whole: what holds of all of its elements holds of each call that vmap stands for.
+    Parameters and other subclasses are read as any tensor is; only a fake one holds nothing to read.
     """
     if torch.compiler.is_compiling() or value.device.type != "cpu":
         return None
     while torch._C._functorch.is_functorch_wrapped_tensor(value):
         value = torch._C._functorch.get_unwrapped(value)
-    return value if type(value) is Tensor else None
+    if type(value).__torch_dispatch__ is Tensor.__torch_dispatch__:  # its elements are its own
+        with torch._C.DisableTorchFunctionSubclass():
+            return value.detach()
+    return None if is_fake(value) else value.detach()
 
 
 def positive(name: str, value: Tensor) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from torch import distributions
+from torch.testing._internal.two_tensor import TwoTensor
 
 import mdnkernels
 from mdnkernels import MixtureNLLLoss, mixture_nll, native
@@ -451,6 +452,36 @@ def test_bad_input_is_refused_by_name(change, error, words):
         mixture_nll(**{**good, **change})
     for word in words:
         assert word in str(caught.value)
+
+
+class Tagged(torch.Tensor):
+    """A subclass that adds nothing."""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda value: torch.nn.Parameter(value, requires_grad=False),
+        lambda value: value.as_subclass(Tagged),
+        lambda value: TwoTensor(value, value.clone()),  # without elements of its own: it dispatches to two
+    ],
+    ids=["Parameter", "subclass", "wrapper"],
+)
+def test_values_are_checked_in_a_tensor_of_any_type(kind):
+    parameters = [torch.zeros(2, channels, 4) for channels in (3, 6, 6)]
+    for bad in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"dim_scale must be positive and finite, got {bad}"):
+            mixture_nll(*parameters, torch.zeros(2, 2, 4), dim_scale=kind(torch.tensor([1.0, bad])))
+    for bad in (-2, 4):
+        with pytest.raises(IndexError, match=rf"index must lie in \[-1, 4\).*got {bad}"):
+            mixture_nll(*parameters, torch.zeros(2, 2, 1), index=kind(torch.tensor([[0], [bad]])))
+
+
+def test_a_parameter_that_is_frozen_scales_as_its_values_do():
+    torch.manual_seed(0)
+    inputs, kappa = [torch.randn(2, channels, 4) for channels in (3, 6, 6, 2)], torch.tensor([0.5, 2.0])
+    frozen = torch.nn.Parameter(kappa, requires_grad=False)
+    assert torch.equal(mixture_nll(*inputs, dim_scale=frozen), mixture_nll(*inputs, dim_scale=kappa))
 
 
 def test_the_native_library_is_what_runs_on_the_cpu():
