@@ -73,7 +73,7 @@ struct Workspace {
     bytes = next - static_cast<char*>(memory);
   }
 
-  Rows<T> alpha;  // [M] softmax of the logits; for "mean", in the end, the shares
+  Rows<T> alpha;  // [M] softmax of the logits; for "mean", in the end, the shares of those that may be chosen
   Rows<T> score;  // [M] log alpha - sum log sigma, for "density"
   Rows<T> logits_in, loc_in, scale_in, loc_out, scale_out, weight;
   Number* component;  // the chosen component
@@ -131,7 +131,7 @@ class Block {
     }
     weigh();
     if (call_.selection == Selection::density) score_densities();
-    choose(call_.selection == Selection::density ? work_.score : work_.alpha);
+    choose(call_.selection == Selection::density ? Rows<const T>{work_.score.data, work_.score.stride} : logits_);
     if (call_.selection == Selection::mean) {
       average();
     } else {
@@ -166,7 +166,7 @@ class Block {
 
   // alpha, and for "density" log alpha as the start of the score.
   void weigh() {
-    const Rows<const T> logits = rows_of<T>(call_.logits, positions_, call_.components, work_.logits_in);
+    const Rows<const T> logits = logits_ = rows_of<T>(call_.logits, positions_, call_.components, work_.logits_in);
     for (int i = 0; i < padded_; i += step) {
       V top = load(logits[0] + i);
       for (int64_t m = 1; m < call_.components; ++m) top = maximum(top, load(logits[m] + i));
@@ -205,14 +205,16 @@ class Block {
     }
   }
 
-  // The first of the largest scores; NaN is larger than all else, as in torch.argmax.
-  void choose(Rows<T> score) {
-    const V worst = broadcast<T>(-T(__builtin_inf()));
+  // The first of the largest scores; NaN is larger than all else, as in torch.argmax. Logits are scores too: alpha has
+  // their order, but where it underflows it no longer tells components apart.
+  void choose(Rows<const T> score) {
+    int64_t first = 0;
+    while (!allowed(first)) ++first;
     for (int i = 0; i < padded_; i += step) {
-      V best = allowed(0) ? load(score[0] + i) : worst;
-      V weight = load(work_.alpha[0] + i);
-      Mask<T> component = {};
-      for (int64_t m = 1; m < call_.components; ++m) {
+      V best = load(score[first] + i);
+      V weight = load(work_.alpha[first] + i);
+      Mask<T> component = Mask<T>{} + static_cast<typename Workspace<Storage>::Number>(first);
+      for (int64_t m = first + 1; m < call_.components; ++m) {
         if (!allowed(m)) continue;
         const V value = load(score[m] + i);
         const Mask<T> better = (value > best) | ((value != value) & (best == best));
@@ -366,18 +368,28 @@ class Block {
     }
   }
 
-  // sum_m share_m mu_m and sum_m share_m sigma_m, where the shares are alpha over the allowed components.
-  void average() {
-    const int64_t dims = call_.dims, scales = call_.scales;
+  // alpha of the allowed components alone, from their logits: all of their alphas may have underflowed.
+  void share_out() {
     for (int i = 0; i < padded_; i += step) {
-      V total = V{};
+      V top = broadcast<T>(-T(__builtin_inf())), total = V{};
       for (int64_t m = 0; m < call_.components; ++m) {
-        if (allowed(m)) total += load(work_.alpha[m] + i);
+        if (allowed(m)) top = maximum(top, load(logits_[m] + i));
       }
       for (int64_t m = 0; m < call_.components; ++m) {
-        store(work_.alpha[m] + i, allowed(m) ? V(load(work_.alpha[m] + i) / total) : V{} / total);
+        const V e = allowed(m) ? exp(V(load(logits_[m] + i) - top)) : V{};
+        store(work_.alpha[m] + i, e);
+        total += e;
+      }
+      for (int64_t m = 0; m < call_.components; ++m) {
+        store(work_.alpha[m] + i, V(load(work_.alpha[m] + i) / total));
       }
     }
+  }
+
+  // sum_m share_m mu_m and sum_m share_m sigma_m.
+  void average() {
+    const int64_t dims = call_.dims, scales = call_.scales;
+    if (call_.allowed) share_out();
     const Rows<const T> loc = rows_of<T>(call_.loc, positions_, call_.components * dims, work_.loc_in);
     const Rows<T> mode_loc = output_rows<T>(call_.mode_loc, positions_, work_.loc_out);
     average_rows(loc, dims, mode_loc, [](V value) { return value; });
@@ -396,6 +408,7 @@ class Block {
       for (int i = 0; i < padded_; i += step) {
         V sum = V{};
         for (int64_t m = 0; m < call_.components; ++m) {
+          if (!allowed(m)) continue;
           sum += load(work_.alpha[m] + i) * function(load(from[m * channels + c] + i));
         }
         store(to[c] + i, sum);
@@ -405,6 +418,7 @@ class Block {
 
   const ModeCall& call_;
   Workspace<Storage> work_;
+  Rows<const T> logits_;
   Positions positions_;
   int64_t batch_[largest_mode_block], point_[largest_mode_block];
   int64_t first_;

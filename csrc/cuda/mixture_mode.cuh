@@ -165,8 +165,9 @@ class ModeBlock {
     return static_cast<T>(call_.dims / call_.scales) * sum;
   }
 
-  // The first of the largest scores; NaN is larger than all else, as in torch.argmax. For "mean" the logits' rows then
-  // hold each component's share.
+  // The first of the largest scores; NaN is larger than all else, as in torch.argmax. Logits are scores too: alpha has
+  // their order, but where it underflows it no longer tells components apart. For "mean" the logits' rows then hold
+  // each component's share: alpha of the allowed ones alone, from their logits for the same reason.
   MDN_ON_DEVICE void choose() {
     const int count = call_.components;
     for_each_position(tile_, 1, [&](int, int position) {
@@ -183,30 +184,27 @@ class ModeBlock {
       T sum = 0;
       for (int m = 0; m < count; ++m) sum += exp(rows_.get(m, position) - top);
       const T normaliser = call_.selection == Selection::density ? log(sum) : T(0);
-      T best = -static_cast<T>(INFINITY), weight = 0, total = 0;
-      int component = 0;
+      T best = 0;
+      int component = -1;
       for (int m = 0; m < count; ++m) {
-        const T logit = rows_.get(m, position) - top;
-        const T alpha = exp(logit) / sum;
-        if (m == 0) weight = alpha;
-        if (!allowed(m)) {
-          if (call_.selection == Selection::mean) rows_.set(m, position, T(0));
-          continue;
-        }
-        const T score = call_.selection == Selection::density ? logit - normaliser - log_sigmas(m, position) : alpha;
-        if (score > best || (score != score && best == best)) {
+        if (!allowed(m)) continue;
+        T score = rows_.get(m, position);
+        if (call_.selection == Selection::density) score = score - top - normaliser - log_sigmas(m, position);
+        if (component < 0 || score > best || (score != score && best == best)) {
           best = score;
-          weight = alpha;
           component = m;
         }
-        if (call_.selection == Selection::mean) rows_.set(m, position, alpha);
-        total += alpha;
-      }
-      if (call_.selection == Selection::mean) {
-        for (int m = 0; m < count; ++m) rows_.set(m, position, rows_.get(m, position) / total);
       }
       component_[position] = component;
-      write_choice(position, component, weight);
+      write_choice(position, component, exp(rows_.get(component, position) - top) / sum);
+      if (call_.selection != Selection::mean) return;
+      T total = 0;
+      for (int m = 0; m < count; ++m) {
+        const T share = allowed(m) ? exp(rows_.get(m, position) - best) : T(0);
+        rows_.set(m, position, share);
+        total += share;
+      }
+      for (int m = 0; m < count; ++m) rows_.set(m, position, rows_.get(m, position) / total);
     });
   }
 
@@ -272,6 +270,7 @@ class ModeBlock {
       constexpr int N = decltype(n)::value;
       Values<T, N> sum = {};
       for (int m = 0; m < call_.components; ++m) {
+        if (!allowed(m)) continue;
         const Values<T, N> values = read_some<N>(from, m * lines + channel, position);
         const Values<T, N> share = rows_.template get<N>(m, position);
 #pragma unroll

@@ -98,7 +98,13 @@ def _to_component(gradient: Tensor, component: Tensor, count: int) -> Tensor:
     batch, channels, points = gradient.shape
     whole = gradient.new_zeros(batch, count, channels, points)
     where = component[:, None, None].expand(-1, 1, channels, -1)
-    return whole.scatter(1, where, gradient.unsqueeze(1)).flatten(1, 2)
+    return _joined(whole.scatter(1, where, gradient.unsqueeze(1)))
+
+
+def _joined(values: Tensor) -> Tensor:
+    """(B, M, K, P) as (B, M*K, P). Not by flatten, which the vmap behind is_grads_batched does not know."""
+    batch, count, channels, points = values.shape
+    return values.reshape(batch, count * channels, points)
 
 
 def _mixture_mode_backward(
@@ -114,7 +120,7 @@ def _mixture_mode_backward(
     touches what that component alone holds ("mean" has a share in all of them)."""
     refuse_second_derivative("mixture_mode", backend)
     logits, loc, scale, index, component = ctx.saved_tensors
-    select, _, scale_activation, _ = ctx.options
+    select, components, scale_activation, min_scale = ctx.options
     count, positions = logits.shape[1], logits.shape[2]
     component = component.clamp(min=0)  # padding, whose gradients scatter_points drops
     if index is not None:
@@ -124,16 +130,27 @@ def _mixture_mode_backward(
         grad_scale = None
     math = _OrderedMath(namespace, logits.device)
     alpha = None
-    if grad_weight is not None or select == "mean":
-        alpha = math.softmax(logits.to(dtype))
 
     results: list[Tensor | None] = [None, None, None]
-    if grad_weight is not None and alpha is not None:
+    if grad_weight is not None:
+        alpha = math.softmax(logits.to(dtype))
         # d alpha_k / d logit_m = alpha_k (delta_mk - alpha_m)
         pull = grad_weight.to(dtype).unsqueeze(1) * alpha.gather(1, component.unsqueeze(1))
         results[0] = _to_component(pull, component, count) - alpha * pull
-    if select == "mean" and alpha is not None:
-        results = _mean_gradients(ctx, math, results[0], alpha, loc, scale, grad_loc, grad_scale)
+    if select == "mean":
+        if components is not None:  # the rest is that of a mixture of these alone
+            logits, loc, scale = (
+                None if maps is None else _among_chosen(maps, components, count) for maps in (logits, loc, scale)
+            )
+        share = alpha if alpha is not None and components is None else math.softmax(logits.to(dtype))
+        through_mean = _mean_gradients(math, share, loc, scale, grad_loc, grad_scale, scale_activation, min_scale)
+        for i, gradient in enumerate(through_mean):
+            if gradient is None:
+                continue
+            if components is not None:
+                gradient = _among_all(gradient, components, count)
+            through_weight = results[i]
+            results[i] = gradient if through_weight is None else through_weight + gradient
     else:
         if grad_loc is not None and ctx.needs_input_grad[1]:
             results[1] = _to_component(grad_loc, component, count)
@@ -151,41 +168,49 @@ def _mixture_mode_backward(
     return *results, *[None] * 5
 
 
+def _among_chosen(maps: Tensor, components: Sequence[int], count: int) -> Tensor:
+    """The channels of `maps` (B, M*K, P) that belong to `components`. Component by component: a list of them as an
+    index would be copied to the device, which waits."""
+    each = maps.unflatten(1, (count, -1))
+    return torch.stack([each[:, component] for component in components], 1).flatten(1, 2)
+
+
+def _among_all(gradient: Tensor, components: Sequence[int], count: int) -> Tensor:
+    """The inverse: `gradient` (B, len(components)*K, P) as these components' channels, all others zero."""
+    batch, channels, points = gradient.shape
+    each = gradient.reshape(batch, len(components), channels // len(components), points)
+    nothing = torch.zeros_like(each[:, 0])
+    place = {component: i for i, component in enumerate(components)}
+    return _joined(torch.stack([each[:, place[m]] if m in place else nothing for m in range(count)], 1))
+
+
 def _mean_gradients(
-    ctx: Any,
     math: _OrderedMath,
-    grad_logits: Tensor | None,
-    alpha: Tensor,
+    share: Tensor,
     loc: Tensor,
     scale: Tensor | None,
     grad_loc: Tensor | None,
     grad_scale: Tensor | None,
+    scale_activation: str,
+    min_scale: float,
 ) -> list[Tensor | None]:
-    """Of sum_m share_m mu_m and sum_m share_m sigma_m, where share is alpha over the components that may be chosen."""
-    _, components, scale_activation, min_scale = ctx.options
-    count = alpha.shape[1]
-    share = alpha
-    if components is not None:
-        allowed = torch.zeros(count, dtype=torch.bool, device=alpha.device)
-        for component in components:  # one by one: a list would be copied to the device, which waits
-            allowed[component] = True
-        share = torch.where(allowed.view(1, -1, 1), alpha, 0.0)
-    share = share / math.sum(share, 1).unsqueeze(1)
-    results: list[Tensor | None] = [grad_logits, None, None]
-    pull = torch.zeros_like(share)  # on the shares
+    """Of sum_m share_m mu_m and sum_m share_m sigma_m, where `share` (B, M, P) is the softmax of the logits."""
+    count = share.shape[1]
+    results: list[Tensor | None] = [None, None, None]
+    pull = None  # on the shares
     for i, values, gradient in ((1, loc, grad_loc), (2, scale, grad_scale)):
         if values is None or gradient is None:
             continue
-        values, gradient = values.to(alpha.dtype), gradient.to(alpha.dtype).unsqueeze(1)
+        values, gradient = values.to(share.dtype), gradient.to(share.dtype).unsqueeze(1)
         each = share.unsqueeze(2) * gradient  # (B, M, K, P)
         if i == 2:
             each = each * math.slope(values, scale_activation).unflatten(1, (count, -1))
             values = math.sigma(values, scale_activation, min_scale)
-        results[i] = each.flatten(1, 2)
-        pull = pull + math.sum(values.unflatten(1, (count, -1)) * gradient, 2)
-    if grad_loc is not None or grad_scale is not None:
-        through_shares = share * (pull - math.sum(share * pull, 1).unsqueeze(1))
-        results[0] = through_shares if grad_logits is None else grad_logits + through_shares
+        results[i] = _joined(each)
+        on_shares = math.sum(values.unflatten(1, (count, -1)) * gradient, 2)
+        pull = on_shares if pull is None else pull + on_shares
+    if pull is not None:
+        results[0] = share * (pull - math.sum(share * pull, 1).unsqueeze(1))
     return results
 
 

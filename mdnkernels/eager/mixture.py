@@ -128,22 +128,24 @@ def mixture_mode(
             1, (count, scale.shape[1] // count)
         )
 
-    score = alpha
+    score = logits.to(dtype)  # alpha's order, where alpha itself may underflow
     if select == "density":
         assert sigma is not None
         # At its own mean a component's density is alpha / prod_d sigma_d, up to factors that all components share.
         repeats = means.shape[2] // sigma.shape[2]
-        score = torch.log_softmax(logits.to(dtype), 1) - repeats * torch.log(sigma).sum(2)
-    if components is not None:
-        allowed = torch.zeros(count, dtype=torch.bool, device=score.device)
-        allowed[list(components)] = True
-        score = torch.where(allowed.view(1, -1, 1), score, -math.inf)
-    component = score.argmax(1)  # (B, P)
+        score = torch.log_softmax(score, 1) - repeats * torch.log(sigma).sum(2)
+    if components is None:
+        component = score.argmax(1)  # (B, P)
+    else:
+        choice = torch.tensor(sorted(components), device=score.device)
+        score = score[:, choice]
+        component = choice[score.argmax(1)]
     weight = alpha.gather(1, component.unsqueeze(1)).squeeze(1)
 
     if select == "mean":
-        share = alpha if components is None else torch.where(allowed.view(1, -1, 1), alpha, 0.0)
-        share = (share / share.sum(1, keepdim=True)).unsqueeze(2)
+        share = torch.softmax(score, 1).unsqueeze(2)
+        if components is not None:
+            means, sigma = means[:, choice], None if sigma is None else sigma[:, choice]
         mode_loc = (share * means).sum(1)
         mode_scale = None if sigma is None else (share * sigma).sum(1)
     else:

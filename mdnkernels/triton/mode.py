@@ -54,8 +54,8 @@ def mixture_mode_kernel(
     top = tl.max(logit, 0, keep_dims=True)
     alpha = tl.exp(logit - top)
     alphas = tl.sum(alpha, 0, keep_dims=True)
-    score = alpha / alphas
-    alpha = score
+    alpha = alpha / alphas
+    score = logit  # alpha's order, where alpha itself may underflow
     if SELECT == "density":
         # At its own mean a component's density is alpha / prod_d sigma_d, up to factors that all components share.
         score = logit - top - tl.log(alphas)
@@ -67,12 +67,11 @@ def mixture_mode_kernel(
     choice = m < M
     if allowed is not None:
         choice = choice & (tl.load(allowed + m, mask=m < M, other=0) != 0)
-        score = tl.where(choice, score, -float("inf"))
 
     # The first of the largest; NaN is larger than all else, as in torch.argmax.
-    best = tl.max(tl.where((m < M) & (score == score), score, -float("inf")), 0, keep_dims=True)
-    first = tl.min(tl.where((m < M) & (score == best), m, ROWS), 0, keep_dims=True)
-    first_nan = tl.min(tl.where((m < M) & (score != score), m, ROWS), 0, keep_dims=True)
+    best = tl.max(tl.where(choice & (score == score), score, -float("inf")), 0, keep_dims=True)
+    first = tl.min(tl.where(choice & (score == best), m, ROWS), 0, keep_dims=True)
+    first_nan = tl.min(tl.where(choice & (score != score), m, ROWS), 0, keep_dims=True)
     component = tl.where(first_nan < ROWS, first_nan, first)
     weight = tl.sum(tl.where(m == component, alpha, 0.0), 0, keep_dims=True)
     tl.store(component_out + position, tl.where(real, component, -1), mask=inside)
@@ -84,15 +83,17 @@ def mixture_mode_kernel(
         scale_at = scale + (batch * scale_b + source * scale_p)
         mode_scale_at = mode_scale + (batch * mode_scale_b + point * mode_scale_p)
     if SELECT == "mean":
-        share = tl.where(choice, alpha, 0.0)
-        share = tl.where(valid, share / tl.sum(share, 0, keep_dims=True), 0.0)
+        # alpha of those that may be chosen alone, from their logits: all of their alphas may have underflowed.
+        share = tl.exp(tl.where(choice, logit - best, -float("inf")))
+        averaged = choice & real
+        share = tl.where(averaged, share / tl.sum(share, 0, keep_dims=True), 0.0)
         for d in range(C):
-            value = tl.load(loc_at + (m * C + d) * loc_c, mask=valid, other=0.0).to(T)
+            value = tl.load(loc_at + (m * C + d) * loc_c, mask=averaged, other=0.0).to(T)
             value = tl.sum(share * value, 0, keep_dims=True).to(mode_loc.dtype.element_ty)
             tl.store(mode_loc_at + tl.cast(d, tl.int64) * mode_loc_c, value, mask=inside)
         if scale is not None:
             for s in range(S):
-                raw = tl.load(scale_at + (m * S + s) * scale_c, mask=valid, other=1.0).to(T)
+                raw = tl.load(scale_at + (m * S + s) * scale_c, mask=averaged, other=1.0).to(T)
                 sigma, _ = activate(raw, ACTIVATION, min_scale)
                 sigma = tl.sum(share * sigma, 0, keep_dims=True).to(mode_scale.dtype.element_ty)
                 tl.store(mode_scale_at + tl.cast(s, tl.int64) * mode_scale_c, sigma, mask=inside)

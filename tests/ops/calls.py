@@ -81,9 +81,10 @@ def _indexed(random: Random) -> dict[str, Any]:
     return {**random.mixture(), "target": random.normal(C, count), "index": random.index(count)}
 
 
-def _mode(select: str, indexed: bool = False) -> Callable[[Random], dict[str, Any]]:
+def _mode(select: str, indexed: bool = False, **options: Any) -> Callable[[Random], dict[str, Any]]:
     def make(random: Random) -> dict[str, Any]:
-        options = {"index": random.index(sum(random.size))} if indexed else {}
+        if indexed:
+            options["index"] = random.index(sum(random.size))
         return {**random.mixture(), **options, "select": select}
 
     return make
@@ -118,6 +119,7 @@ CALLS = (
     Call("mixture_mode weight", mdnkernels.mixture_mode, _mode("weight"), _PARAMETERS),
     Call("mixture_mode density indexed", mdnkernels.mixture_mode, _mode("density", indexed=True), _PARAMETERS),
     Call("mixture_mode mean", mdnkernels.mixture_mode, _mode("mean"), _PARAMETERS),
+    Call("mixture_mode mean of some", mdnkernels.mixture_mode, _mode("mean", components=(2, 0)), _PARAMETERS),
     Call("topk_peaks", mdnkernels.topk_peaks, _peaks),
     Call("gather_patches", mdnkernels.gather_patches, _patches, ("feature",)),
     Call("heatmap_focal_loss", mdnkernels.heatmap_focal_loss, _focal, ("logits",)),

@@ -169,11 +169,17 @@ def mixture_mode(
     scales: int = 2,
     points: int | None = None,
     extreme: bool = False,
+    chosen: tuple[int, ...] | None = None,
+    below: float = 0.0,
     **options: Any,
 ) -> Made:
+    """below: how far the logits of the `chosen` components lie below those of the others."""
     parameters = mixture_parameters(draw, components, dims, scales, options.get("scale_activation", "elu"))
     if extreme:
         parameters = [stretch(value, 1e4, draw.generator) for value in parameters]
+    if chosen is not None:
+        parameters[0][:, list(chosen)] -= below
+        options["components"] = chosen
     if points is not None:
         options["index"] = draw.index(points)
     return [draw.floats(value) for value in parameters], options
@@ -247,6 +253,10 @@ OPS = {
             {"points": 11, "select": "mean", "components": 3, "dims": 2},
             {"points": 0, "select": "density"},
             {"extreme": True},
+            # Below float32's least number every chosen alpha is 0: the logits alone tell them apart.
+            {"chosen": (3, 1), "below": 120.0},
+            {"chosen": (2, 1), "below": 95.0, "select": "mean", "scale_activation": "softplus"},
+            {"chosen": (0, 3), "below": 200.0, "select": "mean", "points": 11},
         ],
     ),
     "topk_peaks": Op(

@@ -98,6 +98,37 @@ def test_equal_components_give_the_lowest(backend):
     assert (mode.component == 0).all()
 
 
+@pytest.mark.parametrize("below", [10.0, 95.0, 104.0, 1e4])
+def test_the_mean_of_some_components_is_a_softmax_over_their_logits_however_small(backend, below):
+    logits = torch.tensor([0.0, -below, 3.0, -below - 0.7])
+    loc, raw = torch.tensor([1.0, -2.0, 5.0, 4.0]), torch.tensor([0.5, 0.25, 2.0, 0.75])
+    shares = [1 / (1 + math.exp(logits[3] - logits[1])), 1 / (1 + math.exp(logits[1] - logits[3]))]
+    between = shares[0] * shares[1] * (-2.0 - 4.0)  # d mean / d logit of the first, and minus that of the other
+    leaves = [value.view(1, -1, 1).requires_grad_() for value in (logits, loc, raw)]
+    mode = mixture_mode(*leaves, select="mean", components=[3, 1], scale_activation="identity")
+    gradients = [gradient.flatten() for gradient in torch.autograd.grad(mode.loc.sum(), leaves[:2])]
+    torch.testing.assert_close(mode.loc.item(), shares[0] * -2.0 + shares[1] * 4.0, rtol=1e-5, atol=0)
+    torch.testing.assert_close(mode.scale.item(), shares[0] * 0.25 + shares[1] * 0.75, rtol=1e-5, atol=0)
+    assert mode.component.item() == 1
+    torch.testing.assert_close(gradients[0], torch.tensor([0.0, between, 0.0, -between]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(gradients[1], torch.tensor([0.0, shares[0], 0.0, shares[1]]), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("select", ["weight", "mean"])
+def test_a_component_left_out_reaches_nothing_whatever_it_holds(backend, select):
+    """Nor one whose alpha is 0 by a logit of -inf, where all that may be chosen are such."""
+    logits = torch.tensor([math.nan, -300.0, -301.0, math.inf]).view(1, 4, 1)
+    loc = torch.tensor([math.nan, 2.0, 3.0, math.inf]).view(1, 4, 1).requires_grad_()
+    mode = mixture_mode(logits, loc, select=select, components=[2, 1])
+    mode.loc.backward(torch.ones(1, 1, 1))
+    share = 1.0 if select == "weight" else 1 / (1 + math.exp(-1))
+    torch.testing.assert_close(mode.loc.item(), share * 2 + (1 - share) * 3, rtol=1e-6, atol=0)
+    assert mode.component.item() == 1
+    torch.testing.assert_close(loc.grad.flatten(), torch.tensor([0.0, share, 1 - share, 0.0]))
+    impossible = torch.tensor([0.0, -math.inf, -math.inf]).view(1, 3, 1)
+    assert mixture_mode(impossible, loc[:, :3], components=[2, 1]).component.item() == 1
+
+
 @pytest.mark.parametrize("select", SELECTIONS)
 @pytest.mark.parametrize("index", [None, torch.tensor([[0, 3, 3, -1], [1, 1, -1, 2]])])
 @pytest.mark.parametrize("components", [None, [3, 1]])
@@ -214,7 +245,7 @@ def test_the_first_nan_score_is_the_largest(backend, components, dtype):
     assert (mode.component == 1).all()
     logits[:, 2] = math.nan  # then every alpha is NaN
     mode = mixture_mode(logits, loc, components=components)
-    assert (mode.component == (0 if components is None else 1)).all()
+    assert (mode.component == 2).all()
     assert mode.weight.isnan().all()
 
 
