@@ -3,19 +3,21 @@
 `native` is C++ on the CPU and CUDA C++ on a GPU, `triton` is Triton on a GPU, `eager` is plain PyTorch on any device.
 The first of them that an op has for the tensors' device runs; on the CPU, where Triton has only its interpreter, it
 must be asked for. `use_backend` or the environment variable MDNKERNELS_BACKEND asks for one by name; one that is not
-there is an error that says why, never another backend. Within torch.func transforms (vmap, grad) eager is all that is
-there: it has their rules from PyTorch.
+there is an error that says why, never another backend. Within torch.func transforms (vmap, grad) and for forward-mode
+derivatives (torch.autograd.forward_ad) eager is all that is there: it has their rules from PyTorch.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.autograd import forward_ad
 
 from mdnkernels import eager, native, triton
 
@@ -49,8 +51,6 @@ def missing(op: str, backend: str, device_type: str) -> str | None:
         return None
     if backend not in TABLE[op]:
         return f"{op} has no {backend} implementation in this version"
-    if torch._C._are_functorch_transforms_active():
-        return "within torch.func transforms (vmap, grad, jvp and others) only eager runs"
     if backend == "triton":
         return triton.missing(device_type)
     if device_type == "cuda":
@@ -60,19 +60,37 @@ def missing(op: str, backend: str, device_type: str) -> str | None:
     return native.problem
 
 
-def select(op: str, device: torch.device) -> Callable[..., Any]:
-    """The implementation of `op` that runs on `device` now.
+def select(op: str, *tensors: Tensor | None) -> Callable[..., Any]:
+    """Return the implementation of `op` that runs now on `tensors`, its arguments, whose first says the device.
 
     Raises:
         RuntimeError: the backend that was asked for is not there; says why.
+        NotImplementedError: it cannot run within a torch.func transform, or has no forward-mode derivative.
     """
-    wanted = chosen()
+    wanted, device = chosen(), next(tensor.device for tensor in tensors if tensor is not None)
+    if wanted != "eager":
+        reason = _needs_eager(tensors)
+        if reason is not None and wanted is not None:
+            raise NotImplementedError(f"backend {wanted!r} was asked for, but {reason} only eager runs")
+        if reason is not None:
+            wanted = "eager"
     if wanted is not None:
         reason = missing(op, wanted, device.type)
         if reason is not None:
             raise RuntimeError(f"backend {wanted!r} was asked for, but {reason}")
         return TABLE[op][wanted]
     return TABLE[op][chosen_by_default(op, device.type)]
+
+
+def _needs_eager(tensors: Sequence[Tensor | None]) -> str | None:
+    """Say what asks for derivatives, or batches, whose rules the fused ops do not have; None where nothing does."""
+    if torch._C._are_functorch_transforms_active():
+        return "within torch.func transforms (vmap, grad, jvp and others)"
+    if forward_ad._current_level >= 0 and any(
+        tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
+    ):
+        return "for forward-mode derivatives (torch.autograd.forward_ad)"
+    return None
 
 
 def chosen_by_default(op: str, device_type: str) -> str:

@@ -38,4 +38,4 @@ def heatmap_focal_loss(logits: Tensor, target: Tensor, *, alpha: float = 2.0, be
         raise ValueError("target requires a gradient, but heatmap_focal_loss has none for it: pass target.detach()")
     checks.number("alpha", alpha, 0.0)
     checks.number("beta", beta, 0.0)
-    return backends.select("heatmap_focal_loss", logits.device)(logits, target, float(alpha), float(beta))
+    return backends.select("heatmap_focal_loss", logits, target)(logits, target, float(alpha), float(beta))

@@ -72,7 +72,7 @@ def mixture_nll(
         logits, loc, scale and target. A NaN input gives a NaN loss. For finite inputs loss and gradients are finite
         with residuals z of up to 1e6 sigma, as long as sigma kappa and its reciprocal are normal numbers (in float32
         from 1e-37 to 1e37), and so is z^2 / sigma, the size of the gradients; others can give inf or NaN. Natively
-        differentiable once, in eager any number of times.
+        differentiable once; any number of times, and in forward mode, in eager.
 
     Raises:
         TypeError: an argument of the wrong type or dtype. logits, loc and scale share one of float32, float64,
@@ -117,7 +117,7 @@ def mixture_nll(
         if value is not None and value.requires_grad:
             raise ValueError(f"{name} requires a gradient, but mixture_nll has none for it: pass {name}.detach()")
 
-    result = backends.select("mixture_nll", loc.device)(
+    result = backends.select("mixture_nll", logits, loc, scale, target, weight, dim_scale)(
         _points(logits, index),
         _points(loc, index),
         _points(scale, index),
@@ -224,7 +224,8 @@ def mixture_mode(
         loc (B, C, *P), the chosen component's mean, or sum_m alpha_m mu_m for "mean", in the target's units;
         scale (B, S, *P), its sigma (for "mean" sum_m alpha_m sigma_m), None without `scale`;
         component (B, *P), int64, the chosen one, for "mean" the one of largest alpha; equal scores give the lowest;
-        weight (B, *P), alpha of that component among all M. With `components`, "mean" renormalises alpha over them.
+        weight (B, *P), alpha of that component among all M. With `components`, "mean" takes for alpha a
+        softmax over their logits.
         With `index` each is (B, ., N), and padding gives 0, 0, -1, 0. Gradients flow to loc, scale, and to logits
         through weight and "mean".
 
@@ -245,7 +246,7 @@ def mixture_mode(
             checks.integer("components", component, 0)
         if not components or len(set(components)) < len(components) or max(components) >= count:
             raise ValueError(f"components must be distinct numbers below M = {count}, at least one, got {components}")
-    mode_loc, mode_scale, component, weight = backends.select("mixture_mode", loc.device)(
+    mode_loc, mode_scale, component, weight = backends.select("mixture_mode", logits, loc, scale)(
         _points(logits, index),
         _points(loc, index),
         None if scale is None else _points(scale, index),

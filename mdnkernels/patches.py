@@ -37,4 +37,4 @@ def gather_patches(feature: Tensor, index: Tensor, kernel_size: int = 3) -> Tens
     checks.kernel_size(kernel_size)
     cells = feature.shape[2] * feature.shape[3]
     checks.bounds("index", index, -1, cells, "the cells of feature; -1 is padding")
-    return backends.select("gather_patches", feature.device)(feature, index, kernel_size)
+    return backends.select("gather_patches", feature)(feature, index, kernel_size)

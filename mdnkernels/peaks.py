@@ -45,4 +45,5 @@ def topk_peaks(heatmap: Tensor, k: int, *, kernel_size: int = 3, logits: bool = 
         raise ValueError(f"heatmap must be (B, Y, H, W), got shape {tuple(heatmap.shape)}")
     checks.integer("k", k, 1)
     checks.kernel_size(kernel_size)
-    return Peaks(*backends.select("topk_peaks", heatmap.device)(heatmap.detach(), k, kernel_size, bool(logits)))
+    heatmap = heatmap.detach()
+    return Peaks(*backends.select("topk_peaks", heatmap)(heatmap, k, kernel_size, bool(logits)))

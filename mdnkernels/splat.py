@@ -53,4 +53,4 @@ def splat_gaussians(center: Tensor, radius: Tensor, label: Tensor, num_labels: i
     checks.bounds("center[..., 0]", center[..., 0], 0, width, "the map's width")
     checks.bounds("center[..., 1]", center[..., 1], 0, height, "the map's height")
     checks.bounds("radius", radius, 0, 2**31, "a count of cells")
-    return backends.select("splat_gaussians", label.device)(center, radius, label, num_labels, (height, width))
+    return backends.select("splat_gaussians", label)(center, radius, label, num_labels, (height, width))

@@ -7,7 +7,8 @@ from torch import Tensor
 
 
 def refuse_second_derivative(op: str, backend: str) -> None:
-    if torch.is_grad_enabled():  # create_graph=True
+    """Raise NotImplementedError within a backward pass that is recorded itself (create_graph=True)."""
+    if torch.is_grad_enabled():
         raise NotImplementedError(
             f"{op} of the {backend} backend is differentiable once; "
             'for second derivatives run it within mdnkernels.use_backend("eager")'
@@ -15,8 +16,23 @@ def refuse_second_derivative(op: str, backend: str) -> None:
 
 
 def scaled(gradient: Tensor, grad_loss: Tensor) -> Tensor:
-    """`gradient`, of the loss, times what the loss itself is multiplied by further on."""
-    if grad_loss.ndim == 0 and type(grad_loss) is Tensor and grad_loss.device.type == "cpu" and grad_loss.item() == 1:
-        return gradient  # looking costs nothing on the CPU, and saves touching all of its memory once more
+    """Return `gradient`, of the loss, times `grad_loss`, what the loss itself is multiplied by further on.
+
+    The result is the caller's to write to. Where the factor is 1 and the graph is not kept for another backward pass,
+    it is the saved `gradient` itself: a training step does not touch its memory once more.
+    """
+    if grad_loss.ndim == 0 and _is_one(grad_loss):
+        # AOTAutograd asks the same before it lets a compiled backward pass reuse what was saved.
+        return gradient.clone() if torch._C._autograd._get_current_graph_task_keep_graph() else gradient
     factor = grad_loss if grad_loss.ndim == 0 else grad_loss.unsqueeze(1)
     return gradient * factor
+
+
+def _is_one(value: Tensor) -> bool:
+    """Tell whether the scalar `value` is 1, where looking costs nothing; False elsewhere: on a device that would have
+    to be waited for, in a traced graph, and where it stands for a batch of values (is_grads_batched, vmap)."""
+    if type(value) is not Tensor or value.device.type != "cpu":
+        return False
+    functorch = torch._C._functorch
+    batched = functorch.is_legacy_batchedtensor(value) or functorch.is_functorch_wrapped_tensor(value)
+    return not batched and value.item() == 1

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import mdnkernels
 from mdnkernels import native
@@ -19,6 +21,7 @@ from tests.ops.calls import CALLS, DIFFERENTIABLE, Call, outputs_and_gradients, 
 M, C = 3, 2
 BACKENDS = ["native", "eager"]
 SIZES = [(7, 9), (8, 11), (13, 6), (31, 12)]
+FACTOR_ONE = ("mixture_nll dense", "mixture_nll sparse", "heatmap_focal_loss")  # whose output is a loss
 every_call = pytest.mark.parametrize("call", CALLS, ids=str)
 every_differentiable_call = pytest.mark.parametrize("call", DIFFERENTIABLE, ids=str)
 needs_native = pytest.mark.skipif(native.problem is not None, reason=str(native.problem))
@@ -178,6 +181,117 @@ def test_torch_func_grad_is_the_gradient(call: Call):
 
     leaf = detached[name].clone().requires_grad_()
     assert_all_close([torch.func.grad(total)(detached[name])], [torch.autograd.grad(total(leaf), leaf)[0]])
+
+
+@every_differentiable_call
+def test_forward_mode_gives_the_derivative_that_reverse_mode_gives(call: Call):
+    """By default: for the fused backends it is eager that runs, since they have no forward-mode rules."""
+    arguments, name = call.arguments(dtype=torch.float64), call.differentiable[-1]
+    leaf = arguments[name]
+    direction = torch.linspace(-1, 1, leaf.numel(), dtype=torch.float64).view(leaf.shape)
+    outputs = outputs_of(call.function(**arguments))
+    expected = torch.autograd.grad(weighted_sum(outputs), leaf, allow_unused=True)[0]
+    expected = 0.0 if expected is None else (expected * direction).sum().item()
+    plain = {key: value.detach() if isinstance(value, Tensor) else value for key, value in arguments.items()}
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(leaf.detach(), direction)
+        duals = outputs_of(call.function(**{**plain, name: dual}))
+        tangents = [forward_ad.unpack_dual(value).tangent for value in duals]
+        actual = sum(
+            (tangent * torch.linspace(0.5, 1.5, tangent.numel(), dtype=torch.float64).view(tangent.shape)).sum().item()
+            for tangent in tangents
+            if tangent is not None
+        )
+    assert actual == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@needs_native
+@every_differentiable_call
+def test_forward_mode_of_a_fused_backend_is_refused_where_that_is_asked_for(call: Call):
+    arguments = {key: value.detach() if isinstance(value, Tensor) else value for key, value in call.arguments().items()}
+    with mdnkernels.use_backend("native"), forward_ad.dual_level():
+        call.function(**arguments)  # no tangent: nothing to refuse
+        for name in call.differentiable:
+            dual = forward_ad.make_dual(arguments[name], torch.ones_like(arguments[name]))
+            with pytest.raises(NotImplementedError, match="'native' was asked for, but for forward-mode derivatives"):
+                call.function(**{**arguments, name: dual})
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # an op batch by batch
+@pytest.mark.parametrize("vectorised", ["is_grads_batched", "vmap"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@needs_native
+@every_differentiable_call
+def test_batched_gradients_are_those_of_one_call_after_the_other(call: Call, dtype: torch.dtype, vectorised: str):
+    arguments = call.arguments(dtype=dtype)
+    leaves = [arguments[name] for name in call.differentiable]
+    with mdnkernels.use_backend("native"):
+        for output in outputs_of(call.function(**arguments)):
+            if not output.requires_grad:
+                continue
+            generator = torch.Generator().manual_seed(0)
+            rows = torch.randn(3, *output.shape, generator=generator).to(output.dtype)
+
+            def gradients(row: Tensor, output: Tensor = output, **options: Any) -> list[Tensor]:
+                found = torch.autograd.grad(output, leaves, row, retain_graph=True, allow_unused=True, **options)
+                return [gradient for gradient in found if gradient is not None]
+
+            each = [torch.stack(values) for values in zip(*map(gradients, rows), strict=True)]
+            if vectorised == "vmap":
+                together = list(torch.func.vmap(gradients)(rows))
+            else:
+                together = gradients(rows, is_grads_batched=True)
+            torch.testing.assert_close(together, each)
+
+
+@needs_native
+@every_differentiable_call
+def test_a_kept_graph_gives_its_gradient_again_whatever_became_of_the_first(call: Call):
+    """Clipping, hooks and old code write to a gradient in place, through .data and numpy unseen by autograd."""
+    with mdnkernels.use_backend("native"):
+        arguments = call.arguments()
+        leaves = [arguments[name] for name in call.differentiable]
+        outputs = [value for value in outputs_of(call.function(**arguments)) if value.requires_grad]
+        ones = [torch.ones_like(value) for value in outputs]
+        first = torch.autograd.grad(outputs, leaves, ones, retain_graph=True)
+        expected = [gradient.clone() for gradient in first]
+        for i, gradient in enumerate(first):
+            if i % 2:
+                gradient.data.zero_()
+            else:
+                gradient.mul_(0.5)
+        for keep in (True, False):
+            again = torch.autograd.grad(outputs, leaves, ones, retain_graph=keep)
+            for gradient, wanted in zip(again, expected, strict=True):
+                assert torch.equal(gradient, wanted)
+                gradient.fill_(3.0)
+
+
+class Counter(TorchDispatchMode):
+    """Bytes of the results of all ops but views."""
+
+    made = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if not function.is_view:
+            self.made += sum(value.nbytes for value in tree_leaves(result) if isinstance(value, Tensor))
+        return result
+
+
+@needs_native
+@pytest.mark.parametrize("call", [each for each in DIFFERENTIABLE if each.name in FACTOR_ONE], ids=str)
+def test_the_backward_pass_of_an_ordinary_step_makes_no_copy_of_the_gradients(call: Call):
+    with mdnkernels.use_backend("native"):
+        arguments = call.arguments(size=(40, 50))
+        loss = call.function(**arguments)
+        with Counter() as kept:
+            loss.backward(retain_graph=True)
+        for name in call.differentiable:
+            arguments[name].grad = None
+        with Counter() as ordinary:
+            loss.backward()
+    assert ordinary.made < 1000 < kept.made
 
 
 @needs_native
