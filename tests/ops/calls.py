@@ -83,9 +83,8 @@ def _indexed(random: Random) -> dict[str, Any]:
 
 def _mode(select: str, indexed: bool = False, **options: Any) -> Callable[[Random], dict[str, Any]]:
     def make(random: Random) -> dict[str, Any]:
-        if indexed:
-            options["index"] = random.index(sum(random.size))
-        return {**random.mixture(), **options, "select": select}
+        where = {"index": random.index(sum(random.size))} if indexed else {}
+        return {**random.mixture(), **options, **where, "select": select}
 
     return make
 
