@@ -34,7 +34,7 @@ class DataConfig:
     train_images: Path | None = None
     """Folder of the training images."""
     train_annotations: Path | None = None
-    """COCO instances file (for poses: person-keypoints file) of the training images."""
+    """COCO instances file (for poses: keypoints file) of the training images."""
     val_images: Path | None = None
     """Folder of the images to evaluate on."""
     val_annotations: Path | None = None
@@ -78,7 +78,8 @@ class ModelConfig:
     """The network."""
 
     task: TaskName = "detection"
-    """detection: boxes of any categories; pose: people with COCO's 17 keypoints."""
+    """detection: boxes of any categories; pose: people, or one other category, with the keypoints that the training
+    annotations name."""
     arch: str = "hourglass_small"
     """Backbone: hourglass104 and dla34 (as published, for GPUs) or hourglass_small (trains on a CPU)."""
     components: int = 3
@@ -86,6 +87,9 @@ class ModelConfig:
     min_scale: float | None = None
     """Least sigma of a component in output cells (of a pose: before each keypoint's constant). By default 1 for box
     sizes, and 9 for poses as in the published code."""
+    keypoint_sigmas: tuple[float, ...] | None = None
+    """Poses: OKS's constants, one for all keypoints or one for each in the annotations' order; they scale the mixture's
+    sigmas too. By default COCO's for the 17 keypoints of its persons; for other keypoints their median, for each."""
     class_specific: bool = False
     """Predict a size for each class (the paper's control experiment), not one for all."""
     imagenet: Path | None = None
@@ -217,7 +221,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """Find objects or people in images; writes predictions.json and a picture per image, coloured by component."""
+    """Find objects or poses in images; writes predictions.json and a picture per image, coloured by component."""
 
     images: Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE ...", help_behavior_hint="(required)")]
     """Image files."""
@@ -243,9 +247,11 @@ class CheckDataConfig:
     images: Path
     """Folder of the images."""
     annotations: Path
-    """COCO instances file, or person-keypoints file for poses."""
+    """COCO instances file, or keypoints file for poses."""
     task: TaskName = "detection"
     """What it is to be used for."""
+    keypoint_sigmas: tuple[float, ...] | None = None
+    """As for fit: the constants of OKS, one for all keypoints or one for each."""
     output: Path = Path("data-check")
     """Folder to write to."""
     limit: int | None = None
@@ -327,7 +333,7 @@ _RULES = {
     ),
     **dict.fromkeys(("flip", "rotate", "threshold", "colour"), (lambda value: 0 <= value <= 1, "between 0 and 1")),
     **dict.fromkeys(
-        ("crop_scales", "scales"),
+        ("crop_scales", "scales", "keypoint_sigmas"),
         (lambda value: value and all(0 < v < float("inf") for v in value), "one or more positive numbers"),
     ),
     "tasks": (lambda value: value != (), "one or both of detection and pose"),
