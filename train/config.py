@@ -122,9 +122,11 @@ class OptimizerConfig:
     offset_weight: float = 1.0
     """Weight of the centres' L1 offset loss. The paper's text has 0.1, its code and CenterNet have 1."""
     size_weight: float = 0.1
-    """Weight of the size loss: the mixture's negative log-likelihood, or L1 for the base and for a person's box."""
-    pose_weight: float = 0.1
-    """Weight of the pose loss: the mixture's negative log-likelihood, or L1 for the base (as published: 1)."""
+    """Weight of the size loss: the mixture's negative log-likelihood, or L1 for the base and for a pose's box. As
+    published, the same for both."""
+    pose_weight: float | None = None
+    """Weight of the pose loss. By default as published: 0.1 for the mixture's negative log-likelihood, 1 for the base's
+    L1."""
     keypoint_weight: float = 1.0
     """Weight of the keypoint heatmaps' focal loss and of the keypoints' L1 offset loss."""
     accumulate: int = 1
@@ -134,6 +136,12 @@ class OptimizerConfig:
     """Shrink a step's gradient to this norm where its own is larger."""
     ema: float | None = None
     """Decay of an exponential moving average of the weights, such as 0.999: what is then evaluated and predicts."""
+
+    def weight_of_pose(self, components: int) -> float:
+        """pose_weight, or that of a model of so many components where it is not given."""
+        if self.pose_weight is not None:
+            return self.pose_weight
+        return 1.0 if components == 0 else 0.1
 
 
 @dataclass(frozen=True)
@@ -333,8 +341,12 @@ _RULES = {
     ),
     **dict.fromkeys(("flip", "rotate", "threshold", "colour"), (lambda value: 0 <= value <= 1, "between 0 and 1")),
     **dict.fromkeys(
-        ("crop_scales", "scales", "keypoint_sigmas"),
+        ("crop_scales", "scales"),
         (lambda value: value and all(0 < v < float("inf") for v in value), "one or more positive numbers"),
+    ),
+    "keypoint_sigmas": (
+        lambda value: value and all(0 < v < 1 for v in value),
+        "one or more numbers above 0 and below 1, as COCO's 0.025 to 0.107",
     ),
     "tasks": (lambda value: value != (), "one or both of detection and pose"),
     "drop_epochs": (lambda value: all(v >= 1 for v in value), "epochs, counted from 1"),

@@ -317,7 +317,8 @@ def test_constants_are_options_of_the_command_line(
     assert config.model.keypoint_sigmas == (0.1, 0.2)
     for options, message in (
         (["--task", "pose", "--keypoint-sigmas", "0.1", "0.2"], "2 numbers are given, and there are 5 keypoints"),
-        (["--task", "pose", "--keypoint-sigmas", "0.1", "0"], "--keypoint-sigmas: must be one or more positive"),
+        (["--task", "pose", "--keypoint-sigmas", "0.1", "0"], "--keypoint-sigmas: must be one or more numbers above 0"),
+        (["--task", "pose", "--keypoint-sigmas", "26"], "and below 1, as COCO's 0.025 to 0.107, not (26.0,)"),
         (["--keypoint-sigmas", "0.1"], "--keypoint-sigmas: --task detection has no keypoints"),
     ):
         assert main([*start, *options]) == 2
