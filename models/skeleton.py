@@ -51,12 +51,17 @@ class Skeleton:
 
     @property
     def unpaired(self) -> tuple[str, ...]:
-        """The names that say left or right and are in no flip pair: what a mirrored image shows there has no name."""
+        """The names that say left or right and are in no flip pair: what a mirrored image shows there has no name.
+
+        L and R say so where they do in a pair.
+        """
+        words = [_words(name) for name in self.names]
         paired = {keypoint for pair in self.flip_pairs for keypoint in pair}
+        letters = {"l", "r"} if any({"l", "r"} & set(words[keypoint]) for keypoint in paired) else set()
         return tuple(
             name
             for keypoint, name in enumerate(self.names)
-            if keypoint not in paired and {"left", "right"} & set(_words(name))
+            if keypoint not in paired and ({"left", "right"} | letters) & set(words[keypoint])
         )
 
 

@@ -78,8 +78,8 @@ def check_sigmas(skeleton: Skeleton, given: tuple[float, ...] | None) -> None:
     """Raises ConfigError where --keypoint-sigmas differ from those that a network was trained with."""
     if given is not None and sigmas_of(skeleton.names, given) != skeleton.sigmas:
         raise ConfigError(
-            f"--keypoint-sigmas: the run has {' '.join(f'{sigma:g}' for sigma in skeleton.sigmas)}, which scale its "
-            "mixture and cannot be exchanged; start a new run with others"
+            f"--keypoint-sigmas: the run has {' '.join(f'{sigma:g}' for sigma in skeleton.sigmas)}, which its mixture "
+            "and its scores go by; start a new run for others"
         )
 
 

@@ -85,3 +85,5 @@ def test_a_side_without_its_counterpart_is_found() -> None:
     names = ("left_eye", "right_eye", "left_ear", "rigth_ear", "Right Paw", "bright_spot", "L5", "tail")
     assert Skeleton(names, (1,) * len(names), pair_sides(names)).unpaired == ("left_ear", "Right Paw")
     assert COCO_PERSON.unpaired == ()
+    names = ("L_Eye", "R_Eye", "L_Ear", "R_Eer", "Nose")
+    assert Skeleton(names, (1,) * len(names), pair_sides(names)).unpaired == ("L_Ear", "R_Eer")
