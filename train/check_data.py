@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from models.skeleton import Skeleton
 from train.coco import CocoAnnotations
 from train.config import CheckDataConfig, check_config
 from train.data import CocoImages, Sample, TrainingSet, collate, open_annotations
@@ -17,7 +19,7 @@ from train.errors import ConfigError
 from train.files import write_json
 from train.images import open_image
 from train.pictures import grid
-from train.tasks import Task, make_task, skeleton_of
+from train.tasks import Task, make_task, skeleton_to_read
 
 # COCO's limits of small and medium, areas in square pixels.
 AREAS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
@@ -29,16 +31,16 @@ def check_data(config: CheckDataConfig) -> dict[str, Any]:
     """Writes check.json and samples.png to the configured folder and returns what check.json holds.
 
     {"images", "images_without_objects", "objects", "crowds", "objects_per_image", "sides", "areas", "categories",
-    "keypoints", "bad_annotations", "bad_images"}. Raises ConfigError, and DatasetError where the list as a whole cannot
-    be used.
+    "keypoints", "skeleton", "bad_annotations", "bad_images"}. Raises ConfigError, and DatasetError where the list as a
+    whole cannot be used.
     """
     check_config(config)
     if config.input_size % STRIDE:
         raise ConfigError(f"--input-size: {config.input_size} is no multiple of {STRIDE}, the pixels of an output cell")
-    skeleton = skeleton_of(config.task)
-    annotations = open_annotations(config.annotations, skeleton).first(config.limit)
-    task = make_task(config.task, annotations.categories)
-    images = CocoImages(annotations, config.images, skeleton)
+    wanted = skeleton_to_read(config.task, config.keypoint_sigmas)
+    annotations = open_annotations(config.annotations, wanted).first(config.limit)
+    task = make_task(config.task, annotations.categories, annotations.skeleton)
+    images = CocoImages(annotations, config.images, annotations.skeleton)
     report = describe(annotations)
     report["bad_images"] = _bad_images(images)
     config.output.mkdir(parents=True, exist_ok=True)
@@ -82,7 +84,23 @@ def describe(annotations: CocoAnnotations) -> dict[str, Any]:
             "hidden": int((visibility == 1).sum()),
             "not_labelled": int((visibility == 0).sum()),
         }
+    if annotations.skeleton is not None:
+        report["skeleton"] = describe_skeleton(annotations.skeleton)
     return report
+
+
+def describe_skeleton(skeleton: Skeleton) -> dict[str, Any]:
+    """The skeleton by its keypoints' names: what changes places in mirrored images, and what should but cannot."""
+
+    def named(pairs: Sequence[tuple[int, int]]) -> list[list[str]]:
+        return [[skeleton.names[keypoint] for keypoint in pair] for pair in pairs]
+
+    return {
+        "sigmas": dict(zip(skeleton.names, skeleton.sigmas, strict=True)),
+        "flip_pairs": named(skeleton.flip_pairs),
+        "unpaired": list(skeleton.unpaired),
+        "links": named(skeleton.links),
+    }
 
 
 def _spread(values: np.ndarray) -> dict[str, float]:
@@ -126,6 +144,15 @@ def text_of(report: dict[str, Any]) -> str:
             f"keypoints: {one['visible']} visible, {one['hidden']} hidden, {one['not_labelled']} not labelled; "
             f"{one['people_without']} people without any"
         )
+    if "skeleton" in report:
+        one = report["skeleton"]
+        lines += [
+            "constants of OKS: " + ", ".join(f"{name} {sigma:g}" for name, sigma in one["sigmas"].items()),
+            "change places in mirrored images: " + (", ".join(map(" and ".join, one["flip_pairs"])) or "none"),
+            f"{len(one['links'])} links to draw",
+        ]
+        if one["unpaired"]:
+            lines.append(f"without a counterpart, so that training needs --flip 0: {', '.join(one['unpaired'])}")
     bad = report["bad_annotations"] + [f"{one['file']}: {one['reason']}" for one in report["bad_images"]]
     lines.append(
         f"bad entries: {len(report['bad_annotations'])} annotations and {len(report['bad_images'])} images, "

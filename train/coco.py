@@ -1,4 +1,4 @@
-"""COCO-format annotations, boxes of any categories or people with keypoints: read once, checked, kept as flat arrays.
+"""COCO-format annotations, boxes of any categories or one with keypoints: read once, checked, kept as flat arrays.
 
 Flat arrays instead of dictionaries: a forked worker that only reads them never touches a Python reference count, so
 the operating system goes on sharing the pages of the annotations between all workers.
@@ -18,6 +18,7 @@ import numpy as np
 
 from models.skeleton import Skeleton
 from train.errors import DatasetError
+from train.skeletons import SkeletonInFile, read_skeleton
 
 
 class Category(NamedTuple):
@@ -72,6 +73,8 @@ class CocoAnnotations:
     """(A, J, 3) float64; J is 0 where no keypoints were asked for."""
     skipped: tuple[str, ...]
     """Annotations that were left out, one reason each."""
+    skeleton: Skeleton | None = None
+    """Of the J keypoints; None where none were asked for."""
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -117,9 +120,12 @@ class CocoAnnotations:
         )
 
 
-def read_annotations(path: Path, skeleton: Skeleton | None = None, *, labelled: bool = True) -> CocoAnnotations:
-    """Reads and checks a COCO instances file; with a skeleton, a person-keypoints file of its keypoints.
+def read_annotations(
+    path: Path, skeleton: Skeleton | SkeletonInFile | None = None, *, labelled: bool = True
+) -> CocoAnnotations:
+    """Reads and checks a COCO instances file; with a skeleton, a keypoints file of one category.
 
+    skeleton: that the file must have, by its keypoints' names, or `SkeletonInFile` for whichever it has.
     labelled: off for a list of images alone, as of COCO's test sets; what it may have of annotations is not read.
 
     An annotation whose box has no positive finite width and height is left out and reported in `skipped`. Anything
@@ -129,11 +135,17 @@ def read_annotations(path: Path, skeleton: Skeleton | None = None, *, labelled: 
         DatasetError: the file is missing, is not JSON, lacks a field, or contradicts itself (an id twice, a category
             or an image that is not listed); with a skeleton, also where there are several categories or the one has
             other keypoints. The message names the file and the field.
+        ConfigError: the sigmas of `SkeletonInFile` are not as many as the keypoints.
     """
     root = _read_json(path)
     categories = _read_categories(path, root)
     if skeleton is not None and labelled:
-        _check_keypoint_names(path, root, skeleton)
+        position = _pose_category(path, root)
+        if isinstance(skeleton, SkeletonInFile):
+            skeleton = read_skeleton(path, root, position, skeleton.sigmas)
+        else:
+            _check_keypoint_names(path, root, position, skeleton)
+    assert not isinstance(skeleton, SkeletonInFile), "an image list has no skeleton"
     joints = 0 if skeleton is None else len(skeleton.names)
     images = _read_images(path, root)
     class_of = {category.id: index for index, category in enumerate(categories)}
@@ -187,6 +199,7 @@ def read_annotations(path: Path, skeleton: Skeleton | None = None, *, labelled: 
         crowd=np.array([entry[4] for entry in kept], dtype=np.bool_),
         keypoints=np.array([entry[5] for entry in kept], dtype=np.float64).reshape(len(kept), joints, 3),
         skipped=tuple(skipped),
+        skeleton=skeleton,
     )
 
 
@@ -293,13 +306,20 @@ def _box(path: Path, where: str, annotation: dict[str, Any]) -> list[float]:
     return [float(number) for number in box]
 
 
-def _check_keypoint_names(path: Path, root: dict[str, Any], skeleton: Skeleton) -> None:
+def _pose_category(path: Path, root: dict[str, Any]) -> int:
+    """Position of the category that has the poses."""
     entries = root["categories"]
     if len(entries) != 1:
         raise DatasetError(f"{path}: categories: there are {len(entries)}; poses are of one category")
-    names = entries[0].get("keypoints")
+    return 0
+
+
+def _check_keypoint_names(path: Path, root: dict[str, Any], position: int, skeleton: Skeleton) -> None:
+    names = root["categories"][position].get("keypoints")
     if names != list(skeleton.names):
-        raise DatasetError(f"{path}: categories[0].keypoints: {names!r} are not the skeleton's {list(skeleton.names)}")
+        raise DatasetError(
+            f"{path}: categories[{position}].keypoints: {names!r} are not the skeleton's {list(skeleton.names)}"
+        )
 
 
 def _keypoints(path: Path, where: str, annotation: dict[str, Any], joints: int) -> list[float]:

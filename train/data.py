@@ -21,6 +21,7 @@ from train.errors import DatasetError
 from train.images import ImageError, open_image, warp
 from train.interrupt import leave_to_parent
 from train.shared_arrays import SharedArrays
+from train.skeletons import SkeletonInFile
 from train.transforms import (
     Placement,
     Views,
@@ -263,7 +264,9 @@ class BadSamples:
         return len(self.seen)
 
 
-def open_annotations(path: Path, skeleton: Skeleton | None = None, *, labelled: bool = True) -> CocoAnnotations:
+def open_annotations(
+    path: Path, skeleton: Skeleton | SkeletonInFile | None = None, *, labelled: bool = True
+) -> CocoAnnotations:
     """`read_annotations`, with a warning where some annotations were left out. Raises DatasetError."""
     entries = read_annotations(path, skeleton, labelled=labelled)
     if entries.skipped:
