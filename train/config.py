@@ -165,7 +165,8 @@ class FitConfig:
     stop_after: int | None = None
     """Stop in good order after so many steps of this session, as an interruption would; --resume goes on."""
     resume: Path | None = None
-    """Continue this run directory with the configuration that it holds. Options given beside --resume replace it."""
+    """Continue this run directory with the configuration that it holds. Options given beside --resume replace it; those
+    that change which images an epoch takes, or their order, only between two epochs."""
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,10 @@ from train.errors import TrainingError
 from train.evaluation import find, joined, sample_pictures, write_evaluation
 from train.interrupt import Interrupt
 from train.processes import Processes
+from train.resuming import resumed_progress
 from train.run_directory import RunDirectory
 from train.run_log import LossMeter, RunLog
-from train.sampler import EpochBatchSampler
+from train.sampler import EpochBatchSampler, ImageList
 from train.step import Stepper
 from train.tasks import Task
 
@@ -67,6 +68,7 @@ class Trainer:
         self.model, self.optimizer = self._prepare(model)
         self.stepper = Stepper(config, accelerator, self.processes, task, self.model, self.optimizer)
         self.progress = Progress()
+        self.training_list = ImageList.of(train_set.annotations)
         if checkpoint is not None:
             self._restore(checkpoint)
         self.sampler = EpochBatchSampler(
@@ -102,7 +104,7 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(checkpoint.scaler)
         if self.average is not None and checkpoint.average is not None:
             load_weights(self.average.model, checkpoint, average=True)
-        self.progress = checkpoint.progress
+        self.progress = resumed_progress(checkpoint, self.config, self.training_list)
 
     def create_run(self) -> RunDirectory:
         """The run's directory, with the untrained network as its first checkpoint."""
@@ -117,7 +119,7 @@ class Trainer:
         log = RunLog(
             run.log if self.processes.is_main else None,
             step=self.progress.step,
-            steps=epochs * self.sampler.batches,
+            steps=self._steps_of_run(),
         )
         log.say(self._introduction(run))
         evaluated = False
@@ -139,15 +141,23 @@ class Trainer:
         finally:
             log.close()
 
+    def _steps_of_run(self) -> int:
+        """Those that are done and those that are left; where the batch size has changed they are not all alike."""
+        epochs = self.config.optimizer.epochs - self.progress.epoch
+        if epochs <= 0:
+            return self.progress.step
+        this_epoch = len(self.sampler.batches_left(self.progress.images))
+        return self.progress.step + this_epoch + (epochs - 1) * self.sampler.batches
+
     def _train_epoch(self, run: RunDirectory, log: RunLog, interrupt: Interrupt) -> str | None:
         """What is left of the current epoch; returns why it stopped inside it, or None."""
         epoch = self.progress.epoch
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.optimizer, epoch)
         self.model.train()
-        self.sampler.set_position(epoch, self.progress.batch)
+        self.sampler.set_position(epoch, self.progress.images)
         began = asked = time.perf_counter()
-        for number, batch in enumerate(self.loader, start=self.progress.batch):
+        for batch, positions in zip(self.loader, self.sampler.left, strict=True):
             waited = time.perf_counter() - asked
             self.bad.add(batch["bad"])
             step = self.progress.step
@@ -161,7 +171,7 @@ class Trainer:
                 log.advance()
                 if step % self.config.log_every == 0:
                     self._log_step(step, log, statistics)
-            self.progress = Progress(epoch, number + 1, step)
+            self.progress = Progress(epoch, positions.stop, step)
             stopped = self._stop_reason(interrupt)
             if stopped is not None:
                 return stopped
@@ -244,6 +254,7 @@ class Trainer:
                 config=stored_config(self.config),
                 categories=self.task.categories,
                 progress=self.progress,
+                training_list=self.training_list,
                 model=weights,
                 average=None if self.average is None else self.average.model.state_dict(),
                 optimizer=self.optimizer.state_dict(),
@@ -255,8 +266,9 @@ class Trainer:
         model = self.accelerator.unwrap_model(self.model)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         name = "single-mode base" if model.components == 0 else f"{model.components} components"
+        inside = f" and {self.progress.images} images of the next" if self.progress.images else ""
         return (
             f"{run.path}: {self.config.model.arch} for {self.config.model.task}, {name}, "
             f"{len(self.task.categories)} categories, {parameters:,} parameters, {self.sampler.length} images, "
-            f"{self.progress.epoch} of {self.config.optimizer.epochs} epochs done, on {self.device}"
+            f"{self.progress.epoch} of {self.config.optimizer.epochs} epochs done{inside}, on {self.device}"
         )

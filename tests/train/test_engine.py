@@ -69,7 +69,7 @@ def uninterrupted(drawn: DataPaths, tmp_path_factory: pytest.TempPathFactory) ->
 def test_run_directory_holds_what_the_run_was(uninterrupted: Path) -> None:
     assert state(uninterrupted) == {"state": "finished", "reason": None}
     checkpoint = last(uninterrupted)
-    assert (checkpoint.progress.epoch, checkpoint.progress.batch, checkpoint.progress.step) == (3, 0, 6)
+    assert (checkpoint.progress.epoch, checkpoint.progress.images, checkpoint.progress.step) == (3, 0, 6)
     assert checkpoint.config == read_config(FitConfig, uninterrupted / "config.json")
     records = read_log(uninterrupted / "log.jsonl")
     steps = [record for record in records if record["kind"] == "step"]
