@@ -14,11 +14,12 @@ from accelerate.state import AcceleratorState
 from train.checkpoint import load_checkpoint, load_weights
 from train.config import FitConfig, InferenceConfig, check_config, to_json, with_data_paths
 from train.data import EvaluationSet, TrainingSet, open_annotations
-from train.errors import CheckpointError, ConfigError, TrainingError, UserError
-from train.evaluation import check_categories, views_of
+from train.errors import CheckpointError, ConfigError, DatasetError, TrainingError, UserError
+from train.evaluation import check_categories, views_of, warn_of_nothing_to_find
 from train.files import write_text
 from train.interrupt import Interrupt
 from train.network import build_network, pick_device, start_from_imagenet
+from train.objects import can_be_targets, why_no_object
 from train.processes import Processes
 from train.run_directory import RunDirectory
 from train.tasks import Task, make_task, skeleton_of
@@ -120,18 +121,27 @@ def explained(error: BaseException, run: RunDirectory) -> BaseException:
 def open_training_set(config: FitConfig) -> TrainingSet:
     """The training set that the paths of `with_data_paths` name; for poses its images with people.
 
-    Raises DatasetError.
+    Raises DatasetError, also where no annotation can be a target.
     """
     data, skeleton = config.data, skeleton_of(config.model.task)
-    annotations = open_annotations(data.train_annotations, skeleton)
+    listed = annotations = open_annotations(data.train_annotations, skeleton)
+    nothing = why_no_object(listed)
+    if nothing is not None:
+        raise DatasetError(f"{listed.path}: no object to train on: {nothing}")
     if skeleton is not None:
         annotations = annotations.occupied()  # as CenterNet: most of COCO's images show nobody
     if data.train_share < 1:
         count = max(1, round(data.train_share * len(annotations)))
         drawn = np.random.default_rng(config.seed).permutation(len(annotations))[:count]
         annotations = annotations.chosen(np.sort(drawn))
+    annotations = annotations.first(data.train_limit)
+    if why_no_object(annotations) is not None:
+        raise DatasetError(
+            f"{listed.path}: no object to train on in the {len(annotations)} images that --train-limit and "
+            f"--train-share leave of {len(listed)}, which have {int(can_be_targets(listed).sum())}"
+        )
     return TrainingSet(
-        annotations.first(data.train_limit),
+        annotations,
         data.train_images,
         data.input_size,
         augment=config.augment,
@@ -147,5 +157,6 @@ def open_val_set(config: FitConfig, task: Task, divisor: int) -> EvaluationSet |
         return None
     annotations = open_annotations(data.val_annotations, task.skeleton).first(data.val_limit)
     check_categories(annotations, task.categories)
+    warn_of_nothing_to_find(annotations)
     views = views_of(InferenceConfig(), data.input_size, divisor)
     return EvaluationSet(annotations, data.val_images, views, skeleton=task.skeleton)

@@ -23,6 +23,7 @@ from train.errors import ConfigError, DatasetError
 from train.files import write_json
 from train.images import ImageError, open_image
 from train.network import check_inference, find_checkpoint, pick_device, restore_network
+from train.objects import why_no_object
 from train.score import Score
 from train.tasks import Task
 from train.transforms import Views
@@ -64,6 +65,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
     entries = open_annotations(annotations, task.skeleton, labelled=labelled).first(limit)
     if labelled:
         check_categories(entries, checkpoint.categories)
+        warn_of_nothing_to_find(entries)
     views = views_of(config.inference, checkpoint.config.data.input_size, model.divisor)
     device = pick_device(config.device)
     found = find(
@@ -213,3 +215,12 @@ def check_categories(annotations: CocoAnnotations, known: Sequence[Category]) ->
             raise DatasetError(
                 f"{annotations.path}: categories: id {category.id} ({category.name}) is unknown to the model"
             )
+
+
+def warn_of_nothing_to_find(annotations: CocoAnnotations) -> None:
+    """Say so where no annotation of a set to evaluate on counts: COCO's numbers for it are no result."""
+    nothing = why_no_object(annotations)
+    if nothing is not None:
+        logger.warning(
+            "%s: no object to find: %s; AP and AR will be 0, or -1 for nothing to measure", annotations.path, nothing
+        )
