@@ -209,7 +209,7 @@ class EvaluateConfig:
     """Use only the first so many images."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     batch: int = 8
-    """Images per step."""
+    """Images per step, in each process."""
     workers: int = 4
     """Processes that decode and warp images; 0 does it in the main process."""
     device: Device = "auto"

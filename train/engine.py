@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
@@ -20,7 +19,7 @@ from train.files import write_text
 from train.interrupt import Interrupt
 from train.network import build_network, pick_device, start_from_imagenet
 from train.objects import can_be_targets, why_no_object
-from train.processes import Processes
+from train.processes import Processes, what_died
 from train.run_directory import RunDirectory
 from train.tasks import Task, make_task, skeleton_of
 from train.trainer import Trainer, stored_config
@@ -36,7 +35,7 @@ def fit(config: FitConfig) -> Path:
     check_config(config)
     config = with_data_paths(config)
     accelerator = make_accelerator(config)
-    processes = Processes(accelerator)
+    processes = Processes(accelerator, accelerator.device)
     config = continued(config, processes)
     run, checkpoint = None, None
     if config.resume is None:
@@ -104,18 +103,11 @@ def continued(config: FitConfig, processes: Processes) -> FitConfig:
 
 def explained(error: BaseException, run: RunDirectory) -> BaseException:
     """The error, as a TrainingError where what ended the training lies outside: the disk or another process."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     go_on = f"the last checkpoint is kept; go on with --resume {run.path}"
     if isinstance(error, OSError) and error.errno is not None:
         return TrainingError(f"{error.filename or run.path}: {error.strerror}; {go_on}")
-    if isinstance(error, RuntimeError) and "DataLoader worker" in reason:
-        return TrainingError(
-            f"a process that loads images has died ({reason}); where memory has run out, fewer --workers need less of "
-            f"it; {go_on}"
-        )
-    if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in reason):
-        return TrainingError(f"another process of this run has died ({reason}); {go_on}")
-    return error
+    dead = what_died(error)
+    return error if dead is None else TrainingError(f"{dead}; {go_on}")
 
 
 def open_training_set(config: FitConfig) -> TrainingSet:

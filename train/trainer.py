@@ -19,7 +19,7 @@ from train.config import FitConfig, InferenceConfig, OptimizerConfig
 from train.data import BadSamples, EvaluationSet, TrainingSet, training_loader
 from train.ema import WeightAverage
 from train.errors import TrainingError
-from train.evaluation import find, joined, sample_pictures, write_evaluation
+from train.evaluation import collected, find, sample_pictures, write_evaluation
 from train.interrupt import Interrupt
 from train.processes import Processes
 from train.resuming import resumed_progress
@@ -132,10 +132,12 @@ class Trainer:
                     return stopped
                 every = self.config.evaluate_every
                 evaluated = every > 0 and self.progress.epoch % every == 0
-                if evaluated:
-                    self._evaluate(run, log)
-            if not evaluated:
-                self._evaluate(run, log)
+                stopped = self._evaluate(run, log, interrupt) if evaluated else None
+                if stopped is not None:
+                    return stopped
+            stopped = None if evaluated else self._evaluate(run, log, interrupt)
+            if stopped is not None:
+                return stopped
             log.say(f"finished: {run.path}")
             return None
         finally:
@@ -204,17 +206,22 @@ class Trainer:
         log.record("step", step=step, epoch=self.progress.epoch + 1, learning_rate=rate, **values)
 
     def _stop_reason(self, interrupt: Interrupt) -> str | None:
-        # All stop after the same step, whichever of them a signal has reached.
-        arrived = max(self.processes.numbers(interrupt.number))
-        if arrived:
-            return signal.Signals(arrived).name
+        arrived = self._signal(interrupt)
+        if arrived is not None:
+            return arrived
         if self.stop_at is not None and self.progress.step >= self.stop_at:
             return f"--stop-after {self.config.stop_after}"
         return None
 
-    def _evaluate(self, run: RunDirectory, log: RunLog) -> None:
+    def _signal(self, interrupt: Interrupt) -> str | None:
+        """The signal that has reached this process or another: all stop at the same place."""
+        arrived = max(self.processes.numbers(interrupt.number))
+        return signal.Signals(arrived).name if arrived else None
+
+    def _evaluate(self, run: RunDirectory, log: RunLog, interrupt: Interrupt) -> str | None:
+        """Writes what the network of this moment finds in the val set; returns the signal that ended this early."""
         if self.val_set is None:
-            return
+            return None
         log.say(f"evaluating {len(self.val_set)} images after epoch {self.progress.epoch}")
         model = self.accelerator.unwrap_model(self.model) if self.average is None else self.average.model
         self.processes.take_buffers(model)
@@ -224,14 +231,21 @@ class Trainer:
             self.task,
             InferenceConfig(),
             device=self.device,
-            batch=self.config.optimizer.batch,
+            batch=max(1, self.config.optimizer.batch // self.processes.count),
             workers=self.config.data.workers,
             autocast=self.accelerator.autocast(),
             process=self.processes.number,
             processes=self.processes.count,
+            stop=lambda: interrupt.requested is not None,
         )
-        found = joined(self.processes.objects([found]))
-        if self.processes.is_main:
+        stopped = self._signal(interrupt)
+        if stopped is not None:
+            epoch, epochs = self.progress.epoch, self.config.optimizer.epochs
+            left_out = "does it" if epoch >= epochs else "leaves it out and goes on"
+            log.say(f"stopped ({stopped}) in the evaluation after epoch {epoch}; --resume {run.path} {left_out}")
+            return stopped
+        found = collected(found, self.val_set, self.processes)
+        if found is not None:
             score = self.task.score(self.val_set.annotations, found.results)
             write_evaluation(run.evaluation, found, score)
             log.say(score.table.rstrip())
@@ -240,6 +254,7 @@ class Trainer:
             for name, picture in sample_pictures(self.val_set, self.task, found.results, model.components):
                 log.picture(name, picture, step=self.progress.step)
         self.processes.wait()
+        return None
 
     def save(self, path: Path) -> None:
         """The checkpoint of this moment. Raises TrainingError, and keeps the last one, where weights are not finite."""
