@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,8 @@ def fit(config: FitConfig) -> Path:
 
     The run's status.json says afterwards whether it is finished, was interrupted (SIGINT, SIGTERM or `stop_after`: the
     step is finished and saved) or has failed. Where torchrun has restarted the processes of a run, it goes on from its
-    last checkpoint. Raises ConfigError, DatasetError, CheckpointError, TrainingError.
+    last checkpoint. Raises ConfigError, DatasetError, CheckpointError, TrainingError; and KeyboardInterrupt after a
+    SIGINT, in good order: what comes next in a script, or in the program, was not meant to run on half a training.
     """
     check_config(config)
     config = with_data_paths(config)
@@ -79,6 +81,10 @@ def fit(config: FitConfig) -> Path:
             raise known from error
     if processes.is_main:
         run.set_state("finished" if reason is None else "interrupted", reason)
+    # A launcher ends all processes when one has ended so: not before the main one has written everything.
+    processes.wait()
+    if signal.SIGINT.name in (reason, interrupt.requested):
+        raise KeyboardInterrupt(reason)
     return run.path
 
 

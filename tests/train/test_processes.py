@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,17 @@ def test_signal_to_one_process_stops_all_after_the_same_step(drawn: DataPaths, t
     assert done.returncode == 0, done.stderr
     assert f"stopped (SIGTERM) after step 3; go on with --resume {run}" in done.stderr
     assert state(run) == {"state": "interrupted", "reason": "SIGTERM"}
+    assert last(run).progress.step == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["interrupt", "ctrl-c"])
+def test_ctrl_c_stops_all_after_the_same_step_and_torchrun_fails(drawn: DataPaths, tmp_path: Path, fault: str) -> None:
+    run = tmp_path / "run"
+    done = torchrun(drawn, run, fault, 3)
+    assert done.returncode not in (0, -signal.SIGKILL)
+    assert f"stopped (SIGINT) after step 3; go on with --resume {run}" in done.stderr
+    assert state(run) == {"state": "interrupted", "reason": "SIGINT"}
     assert last(run).progress.step == 3
 
 
