@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +17,10 @@ T = TypeVar("T")
 # Where launchers say how many processes they have started, as Accelerate reads them.
 WORLD_SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
+# Processes that share out an evaluation meet only at its end, and may be of different speed. One that dies is noticed
+# at once, as its connections close.
+PATIENCE = timedelta(days=1)
+
 
 def restarts() -> int:
     """How often torchrun has started this machine's processes anew, because one of them had died."""
@@ -25,15 +30,17 @@ def restarts() -> int:
 class Processes:
     """The processes of a command; every method but the properties must be called by all of them."""
 
-    def __init__(self, state: Accelerator | PartialState | None, device: torch.device) -> None:
-        """state: of the processes; None for one alone. device: of this one."""
+    def __init__(
+        self, state: Accelerator | PartialState | None, device: torch.device, patience: timedelta | None = None
+    ) -> None:
+        """state: of the processes; None for one alone. device: of this one. patience: with those that are slower."""
         self._state = state
         self.device = device
         self.count = 1 if state is None else state.num_processes
         self.number = 0 if state is None else state.process_index
         # Through the device's own backend a number would wait for all that the device has still to do.
         on_host = self.count == 1 or device.type == "cpu"
-        self._host = None if on_host else dist.new_group(backend="gloo")
+        self._host = None if on_host else dist.new_group(backend="gloo", timeout=patience)
 
     @property
     def is_main(self) -> bool:
@@ -96,8 +103,8 @@ def launched_processes(device: torch.device) -> Processes:
     if get_int_from_env(WORLD_SIZES, 1) == 1:
         return Processes(None, device)
     # Without a GPU Accelerate must be told so, or it takes each process for a run of its own.
-    state = PartialState(cpu=device.type == "cpu")
-    return Processes(state, state.device)
+    state = PartialState(cpu=device.type == "cpu", timeout=PATIENCE)
+    return Processes(state, state.device, PATIENCE)
 
 
 def what_died(error: BaseException) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 from pathlib import Path
@@ -76,6 +77,12 @@ def test_two_processes_write_the_files_that_one_writes(run: Path, data: DataPath
         metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (one, two)]
         assert min(numbers.pop("images_per_second") for numbers in metrics) > 0
         assert metrics[0] == metrics[1]
+    listed = [entry["id"] for entry in json.loads(data.annotations.read_text())["images"]]
+    found = [entry["image_id"] for entry in json.loads((tmp_path / "two-plain" / "detections.json").read_text())]
+    assert list(dict.fromkeys(found)) == [identity for row, identity in enumerate(listed, start=1) if row != 6]
+    # Each image's detections lie together, none twice.
+    assert [identity for identity, _ in itertools.groupby(found)] == list(dict.fromkeys(found))
+    assert max(found.count(identity) for identity in listed) <= 100
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import train.trainer
 from tests.train.drawn_data import DataPaths, edit_json, tiny_fit
 from tests.train.test_checkpoint import to_version_1
 from tests.train.test_engine import last, resume, state
@@ -17,7 +18,7 @@ from train.config import FitConfig, read_config
 from train.data import TrainingSet
 from train.engine import fit
 from train.errors import ConfigError
-from train.run_log import read_log
+from train.run_log import RunLog, read_log
 
 
 @pytest.fixture
@@ -50,9 +51,17 @@ def with_data(run: Path, **changes: Any) -> dict[str, Any]:
     ("first", "steps", "second", "steps_in_all"), [(2, 1, 8, 1 + 1 + 1), (4, 1, 2, 1 + 2 + 4), (2, 2, 3, 2 + 2 + 2)]
 )
 def test_run_goes_on_with_another_batch_at_the_image_where_it_stopped(
-    drawn: DataPaths, tmp_path: Path, taken: Counter[tuple[int, int]], first: int, steps: int, second: int,
-    steps_in_all: int,
+    drawn: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: Counter[tuple[int, int]],
+    first: int, steps: int, second: int, steps_in_all: int,
 ) -> None:  # fmt: skip
+    announced: list[int] = []
+
+    class NotingLog(RunLog):
+        def __init__(self, log: Path | None, *, step: int, steps: int) -> None:
+            announced.append(steps)
+            super().__init__(log, step=step, steps=steps)
+
+    monkeypatch.setattr(train.trainer, "RunLog", NotingLog)
     run = fit(tiny_fit(drawn, tmp_path / "run", batch=first, stop_after=steps))
     assert last(run).progress.images == first * steps
     resume(run, **with_batch(run, second))
@@ -60,6 +69,7 @@ def test_run_goes_on_with_another_batch_at_the_image_where_it_stopped(
     assert set(taken.values()) == {1}
     assert sum(epoch == 1 for epoch, _ in taken) == 8 - 8 % second
     assert last(run).progress.step == steps_in_all
+    assert announced == [2 * (8 // first), steps_in_all]
     records = [record for record in read_log(run / "log.jsonl") if record["kind"] == "step"]
     assert [record["step"] for record in records] == list(range(1, steps_in_all + 1))
     assert [record["learning_rate"] for record in records] == [
