@@ -103,13 +103,15 @@ def run(config: Config) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 done, 1 some images failed, 2 a mistake that the message on stderr names."""
+    """The exit status: 0 done, 1 some images failed, 2 a mistake that the message on stderr names, 130 Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
         return run(parse(sys.argv[1:] if arguments is None else arguments))
     except (UserError, FileNotFoundError, PermissionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130  # as shells say it, so that `fit && evaluate` stops
 
 
 if __name__ == "__main__":

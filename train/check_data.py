@@ -18,6 +18,7 @@ from train.data import CocoImages, Sample, TrainingSet, collate, open_annotation
 from train.errors import ConfigError
 from train.files import write_json
 from train.images import open_image
+from train.objects import why_no_object
 from train.pictures import grid
 from train.tasks import Task, make_task, skeleton_to_read
 
@@ -31,8 +32,8 @@ def check_data(config: CheckDataConfig) -> dict[str, Any]:
     """Writes check.json and samples.png to the configured folder and returns what check.json holds.
 
     {"images", "images_without_objects", "objects", "crowds", "objects_per_image", "sides", "areas", "categories",
-    "keypoints", "skeleton", "bad_annotations", "bad_images"}. Raises ConfigError, and DatasetError where the list as a
-    whole cannot be used.
+    "keypoints", "skeleton", "bad_annotations", "no_object_to_train_on", "bad_images"}; the last but one is the reason,
+    or None. Raises ConfigError, and DatasetError where the list as a whole cannot be used.
     """
     check_config(config)
     if config.input_size % STRIDE:
@@ -75,6 +76,7 @@ def describe(annotations: CocoAnnotations) -> dict[str, Any]:
             for index, category in enumerate(annotations.categories)
         ],
         "bad_annotations": list(annotations.skipped),
+        "no_object_to_train_on": why_no_object(annotations),
     }
     if annotations.keypoints.shape[1]:
         visibility = annotations.keypoints[real, :, 2]
@@ -160,6 +162,10 @@ def text_of(report: dict[str, Any]) -> str:
         if bad
         else "no bad entries"
     )
+    if report["no_object_to_train_on"] is not None:
+        if not bad:
+            lines.pop()
+        lines.insert(len(lines) - bool(bad), f"no object to train on: {report['no_object_to_train_on']}")
     lines += [f"  {one}" for one in bad[:LISTED]]
     if len(bad) > LISTED:
         lines.append(f"  and {len(bad) - LISTED} more, in check.json")

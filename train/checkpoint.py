@@ -17,17 +17,21 @@ from models.skeleton import COCO_PERSON, Skeleton
 from train.coco import Category
 from train.config import FitConfig, from_plain, to_plain
 from train.errors import CheckpointError, ConfigError
+from train.sampler import ImageList
 
 FORMAT = "mdnkernels training checkpoint"
-VERSION = 1
+VERSION = 2
+# Version 1 counted an epoch's position in batches, and did not say which list of images it was one of.
+READABLE = (1, VERSION)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: everything before batch `batch` of epoch `epoch`, both counted from 0, is done."""
+    """Where a run stands: the epochs before `epoch`, counted from 0, and the first `images` images of this one."""
 
     epoch: int = 0
-    batch: int = 0
+    images: int = 0
+    """Done in the epoch's order, over all processes together; what could not be read counts too."""
     step: int = 0
     """Optimizer steps done in all."""
 
@@ -40,6 +44,8 @@ class Checkpoint:
     config: FitConfig
     categories: tuple[Category, ...]
     progress: Progress
+    training_list: ImageList | None
+    """The images that `progress` counts; None where the file, of version 1, does not say."""
     model: dict[str, Tensor]
     optimizer: dict[str, Any]
     scaler: dict[str, Any] | None
@@ -56,6 +62,7 @@ def save_checkpoint(
     config: FitConfig,
     categories: tuple[Category, ...],
     progress: Progress,
+    training_list: ImageList,
     model: Mapping[str, Tensor],
     optimizer: Mapping[str, Any],
     scaler: Mapping[str, Any] | None = None,
@@ -71,7 +78,8 @@ def save_checkpoint(
         "version": VERSION,
         "config": to_plain(config),
         "categories": [{"id": category.id, "name": category.name} for category in categories],
-        "progress": {"epoch": progress.epoch, "batch": progress.batch, "step": progress.step},
+        "progress": {"epoch": progress.epoch, "images": progress.images, "step": progress.step},
+        "training_list": {"images": training_list.images, "fingerprint": training_list.fingerprint},
         "model": dict(model),
         "optimizer": dict(optimizer),
         "scaler": None if scaler is None else dict(scaler),
@@ -109,8 +117,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: is not a readable checkpoint (cut off or damaged?): {reason}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f'{path}: format: this is another kind of file, not a "{FORMAT}"')
-    if content.get("version") != VERSION:
-        raise CheckpointError(f"{path}: version: is {content.get('version')!r}, this code reads {VERSION}")
+    version = content.get("version")
+    if version not in READABLE:
+        raise CheckpointError(f"{path}: version: is {version!r}, this code reads {' and '.join(map(str, READABLE))}")
     try:
         config = from_plain(FitConfig, _field(path, content, "config", dict), f"{path}: config")
     except ConfigError as error:
@@ -119,7 +128,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         path=path,
         config=config,
         categories=_categories(path, _field(path, content, "categories", list)),
-        progress=_progress(path, _field(path, content, "progress", dict)),
+        progress=_progress(path, _field(path, content, "progress", dict), None if version > 1 else config),
+        training_list=_training_list(path, _field(path, content, "training_list", dict)) if version > 1 else None,
         model=_field(path, content, "model", dict),
         optimizer=_field(path, content, "optimizer", dict),
         scaler=content.get("scaler"),
@@ -151,12 +161,24 @@ def _skeleton(path: Path, content: dict[str, Any]) -> Skeleton:
         raise CheckpointError(str(error)) from error
 
 
-def _progress(path: Path, entry: dict[str, Any]) -> Progress:
-    values: dict[str, Any] = {name: entry.get(name) for name in ("epoch", "batch", "step")}
+def _progress(path: Path, entry: dict[str, Any], counted_in_batches: FitConfig | None) -> Progress:
+    """counted_in_batches: the run's configuration where the file gives a number of its batches, not of images."""
+    position = "images" if counted_in_batches is None else "batch"
+    values: dict[str, Any] = {name: entry.get(name) for name in ("epoch", position, "step")}
     for name, value in values.items():
         if not isinstance(value, int) or value < 0:
             raise CheckpointError(f"{path}: progress.{name}: {value!r} is not a count")
-    return Progress(**values)
+    size = 1 if counted_in_batches is None else counted_in_batches.optimizer.batch
+    return Progress(values["epoch"], values[position] * size, values["step"])
+
+
+def _training_list(path: Path, entry: dict[str, Any]) -> ImageList:
+    images, fingerprint = entry.get("images"), entry.get("fingerprint")
+    if not isinstance(images, int) or images < 1:
+        raise CheckpointError(f"{path}: training_list.images: {images!r} is not a count of at least 1")
+    if not isinstance(fingerprint, str):
+        raise CheckpointError(f"{path}: training_list.fingerprint: {fingerprint!r} is not a text")
+    return ImageList(images, fingerprint)
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint, *, average: bool = False) -> None:

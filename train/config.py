@@ -177,7 +177,8 @@ class FitConfig:
     stop_after: int | None = None
     """Stop in good order after so many steps of this session, as an interruption would; --resume goes on."""
     resume: Path | None = None
-    """Continue this run directory with the configuration that it holds. Options given beside --resume replace it."""
+    """Continue this run directory with the configuration that it holds. Options given beside --resume replace it; those
+    that change which images an epoch takes, or their order, only between two epochs."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ class EvaluateConfig:
     """Use only the first so many images."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     batch: int = 8
-    """Images per step."""
+    """Images per step, in each process."""
     workers: int = 4
     """Processes that decode and warp images; 0 does it in the main process."""
     device: Device = "auto"

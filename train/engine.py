@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
@@ -15,12 +15,13 @@ from models.skeleton import Skeleton
 from train.checkpoint import load_checkpoint, load_weights
 from train.config import FitConfig, InferenceConfig, check_config, to_json, with_data_paths
 from train.data import EvaluationSet, TrainingSet, open_annotations
-from train.errors import CheckpointError, ConfigError, TrainingError, UserError
-from train.evaluation import check_categories, views_of
+from train.errors import CheckpointError, ConfigError, DatasetError, TrainingError, UserError
+from train.evaluation import check_categories, views_of, warn_of_nothing_to_find
 from train.files import write_text
 from train.interrupt import Interrupt
 from train.network import build_network, pick_device, start_from_imagenet
-from train.processes import Processes
+from train.objects import can_be_targets, why_no_object
+from train.processes import Processes, what_died
 from train.run_directory import RunDirectory
 from train.skeletons import check_mirroring, check_sigmas
 from train.tasks import Task, make_task, skeleton_to_read
@@ -32,12 +33,13 @@ def fit(config: FitConfig) -> Path:
 
     The run's status.json says afterwards whether it is finished, was interrupted (SIGINT, SIGTERM or `stop_after`: the
     step is finished and saved) or has failed. Where torchrun has restarted the processes of a run, it goes on from its
-    last checkpoint. Raises ConfigError, DatasetError, CheckpointError, TrainingError.
+    last checkpoint. Raises ConfigError, DatasetError, CheckpointError, TrainingError; and KeyboardInterrupt after a
+    SIGINT, in good order: what comes next in a script, or in the program, was not meant to run on half a training.
     """
     check_config(config)
     config = with_data_paths(config)
     accelerator = make_accelerator(config)
-    processes = Processes(accelerator)
+    processes = Processes(accelerator, accelerator.device)
     config = continued(config, processes)
     run, checkpoint = None, None
     if config.resume is None:
@@ -81,6 +83,10 @@ def fit(config: FitConfig) -> Path:
             raise known from error
     if processes.is_main:
         run.set_state("finished" if reason is None else "interrupted", reason)
+    # A launcher ends all processes when one has ended so: not before the main one has written everything.
+    processes.wait()
+    if signal.SIGINT.name in (reason, interrupt.requested):
+        raise KeyboardInterrupt(reason)
     return run.path
 
 
@@ -105,28 +111,24 @@ def continued(config: FitConfig, processes: Processes) -> FitConfig:
 
 def explained(error: BaseException, run: RunDirectory) -> BaseException:
     """The error, as a TrainingError where what ended the training lies outside: the disk or another process."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     go_on = f"the last checkpoint is kept; go on with --resume {run.path}"
     if isinstance(error, OSError) and error.errno is not None:
         return TrainingError(f"{error.filename or run.path}: {error.strerror}; {go_on}")
-    if isinstance(error, RuntimeError) and "DataLoader worker" in reason:
-        return TrainingError(
-            f"a process that loads images has died ({reason}); where memory has run out, fewer --workers need less of "
-            f"it; {go_on}"
-        )
-    if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in reason):
-        return TrainingError(f"another process of this run has died ({reason}); {go_on}")
-    return error
+    dead = what_died(error)
+    return error if dead is None else TrainingError(f"{dead}; {go_on}")
 
 
 def open_training_set(config: FitConfig, known: Skeleton | None = None) -> TrainingSet:
     """The training set that the paths of `with_data_paths` name; for poses its images with people.
 
-    known: the skeleton of a run that goes on; a new one has the annotations' own. Raises DatasetError, and ConfigError
-    where --keypoint-sigmas or --flip do not go with the skeleton.
+    known: the skeleton of a run that goes on; a new one has the annotations' own. Raises DatasetError, also where no
+    annotation can be a target, and ConfigError where --keypoint-sigmas or --flip do not go with the skeleton.
     """
     data, wanted = config.data, skeleton_to_read(config.model.task, config.model.keypoint_sigmas)
-    annotations = open_annotations(data.train_annotations, None if wanted is None else known or wanted)
+    listed = annotations = open_annotations(data.train_annotations, None if wanted is None else known or wanted)
+    nothing = why_no_object(listed)
+    if nothing is not None:
+        raise DatasetError(f"{listed.path}: no object to train on: {nothing}")
     skeleton = annotations.skeleton
     if skeleton is not None:
         check_sigmas(skeleton, config.model.keypoint_sigmas)
@@ -137,8 +139,14 @@ def open_training_set(config: FitConfig, known: Skeleton | None = None) -> Train
         count = max(1, round(data.train_share * len(annotations)))
         drawn = np.random.default_rng(config.seed).permutation(len(annotations))[:count]
         annotations = annotations.chosen(np.sort(drawn))
+    annotations = annotations.first(data.train_limit)
+    if why_no_object(annotations) is not None:
+        raise DatasetError(
+            f"{listed.path}: no object to train on in the {len(annotations)} images that --train-limit and "
+            f"--train-share leave of {len(listed)}, which have {int(can_be_targets(listed).sum())}"
+        )
     return TrainingSet(
-        annotations.first(data.train_limit),
+        annotations,
         data.train_images,
         data.input_size,
         augment=config.augment,
@@ -154,5 +162,6 @@ def open_val_set(config: FitConfig, task: Task, divisor: int) -> EvaluationSet |
         return None
     annotations = open_annotations(data.val_annotations, task.skeleton).first(data.val_limit)
     check_categories(annotations, task.categories)
+    warn_of_nothing_to_find(annotations)
     views = views_of(InferenceConfig(), data.input_size, divisor)
     return EvaluationSet(annotations, data.val_images, views, skeleton=task.skeleton)

@@ -19,3 +19,7 @@ class CheckpointError(UserError):
 
 class TrainingError(UserError):
     """Training cannot go on: the loss is no longer finite, or a process that is needed has died."""
+
+
+class EvaluationError(UserError):
+    """An evaluation cannot go on: a process that is needed has died."""

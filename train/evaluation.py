@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +19,12 @@ from train.coco import Category, CocoAnnotations
 from train.colour import normalise
 from train.config import EvaluateConfig, InferenceConfig, check_config
 from train.data import BadSamples, EvaluationSet, batch_tensor, evaluation_loader, open_annotations
-from train.errors import ConfigError, DatasetError
+from train.errors import ConfigError, DatasetError, EvaluationError
 from train.files import write_json
 from train.images import ImageError, open_image
 from train.network import check_inference, find_checkpoint, pick_device, restore_network
+from train.objects import why_no_object
+from train.processes import Processes, launched_processes, what_died
 from train.score import Score
 from train.tasks import Task
 from train.transforms import Views
@@ -49,9 +51,20 @@ class Findings(NamedTuple):
 def evaluate(config: EvaluateConfig) -> dict[str, float]:
     """Scores a checkpoint on its run's val set, or on the configured one; writes detections.json and metrics.json.
 
+    Under a launcher (torchrun, accelerate launch) the processes share the images out; the main one scores and writes.
     Returns COCO's numbers by name, and "images_per_second"; for test-dev the latter alone. Raises ConfigError,
-    DatasetError, CheckpointError.
+    DatasetError, CheckpointError; EvaluationError where a process that is needed has died.
     """
+    try:
+        return _evaluate(config)
+    except Exception as error:
+        dead = what_died(error)
+        if dead is None:
+            raise
+        raise EvaluationError(f"{dead}; the evaluation is not finished") from error
+
+
+def _evaluate(config: EvaluateConfig) -> dict[str, float]:
     check_config(config)
     checkpoint = load_checkpoint(find_checkpoint(config.run, config.checkpoint))
     model, task = restore_network(checkpoint)
@@ -64,24 +77,33 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
     entries = open_annotations(annotations, task.skeleton, labelled=labelled).first(limit)
     if labelled:
         check_categories(entries, checkpoint.categories)
+        warn_of_nothing_to_find(entries)
     views = views_of(config.inference, checkpoint.config.data.input_size, model.divisor)
-    device = pick_device(config.device)
-    found = find(
+    dataset = EvaluationSet(entries, images, views, skeleton=task.skeleton)
+    processes = launched_processes(pick_device(config.device))
+    device = processes.device
+    share = find(
         model.to(device),
-        EvaluationSet(entries, images, views, skeleton=task.skeleton),
+        dataset,
         task,
         config.inference,
         device=device,
         batch=config.batch,
         workers=config.workers,
+        process=processes.number,
+        processes=processes.count,
     )
-    output = config.output or (Path("evaluation") if config.run is None else config.run / "evaluation")
-    score = task.score(entries, found.results) if labelled else None
-    metrics = write_evaluation(output, found, score)
-    if score is not None:
-        print(score.table, end="")
-    print(f"{output}: {metrics['images_per_second']:.3g} images/s in the network and its decoding, on {device}")
-    return metrics
+    found = collected(share, dataset, processes)
+    metrics: dict[str, float] = {}
+    if found is not None:
+        output = config.output or (Path("evaluation") if config.run is None else config.run / "evaluation")
+        score = task.score(entries, found.results) if labelled else None
+        metrics = write_evaluation(output, found, score)
+        if score is not None:
+            print(score.table, end="")
+        where = f"{device}" if processes.count == 1 else f"{processes.count} processes ({device.type})"
+        print(f"{output}: {metrics['images_per_second']:.3g} images/s in the network and its decoding, on {where}")
+    return processes.from_main(metrics)
 
 
 def _data_of(config: EvaluateConfig, checkpoint: Checkpoint) -> tuple[Path, Path]:
@@ -116,14 +138,16 @@ def find(
     autocast: contextlib.AbstractContextManager[Any] | None = None,
     process: int = 0,
     processes: int = 1,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Findings:
     """Runs the network over the data set, or over this process's share of it; eval mode is set and undone here.
 
-    model: on `device`. batch: images a step; 1 where each has its own resolution.
+    model: on `device`. batch: images a step; 1 where each has its own resolution. processes: they deal out the batches
+    that one alone would take, each to one of them. stop: asked after each batch whether to look at no more.
     """
     batch = 1 if config.resolution == "original" else batch
-    rows = range(process, len(dataset), processes)
-    batches = [list(rows[start : start + batch]) for start in range(0, len(rows), batch)]
+    rows = range(len(dataset))
+    batches = [list(rows[start : start + batch]) for start in range(0, len(rows), batch)][process::processes]
     bad = BadSamples(len(dataset), dataset.annotations.path)
     results: list[dict[str, Any]] = []
     images, seconds = 0, 0.0
@@ -143,15 +167,28 @@ def find(
                     width, height = scales[0]["original_size"][row].tolist()
                     one = found._make(values[row] for values in found)
                     results += [{"image_id": image_id, **entry} for entry in task.results(one, (width, height))]
+                if stop():
+                    break
     finally:
         model.train(was_training)
     return Findings(results, sorted(bad.seen), images, seconds)
 
 
-def joined(shares: Sequence[Findings]) -> Findings:
-    """What the processes that shared a data set have found together, in the order of the images' ids."""
+def collected(found: Findings, dataset: EvaluationSet, processes: Processes) -> Findings | None:
+    """What the processes that shared a data set have found together: in the main process, and None in the others.
+
+    Results are in the order of the data set's images, as one process alone finds them. Raises DatasetError, in all of
+    them, where they could not read too many images between them.
+    """
+    source, skipped = dataset.annotations.path, sum(processes.numbers(len(found.skipped)))
+    if skipped > BadSamples(len(dataset), source).limit:
+        raise DatasetError(f"{source}: images: {skipped} of {len(dataset)} cannot be read, too many to skip")
+    shares = processes.collect(found)
+    if shares is None:
+        return None
+    row_of = {int(identity): row for row, identity in enumerate(dataset.annotations.image_ids)}
     return Findings(
-        results=sorted((entry for share in shares for entry in share.results), key=lambda entry: entry["image_id"]),
+        results=sorted((one for share in shares for one in share.results), key=lambda one: row_of[one["image_id"]]),
         skipped=sorted(file for share in shares for file in share.skipped),
         images=sum(share.images for share in shares),
         seconds=max(share.seconds for share in shares),
@@ -213,3 +250,12 @@ def check_categories(annotations: CocoAnnotations, known: Sequence[Category]) ->
             raise DatasetError(
                 f"{annotations.path}: categories: id {category.id} ({category.name}) is unknown to the model"
             )
+
+
+def warn_of_nothing_to_find(annotations: CocoAnnotations) -> None:
+    """Say so where no annotation of a set to evaluate on counts: COCO's numbers for it are no result."""
+    nothing = why_no_object(annotations)
+    if nothing is not None:
+        logger.warning(
+            "%s: no object to find: %s; AP and AR will be 0, or -1 for nothing to measure", annotations.path, nothing
+        )

@@ -19,12 +19,13 @@ from train.config import FitConfig, InferenceConfig, OptimizerConfig
 from train.data import BadSamples, EvaluationSet, TrainingSet, training_loader
 from train.ema import WeightAverage
 from train.errors import TrainingError
-from train.evaluation import find, joined, sample_pictures, write_evaluation
+from train.evaluation import collected, find, sample_pictures, write_evaluation
 from train.interrupt import Interrupt
 from train.processes import Processes
+from train.resuming import resumed_progress
 from train.run_directory import RunDirectory
 from train.run_log import LossMeter, RunLog
-from train.sampler import EpochBatchSampler
+from train.sampler import EpochBatchSampler, ImageList
 from train.step import Stepper
 from train.tasks import Task
 
@@ -67,6 +68,7 @@ class Trainer:
         self.model, self.optimizer = self._prepare(model)
         self.stepper = Stepper(config, accelerator, self.processes, task, self.model, self.optimizer)
         self.progress = Progress()
+        self.training_list = ImageList.of(train_set.annotations)
         if checkpoint is not None:
             self._restore(checkpoint)
         self.sampler = EpochBatchSampler(
@@ -102,7 +104,7 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(checkpoint.scaler)
         if self.average is not None and checkpoint.average is not None:
             load_weights(self.average.model, checkpoint, average=True)
-        self.progress = checkpoint.progress
+        self.progress = resumed_progress(checkpoint, self.config, self.training_list)
 
     def create_run(self) -> RunDirectory:
         """The run's directory, with the untrained network as its first checkpoint."""
@@ -117,7 +119,7 @@ class Trainer:
         log = RunLog(
             run.log if self.processes.is_main else None,
             step=self.progress.step,
-            steps=epochs * self.sampler.batches,
+            steps=self._steps_of_run(),
         )
         log.say(self._introduction(run))
         evaluated = False
@@ -130,14 +132,24 @@ class Trainer:
                     return stopped
                 every = self.config.evaluate_every
                 evaluated = every > 0 and self.progress.epoch % every == 0
-                if evaluated:
-                    self._evaluate(run, log)
-            if not evaluated:
-                self._evaluate(run, log)
+                stopped = self._evaluate(run, log, interrupt) if evaluated else None
+                if stopped is not None:
+                    return stopped
+            stopped = None if evaluated else self._evaluate(run, log, interrupt)
+            if stopped is not None:
+                return stopped
             log.say(f"finished: {run.path}")
             return None
         finally:
             log.close()
+
+    def _steps_of_run(self) -> int:
+        """Those that are done and those that are left; where the batch size has changed they are not all alike."""
+        epochs = self.config.optimizer.epochs - self.progress.epoch
+        if epochs <= 0:
+            return self.progress.step
+        this_epoch = len(self.sampler.batches_left(self.progress.images))
+        return self.progress.step + this_epoch + (epochs - 1) * self.sampler.batches
 
     def _train_epoch(self, run: RunDirectory, log: RunLog, interrupt: Interrupt) -> str | None:
         """What is left of the current epoch; returns why it stopped inside it, or None."""
@@ -145,9 +157,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.optimizer, epoch)
         self.model.train()
-        self.sampler.set_position(epoch, self.progress.batch)
+        self.sampler.set_position(epoch, self.progress.images)
         began = asked = time.perf_counter()
-        for number, batch in enumerate(self.loader, start=self.progress.batch):
+        for batch, positions in zip(self.loader, self.sampler.left, strict=True):
             waited = time.perf_counter() - asked
             self.bad.add(batch["bad"])
             step = self.progress.step
@@ -161,7 +173,7 @@ class Trainer:
                 log.advance()
                 if step % self.config.log_every == 0:
                     self._log_step(step, log, statistics)
-            self.progress = Progress(epoch, number + 1, step)
+            self.progress = Progress(epoch, positions.stop, step)
             stopped = self._stop_reason(interrupt)
             if stopped is not None:
                 return stopped
@@ -194,17 +206,22 @@ class Trainer:
         log.record("step", step=step, epoch=self.progress.epoch + 1, learning_rate=rate, **values)
 
     def _stop_reason(self, interrupt: Interrupt) -> str | None:
-        # All stop after the same step, whichever of them a signal has reached.
-        arrived = max(self.processes.numbers(interrupt.number))
-        if arrived:
-            return signal.Signals(arrived).name
+        arrived = self._signal(interrupt)
+        if arrived is not None:
+            return arrived
         if self.stop_at is not None and self.progress.step >= self.stop_at:
             return f"--stop-after {self.config.stop_after}"
         return None
 
-    def _evaluate(self, run: RunDirectory, log: RunLog) -> None:
+    def _signal(self, interrupt: Interrupt) -> str | None:
+        """The signal that has reached this process or another: all stop at the same place."""
+        arrived = max(self.processes.numbers(interrupt.number))
+        return signal.Signals(arrived).name if arrived else None
+
+    def _evaluate(self, run: RunDirectory, log: RunLog, interrupt: Interrupt) -> str | None:
+        """Writes what the network of this moment finds in the val set; returns the signal that ended this early."""
         if self.val_set is None:
-            return
+            return None
         log.say(f"evaluating {len(self.val_set)} images after epoch {self.progress.epoch}")
         model = self.accelerator.unwrap_model(self.model) if self.average is None else self.average.model
         self.processes.take_buffers(model)
@@ -214,14 +231,21 @@ class Trainer:
             self.task,
             InferenceConfig(),
             device=self.device,
-            batch=self.config.optimizer.batch,
+            batch=max(1, self.config.optimizer.batch // self.processes.count),
             workers=self.config.data.workers,
             autocast=self.accelerator.autocast(),
             process=self.processes.number,
             processes=self.processes.count,
+            stop=lambda: interrupt.requested is not None,
         )
-        found = joined(self.processes.objects([found]))
-        if self.processes.is_main:
+        stopped = self._signal(interrupt)
+        if stopped is not None:
+            epoch, epochs = self.progress.epoch, self.config.optimizer.epochs
+            left_out = "does it" if epoch >= epochs else "leaves it out and goes on"
+            log.say(f"stopped ({stopped}) in the evaluation after epoch {epoch}; --resume {run.path} {left_out}")
+            return stopped
+        found = collected(found, self.val_set, self.processes)
+        if found is not None:
             score = self.task.score(self.val_set.annotations, found.results)
             write_evaluation(run.evaluation, found, score)
             log.say(score.table.rstrip())
@@ -230,6 +254,7 @@ class Trainer:
             for name, picture in sample_pictures(self.val_set, self.task, found.results, model.components):
                 log.picture(name, picture, step=self.progress.step)
         self.processes.wait()
+        return None
 
     def save(self, path: Path) -> None:
         """The checkpoint of this moment. Raises TrainingError, and keeps the last one, where weights are not finite."""
@@ -245,6 +270,7 @@ class Trainer:
                 categories=self.task.categories,
                 skeleton=self.task.skeleton,
                 progress=self.progress,
+                training_list=self.training_list,
                 model=weights,
                 average=None if self.average is None else self.average.model.state_dict(),
                 optimizer=self.optimizer.state_dict(),
@@ -256,8 +282,9 @@ class Trainer:
         model = self.accelerator.unwrap_model(self.model)
         parameters = sum(parameter.numel() for parameter in model.parameters())
         name = "single-mode base" if model.components == 0 else f"{model.components} components"
+        inside = f" and {self.progress.images} images of the next" if self.progress.images else ""
         return (
             f"{run.path}: {self.config.model.arch} for {self.config.model.task}, {name}, "
             f"{len(self.task.categories)} categories, {parameters:,} parameters, {self.sampler.length} images, "
-            f"{self.progress.epoch} of {self.config.optimizer.epochs} epochs done, on {self.device}"
+            f"{self.progress.epoch} of {self.config.optimizer.epochs} epochs done{inside}, on {self.device}"
         )

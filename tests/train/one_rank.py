@@ -1,9 +1,9 @@
 """`python -m train` in float64, for torchrun; in one of its processes something happens at a step.
 
 python -m tests.train.one_rank FAULT STEP fit ...: FAULT is "none", "kill" (SIGKILL, in the second process) or
-"terminate" (SIGTERM, to the second process and all that it has started, as torchrun sends it) or "nan" (in the second
-process's images). A process that has been
-restarted has no fault.
+"terminate" (SIGTERM, to the second process and all that it has started, as torchrun sends it), "interrupt" (SIGINT, to
+the second process alone), "ctrl-c" (SIGINT, to torchrun) or "nan" (in the second process's images). A process that has
+been restarted has no fault.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 import train.trainer
@@ -28,8 +29,13 @@ def main_with_fault(fault: str, step: int, arguments: list[str]) -> int:
                 os.kill(os.getpid(), signal.SIGKILL)
             elif fault == "terminate":
                 os.killpg(os.getpgid(0), signal.SIGTERM)
+            elif fault == "interrupt":
+                os.kill(os.getpid(), signal.SIGINT)
+            elif fault == "ctrl-c":
+                os.kill(os.getppid(), signal.SIGINT)
+                time.sleep(3)  # until torchrun has passed it on
             elif fault == "nan":
-                batch["image"] = batch["image"] * float("nan")
+                batch["colour"][:, 4:] = float("nan")  # added to every pixel
         return original(self, batch, number, parts)
 
     train.trainer.Trainer._train_step = faulty  # type: ignore[method-assign]

@@ -21,9 +21,11 @@ from train.checkpoint import Checkpoint, Progress, load_checkpoint, load_optimiz
 from train.coco import Category
 from train.config import FitConfig
 from train.errors import CheckpointError
+from train.sampler import ImageList
 
 CONFIG = tiny_fit(DataPaths(Path("images"), Path("list.json")), Path("run"))
 CATEGORIES = (Category(3, "plate"), Category(9, "ring"))
+LIST = ImageList(26, "0123")
 
 
 def small_model() -> torch.nn.Sequential:
@@ -40,7 +42,8 @@ def save(path: Path, config: FitConfig = CONFIG) -> tuple[torch.nn.Module, torch
         path,
         config=config,
         categories=CATEGORIES,
-        progress=Progress(epoch=2, batch=3, step=17),
+        progress=Progress(epoch=2, images=24, step=17),
+        training_list=LIST,
         model=model.state_dict(),
         optimizer=optimizer.state_dict(),
     )
@@ -53,7 +56,8 @@ def test_checkpoint_brings_everything_back(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(path)
     assert checkpoint.config == CONFIG
     assert checkpoint.categories == CATEGORIES
-    assert checkpoint.progress == Progress(epoch=2, batch=3, step=17)
+    assert checkpoint.progress == Progress(epoch=2, images=24, step=17)
+    assert checkpoint.training_list == LIST
     other = small_model()
     load_weights(other, checkpoint)
     for name, value in model.state_dict().items():
@@ -62,6 +66,23 @@ def test_checkpoint_brings_everything_back(tmp_path: Path) -> None:
     load_optimizer(again, checkpoint)
     for mine, theirs in zip(again.state.values(), optimizer.state.values(), strict=True):
         assert torch.equal(mine["exp_avg_sq"], theirs["exp_avg_sq"])
+
+
+def to_version_1(content: dict[str, Any]) -> None:
+    """As checkpoints were written at first, their position in batches of the configured size."""
+    content.pop("training_list")
+    content["progress"]["batch"] = content["progress"].pop("images") // content["config"]["optimizer"]["batch"]
+    content["version"] = 1
+
+
+def test_position_of_an_older_checkpoint_becomes_a_number_of_images(tmp_path: Path) -> None:
+    path = tmp_path / "last.pt"
+    save(path)
+    broken(path, to_version_1)
+    assert torch.load(path)["progress"] == {"epoch": 2, "batch": 6, "step": 17}
+    checkpoint = load_checkpoint(path)
+    assert checkpoint.progress == Progress(epoch=2, images=24, step=17)
+    assert checkpoint.training_list is None
 
 
 def broken(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
@@ -74,11 +95,15 @@ def broken(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
     ("edit", "message"),
     [
         (lambda c: c.update(format="other"), "format: this is another kind of file"),
-        (lambda c: c.update(version=99), "version: is 99, this code reads 1"),
+        (lambda c: c.update(version=99), "version: is 99, this code reads 1 and 2"),
         (lambda c: c.pop("model"), "model: is missing"),
         (lambda c: c.update(optimizer=[]), "optimizer: is a list"),
         (lambda c: c["progress"].update(step=-1), r"progress\.step: -1"),
         (lambda c: c["progress"].pop("epoch"), r"progress\.epoch: None"),
+        (lambda c: c["progress"].pop("images"), r"progress\.images: None"),
+        (lambda c: c.pop("training_list"), "training_list: is missing"),
+        (lambda c: c["training_list"].update(images=0), r"training_list\.images: 0"),
+        (lambda c: c["training_list"].pop("fingerprint"), r"training_list\.fingerprint: None"),
         (lambda c: c.update(categories=[{"id": 1}]), "categories: each needs an integer id and a name"),
         (lambda c: c["config"]["model"].update(components="many"), r"config.*config\.model\.components"),
     ],
@@ -189,12 +214,12 @@ WRITER = """
 import sys, torch
 from pathlib import Path
 from train.checkpoint import Progress, save_checkpoint
-from tests.train.test_checkpoint import CATEGORIES, CONFIG
+from tests.train.test_checkpoint import CATEGORIES, CONFIG, LIST
 
 values = {"weight": torch.zeros(300_000)}
 for step in range(1, 100_000):
     save_checkpoint(Path(sys.argv[1]), config=CONFIG, categories=CATEGORIES, progress=Progress(step=step),
-                    model=values, optimizer={})
+                    training_list=LIST, model=values, optimizer={})
     print(step, flush=True)
 """
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +67,7 @@ def uninterrupted(drawn: DataPaths, tmp_path_factory: pytest.TempPathFactory) ->
 def test_run_directory_holds_what_the_run_was(uninterrupted: Path) -> None:
     assert state(uninterrupted) == {"state": "finished", "reason": None}
     checkpoint = last(uninterrupted)
-    assert (checkpoint.progress.epoch, checkpoint.progress.batch, checkpoint.progress.step) == (3, 0, 6)
+    assert (checkpoint.progress.epoch, checkpoint.progress.images, checkpoint.progress.step) == (3, 0, 6)
     assert checkpoint.config == read_config(FitConfig, uninterrupted / "config.json")
     records = read_log(uninterrupted / "log.jsonl")
     steps = [record for record in records if record["kind"] == "step"]
@@ -125,25 +123,6 @@ def test_evaluation_happens_when_due_and_at_the_end(drawn: DataPaths, tmp_path: 
     assert "metrics/AP50" in records[0]
     detections = json.loads((run / "evaluation" / "detections.json").read_text())
     assert {entry["image_id"] for entry in detections} <= {1, 2, 3}
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_finishes_the_step_and_saves(
-    drawn: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
-) -> None:
-    step = train.trainer.Trainer._train_step
-
-    def with_signal(self: Any, batch: Any, count: int, parts: int) -> Any:
-        if count == 3:
-            os.kill(os.getpid(), number)
-        return step(self, batch, count, parts)
-
-    monkeypatch.setattr(train.trainer.Trainer, "_train_step", with_signal)
-    handler = signal.getsignal(number)
-    run = fit(tiny_fit(drawn, tmp_path / "run", epochs=3))
-    assert state(run) == {"state": "interrupted", "reason": number.name}
-    assert last(run).progress.step == 3
-    assert signal.getsignal(number) is handler
 
 
 def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(

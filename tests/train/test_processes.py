@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,11 @@ from train.engine import fit
 from train.run_log import read_log
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+ACCELERATE = [
+    *(str(Path(sys.executable).with_name("accelerate")), "launch"),
+    *("--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"),
+    *("--dynamo_backend", "no", "--main_process_port", "0"),
+]
 
 
 def arguments(data: DataPaths, run: Path) -> list[str]:
@@ -128,6 +134,17 @@ def test_signal_to_one_process_stops_all_after_the_same_step(drawn: DataPaths, t
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("fault", ["interrupt", "ctrl-c"])
+def test_ctrl_c_stops_all_after_the_same_step_and_torchrun_fails(drawn: DataPaths, tmp_path: Path, fault: str) -> None:
+    run = tmp_path / "run"
+    done = torchrun(drawn, run, fault, 3)
+    assert done.returncode not in (0, -signal.SIGKILL)
+    assert f"stopped (SIGINT) after step 3; go on with --resume {run}" in done.stderr
+    assert state(run) == {"state": "interrupted", "reason": "SIGINT"}
+    assert last(run).progress.step == 3
+
+
+@pytest.mark.slow
 def test_loss_that_is_not_finite_in_one_process_stops_all_and_names_every_image(
     drawn: DataPaths, tmp_path: Path
 ) -> None:
@@ -143,10 +160,7 @@ def test_loss_that_is_not_finite_in_one_process_stops_all_and_names_every_image(
 @pytest.mark.slow
 def test_accelerate_launch_starts_the_processes_too(drawn: DataPaths, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    accelerate = Path(sys.executable).with_name("accelerate")
-    options = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
-    options += ["--dynamo_backend", "no", "--main_process_port", "0"]
-    done = launch(str(accelerate), "launch", *options, "-m", "train", *arguments(drawn, run), "--stop-after", "1")
+    done = launch(*ACCELERATE, "-m", "train", *arguments(drawn, run), "--stop-after", "1")
     assert done.returncode == 0, done.stderr
     assert state(run)["state"] == "interrupted"
     assert last(run).progress.step == 1
