@@ -137,6 +137,7 @@ def open_training_set(config: FitConfig) -> TrainingSet:
         augment=config.augment,
         seed=config.seed,
         skeleton=skeleton,
+        orientation=data.orientation,
     )
 
 
@@ -148,4 +149,4 @@ def open_val_set(config: FitConfig, task: Task, divisor: int) -> EvaluationSet |
     annotations = open_annotations(data.val_annotations, task.skeleton).first(data.val_limit)
     check_categories(annotations, task.categories)
     views = views_of(InferenceConfig(), data.input_size, divisor)
-    return EvaluationSet(annotations, data.val_images, views, skeleton=task.skeleton)
+    return EvaluationSet(annotations, data.val_images, views, skeleton=task.skeleton, orientation=data.orientation)

@@ -21,7 +21,7 @@ from train.config import EvaluateConfig, InferenceConfig, check_config
 from train.data import BadSamples, EvaluationSet, batch_tensor, evaluation_loader, open_annotations
 from train.errors import ConfigError, DatasetError
 from train.files import write_json
-from train.images import ImageError, open_image
+from train.images import ImageError, open_image, read_rgb
 from train.network import check_inference, find_checkpoint, pick_device, restore_network
 from train.score import Score
 from train.tasks import Task
@@ -66,9 +66,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
         check_categories(entries, checkpoint.categories)
     views = views_of(config.inference, checkpoint.config.data.input_size, model.divisor)
     device = pick_device(config.device)
+    orientation = config.orientation or checkpoint.config.data.orientation
     found = find(
         model.to(device),
-        EvaluationSet(entries, images, views, skeleton=task.skeleton),
+        EvaluationSet(entries, images, views, skeleton=task.skeleton, orientation=orientation),
         task,
         config.inference,
         device=device,
@@ -170,7 +171,8 @@ def sample_pictures(
         found = [result for result in results if result["image_id"] == entry.id]
         try:
             with open_image(dataset.images / entry.file_name) as image:
-                yield f"val/{entry.id}", task.picture(image, found, num_components=components)
+                picture = read_rgb(image, dataset.orientation)
+                yield f"val/{entry.id}", task.picture(picture, found, num_components=components)
         except ImageError:
             continue
 
