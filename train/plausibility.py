@@ -173,7 +173,7 @@ def _other_reading(boxes: _Boxes) -> _Habit | None:
     if _inside(as_given, size[:, ::-1], ROUNDING).mean() >= MOST:
         swap = 'for one in root["images"]: one["width"], one["height"] = one["height"], one["width"]'
         return "images whose width and height have changed places", (swap,)
-    if far.mean() >= 0.25:
+    if far.mean() >= 0.25 and (given[:, :2] >= -ROUNDING).all(1).mean() >= MOST:
         reach = float(np.quantile((as_given[:, 2:] / size).max(1), MOST))
         return f"boxes of larger pictures, which were shrunk later: they reach {reach:.3g} times as far", ()
     return None
@@ -227,8 +227,9 @@ def _boxes_twice(annotations: CocoAnnotations) -> Doubt | None:
         (
             'key = lambda one: (one["image_id"], one["category_id"], one.get("iscrowd", 0), '
             '*(round(number, 2) for number in one["bbox"]))',
-            'first = {key(one): one for one in reversed(root["annotations"])}',
-            'root["annotations"] = [*first.values()][::-1]',
+            "first = {}",
+            f"{EACH}first.setdefault(key(one), one)",
+            'root["annotations"] = list(first.values())',
         ),
     )
 
