@@ -20,6 +20,7 @@ from train.config import AugmentConfig, Orientation
 from train.errors import DatasetError
 from train.images import ImageError, image_size, open_image, warp
 from train.interrupt import leave_to_parent
+from train.plausibility import doubtful_boxes
 from train.shared_arrays import SharedArrays
 from train.transforms import (
     Placement,
@@ -283,11 +284,17 @@ class BadSamples:
 
 
 def open_annotations(path: Path, skeleton: Skeleton | None = None, *, labelled: bool = True) -> CocoAnnotations:
-    """Read annotations and leave out those outside their images, with a warning of all that is not as it should be.
+    """Read annotations and leave out those outside their images.
 
-    Arguments and DatasetError as in `read_annotations`.
+    Logs a warning of what is left out or completed, and of a habit that all boxes of the file seem to have. Arguments
+    and DatasetError as in `read_annotations`.
     """
-    entries = read_annotations(path, skeleton, labelled=labelled).inside()
+    listed = read_annotations(path, skeleton, labelled=labelled)
+    for doubt in doubtful_boxes(listed, listed.sizes):
+        if doubt.looks_like is not None:
+            message = "%s: %s: the file looks like %s; python -m train check-data says how to mend it"
+            logger.warning(message, path, doubt.text, doubt.looks_like)
+    entries = listed.inside()
     for found, what in (
         (entries.skipped, "skipped %d annotations"),
         (entries.unused_categories, "left out %d categories"),

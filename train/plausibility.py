@@ -16,19 +16,21 @@ EXAMPLES = 5
 ROUNDING = 1.0
 # An `area` of at most 1 is no segment's beside a box of so many square pixels.
 LARGE_BOX = 100.0
-# The share of a file's boxes that must fit a reading, and that must not fit x, y, width, height, for a habit.
-MOST, SOME = 0.99, 0.05
+# The shares of a file's boxes that must fit a reading, and that must not fit x, y, width, height, for a habit.
+MOST, SOME = 0.9, 0.01
 
 EACH = 'for one in root["annotations"]: '
 SIZES = 'size = {one["id"]: (one["width"], one["height"]) for one in root["images"]}'
 FILE = 'posixpath.normpath(one["file_name"])'
 AREA = 'one["area"] = one["bbox"][2] * one["bbox"][3]'
 AS_GIVEN, CORNERS, CENTRE = "x, y, width, height", "corners x1, y1, x2, y2", "centre x, centre y, width, height"
+EXCHANGED = "images whose width and height have changed places"
 # What four numbers x, y, w, h may mean, and what the box then is.
 READINGS = {
     AS_GIVEN: ("x", "y", "w", "h"),
     CORNERS: ("x", "y", "w - x", "h - y"),
     CENTRE: ("x - w / 2", "y - h / 2", "w", "h"),
+    EXCHANGED: ("x", "y", "w", "h"),
 }
 # What a file looks like, and the lines that mend it.
 _Habit = tuple[str, tuple[str, ...]]
@@ -56,7 +58,7 @@ def find_doubts(annotations: CocoAnnotations, sizes: np.ndarray) -> list[Doubt]:
     sizes: (I, 2) width and height of the images, 0 where nobody knows them.
     """
     found = [
-        *_doubtful_boxes(annotations, sizes),
+        *doubtful_boxes(annotations, sizes),
         _files_twice(annotations),
         _boxes_twice(annotations),
         _areas(annotations),
@@ -80,8 +82,11 @@ class _Boxes(NamedTuple):
         return bool(np.isclose(self.areas, product, rtol=0.02, atol=1e-9).mean() >= 0.9)
 
 
-def _doubtful_boxes(annotations: CocoAnnotations, sizes: np.ndarray) -> list[Doubt]:
-    """Boxes beyond their images, as shares of their images, and what else their numbers may mean."""
+def doubtful_boxes(annotations: CocoAnnotations, sizes: np.ndarray) -> list[Doubt]:
+    """Return the doubts of the boxes' numbers alone: beyond their images, fractions, or corners by their areas.
+
+    sizes: as in `find_doubts`.
+    """
     images = annotations.rows()
     rows = np.flatnonzero((sizes[images] > 0).all(1))
     if not len(rows):
@@ -125,26 +130,31 @@ def _inside(corners: np.ndarray, size: np.ndarray, slack: float | np.ndarray) ->
 def _corners(given: np.ndarray, reading: str) -> np.ndarray:
     """(N, 4) x1, y1, x2, y2 of boxes as they stand in the file, in one of READINGS or AS_GIVEN."""
     first, second = given[:, :2], given[:, 2:]
-    if reading == AS_GIVEN:
+    if reading in (AS_GIVEN, EXCHANGED):
         return np.concatenate((first, first + second), axis=1)
     if reading == CORNERS:
         return given
     return np.concatenate((first - second / 2, first + second / 2), axis=1)
 
 
-def _fitting(given: np.ndarray, size: np.ndarray, slack: float) -> list[str]:
-    """The readings that nearly all boxes fit: with a positive size, inside their images."""
-    fitting = []
+def _best_readings(given: np.ndarray, size: np.ndarray, slack: float) -> list[str]:
+    """The readings that fit most boxes, and at least MOST of them: with a positive size, inside their images.
+
+    The first of several is the one that comes first in READINGS.
+    """
+    shares = {}
     for reading in READINGS:
         corners = _corners(given, reading)
-        if (_inside(corners, size, slack) & (corners[:, 2:] > corners[:, :2]).all(1)).mean() >= MOST:
-            fitting.append(reading)
-    return fitting
+        limit = size[:, ::-1] if reading == EXCHANGED else size
+        shares[reading] = float((_inside(corners, limit, slack) & (corners[:, 2:] > corners[:, :2]).all(1)).mean())
+    best = max(shares.values())
+    return [reading for reading, share in shares.items() if share == best >= MOST]
 
 
 def _fractions_mean(boxes: _Boxes) -> _Habit:
     # Boxes near the border fit one reading alone; where several are left, the one that the format asks for.
-    fitting = _fitting(boxes.given, np.ones_like(boxes.size), 0.01) or [AS_GIVEN]
+    fitting = _best_readings(boxes.given, np.ones_like(boxes.size), 0.01) or [AS_GIVEN]
+    fitting = [reading for reading in fitting if reading != EXCHANGED]
     values = (value if len(value) == 1 else f"({value})" for value in READINGS[fitting[0]])
     numbers = (f"{value} * {side}" for value, side in zip(values, "WHWH", strict=True))
     box = f'(W, H), (x, y, w, h) = size[one["image_id"]], one["bbox"]; one["bbox"] = [{", ".join(numbers)}]'
@@ -155,26 +165,26 @@ def _fractions_mean(boxes: _Boxes) -> _Habit:
 def _other_reading(boxes: _Boxes) -> _Habit | None:
     """What the file as a whole seems to mean by its boxes; None where they are as they should be.
 
-    A reading must fit nearly all boxes where x, y, width, height fails for some and by far, or by the areas.
+    A reading must fit more boxes than x, y, width, height, which fails by far for some, or be that of the areas.
     """
     given, size, areas = boxes
     as_given = _corners(given, AS_GIVEN)
     far = ~_inside(as_given, size, np.maximum(ROUNDING, 0.02 * size))
-    fitting = [reading for reading in _fitting(given, size, ROUNDING) if reading != AS_GIVEN]
+    fitting = _best_readings(given, size, ROUNDING)
     between = (given[:, 2:] - given[:, :2]).prod(1)
-    if CORNERS in fitting and np.isclose(areas, between, rtol=0.02).mean() >= 0.95 and not boxes.areas_follow():
+    if np.isclose(areas, between, rtol=0.02).mean() >= MOST and not boxes.areas_follow():
         fitting = [CORNERS]
-    elif far.mean() < SOME:
+    elif far.mean() < SOME or AS_GIVEN in fitting:
         return None
+    if EXCHANGED in fitting:
+        return EXCHANGED, ('for one in root["images"]: one["width"], one["height"] = one["height"], one["width"]',)
     if fitting:
         box = f'x, y, w, h = one["bbox"]; one["bbox"] = [{", ".join(READINGS[fitting[0]])}]'
         area = f"; {AREA}" if boxes.areas_follow() else ""
         return f"{' or '.join(fitting)} in place of {AS_GIVEN}", (f"{EACH}{box}{area}",)
-    if _inside(as_given, size[:, ::-1], ROUNDING).mean() >= MOST:
-        swap = 'for one in root["images"]: one["width"], one["height"] = one["height"], one["width"]'
-        return "images whose width and height have changed places", (swap,)
-    if far.mean() >= 0.25 and (given[:, :2] >= -ROUNDING).all(1).mean() >= MOST:
-        reach = float(np.quantile((as_given[:, 2:] / size).max(1), MOST))
+    # Boxes of objects that the image cuts off reach beyond its left and upper border too.
+    if far.mean() >= 0.25 and (given[:, :2] < -ROUNDING).any(1).mean() < SOME:
+        reach = float(np.quantile((as_given[:, 2:] / size).max(1), 0.99))
         return f"boxes of larger pictures, which were shrunk later: they reach {reach:.3g} times as far", ()
     return None
 
