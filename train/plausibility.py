@@ -12,7 +12,7 @@ import numpy as np
 from train.coco import CocoAnnotations
 
 EXAMPLES = 5
-# COCO's own boxes reach so many pixels beyond their images.
+# Rounding may put a box so many pixels beyond its image.
 ROUNDING = 1.0
 # An `area` of at most 1 is no segment's beside a box of so many square pixels.
 LARGE_BOX = 100.0
@@ -182,8 +182,8 @@ def _other_reading(boxes: _Boxes) -> _Habit | None:
         box = f'x, y, w, h = one["bbox"]; one["bbox"] = [{", ".join(READINGS[fitting[0]])}]'
         area = f"; {AREA}" if boxes.areas_follow() else ""
         return f"{' or '.join(fitting)} in place of {AS_GIVEN}", (f"{EACH}{box}{area}",)
-    # Boxes of objects that the image cuts off reach beyond its left and upper border too.
-    if far.mean() >= 0.25 and (given[:, :2] < -ROUNDING).any(1).mean() < SOME:
+    # Boxes of objects that the image cuts off reach beyond its left and upper border too, where there are enough.
+    if len(given) >= 10 and far.mean() >= 0.25 and (given[:, :2] < -ROUNDING).any(1).mean() < SOME:
         reach = float(np.quantile((as_given[:, 2:] / size).max(1), 0.99))
         return f"boxes of larger pictures, which were shrunk later: they reach {reach:.3g} times as far", ()
     return None
