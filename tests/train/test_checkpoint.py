@@ -80,6 +80,10 @@ def broken(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
         (lambda c: c["progress"].update(step=-1), r"progress\.step: -1"),
         (lambda c: c["progress"].pop("epoch"), r"progress\.epoch: None"),
         (lambda c: c.update(categories=[{"id": 1}]), "categories: each needs an integer id and a name"),
+        (
+            lambda c: c.update(categories=[{"id": float("inf"), "name": "a"}]),
+            "categories: each needs an integer id and a name",
+        ),
         (lambda c: c["config"]["model"].update(components="many"), r"config.*config\.model\.components"),
     ],
 )
