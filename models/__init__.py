@@ -74,13 +74,13 @@ def build_model(
     """A network with fresh weights.
 
     arch: a key of `ARCHITECTURES`. task: "detection", a `Detector` of num_classes >= 1 classes, or "pose", a
-    `PoseEstimator` of people (one class) with the skeleton's keypoints. components: of the mixture over box sizes or
-    poses; 0 is the single-mode CenterNet base, trained with L1. class_specific: detection with a size for each class,
-    the paper's control experiment. min_scale: the least sigma of a component, in output cells (sigma = ELU(raw) + 1 +
-    min_scale). activation_checkpointing: training keeps the inputs of the backbone's parts alone and computes the rest
-    again in the backward pass, with the same results; `model.backbone.activation_checkpointing` switches it later.
-    torch.compile decides itself what to keep, and there it does nothing. Raises ValueError that names what is wrong and
-    what there is.
+    `PoseEstimator` of one class with the skeleton's keypoints. components: of the mixture over box sizes or poses; 0 is
+    the single-mode CenterNet base, trained with L1. class_specific: detection with a size for each class, the paper's
+    control experiment. min_scale: the least sigma of a component, in output cells (sigma = ELU(raw) + 1 + min_scale).
+    activation_checkpointing: training keeps the inputs of the backbone's parts alone and computes the rest again in the
+    backward pass, with the same results; `model.backbone.activation_checkpointing` switches it later. torch.compile
+    decides itself what to keep, and there it does nothing. Raises ValueError that names what is wrong and what there
+    is.
     """
     if arch not in ARCHITECTURES:
         raise ValueError(f"unknown arch {arch!r}; there are {', '.join(ARCHITECTURES)}")
@@ -93,7 +93,7 @@ def build_model(
     if not min_scale >= 0:
         raise ValueError(f"min_scale must be at least 0, not {min_scale}")
     if task == "pose" and (num_classes != 1 or class_specific):
-        raise ValueError("task 'pose' has one class, the person: num_classes must be 1 and class_specific False")
+        raise ValueError("task 'pose' has one class: num_classes must be 1 and class_specific False")
     head_width = ARCHITECTURES[arch].head_width
     backbone = ARCHITECTURES[arch].backbone()
     backbone.activation_checkpointing = activation_checkpointing

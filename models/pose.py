@@ -36,7 +36,7 @@ class Poses(NamedTuple):
 
     box: Tensor  # (B, k, 4) x1 y1 x2 y2 in input pixels; 0 for padding
     score: Tensor  # (B, k) of the centre; 0 for padding
-    label: Tensor  # (B, k) int64: 0, the person; -1 for padding
+    label: Tensor  # (B, k) int64: 0, the one class; -1 for padding
     component: Tensor  # (B, k) int64 mixture component; -1 for padding and the single-mode base
     weight: Tensor  # (B, k) mixing weight of that component; 1 for the base, 0 for padding
     keypoints: Tensor  # (B, k, J, 2) x and y in input pixels; 0 for padding

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -45,6 +48,62 @@ class Skeleton:
         for a, b in self.flip_pairs:
             order[a], order[b] = b, a
         return tuple(order)
+
+    @property
+    def unpaired(self) -> tuple[str, ...]:
+        """The names that say left or right and are in no flip pair: what a mirrored image shows there has no name.
+
+        L and R say so where they do in a pair.
+        """
+        words = [_words(name) for name in self.names]
+        paired = {keypoint for pair in self.flip_pairs for keypoint in pair}
+        letters = {"l", "r"} if any({"l", "r"} & set(words[keypoint]) for keypoint in paired) else set()
+        return tuple(
+            name
+            for keypoint, name in enumerate(self.names)
+            if keypoint not in paired and ({"left", "right"} | letters) & set(words[keypoint])
+        )
+
+
+def pair_sides(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """Return the flip pairs that keypoints' names tell of: (left, right) positions, by ascending left ones.
+
+    Two names are a pair where one is the other with left and right exchanged, wherever these stand: left_eye and
+    right_eye, "Left Eye" and "Right Eye", front-left-paw and front-right-paw, leftEar and rightEar, earleft and
+    earright. L and R count beside other words: L_Eye and R_Eye, earL and earR, L1 and R1. Case does not count. A name
+    with several possible partners is in no pair.
+    """
+    words = [_words(name) for name in names]
+    places = defaultdict(list)
+    for keypoint, own in enumerate(words):
+        places[own].append(keypoint)
+    pairs = []
+    for keypoint, own in enumerate(words):
+        partners = places.get(_exchanged(own), [])
+        if len(partners) == len(places[own]) == 1 and partners[0] != keypoint and _first_side(own) == "left":
+            pairs.append((keypoint, partners[0]))
+    return tuple(pairs)
+
+
+_OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
+
+
+def _words(name: str) -> tuple[str, ...]:
+    """The words of a name in small letters, divided at signs, at capitals and at digits."""
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W_a-zA-Z]+", name)
+    return tuple(word.lower() for word in words)
+
+
+def _exchanged(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The words with left and right exchanged."""
+    if len(words) == 1 and words[0] in ("l", "r"):
+        return words  # of keypoints named by letters
+    return tuple(_OTHER.get(word) or re.sub("left|right", lambda side: _OTHER[side[0]], word) for word in words)
+
+
+def _first_side(words: tuple[str, ...]) -> str | None:
+    sides = (re.search("left|right", word) or re.fullmatch("[lr]", word) for word in words)
+    return next(({"l": "left", "r": "right"}[side[0][0]] for side in sides if side), None)
 
 
 # Lin et al. 2014 and the COCO keypoint evaluation.

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from models.skeleton import Skeleton
 from train.coco import CocoAnnotations, read_annotations
 from train.config import CheckDataConfig, Orientation, check_config
 from train.data import CocoImages, Sample, TrainingSet, collate
@@ -20,7 +21,7 @@ from train.files import write_json
 from train.images import exif_orientation, has_transparency, image_size, open_image, read_rgb
 from train.pictures import grid
 from train.plausibility import EXAMPLES, find_doubts
-from train.tasks import Task, make_task, skeleton_of
+from train.tasks import Task, make_task, skeleton_to_read
 
 # COCO's limits of small and medium, areas in square pixels.
 AREAS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
@@ -32,17 +33,17 @@ def check_data(config: CheckDataConfig) -> dict[str, Any]:
     """Writes check.json and samples.png to the configured folder and returns what check.json holds.
 
     {"images", "images_without_objects", "objects", "crowds", "objects_per_image", "sides", "areas", "categories",
-    "keypoints", "bad_annotations", "unused_categories", "people_without_keypoints", "bad_images", "turned",
+    "keypoints", "skeleton", "bad_annotations", "unused_categories", "people_without_keypoints", "bad_images", "turned",
     "transparent", "doubts"}. Raises ConfigError, and DatasetError where the list as a whole cannot be used.
     """
     check_config(config)
     if config.input_size % STRIDE:
         raise ConfigError(f"--input-size: {config.input_size} is no multiple of {STRIDE}, the pixels of an output cell")
-    skeleton = skeleton_of(config.task)
-    listed = read_annotations(config.annotations, skeleton).first(config.limit)
+    wanted = skeleton_to_read(config.task, config.keypoint_sigmas)
+    listed = read_annotations(config.annotations, wanted).first(config.limit)
     annotations = listed.inside()
-    task = make_task(config.task, annotations.categories)
-    images = CocoImages(listed, config.images, skeleton, config.orientation)
+    task = make_task(config.task, annotations.categories, annotations.skeleton)
+    images = CocoImages(listed, config.images, annotations.skeleton, config.orientation)
     report = describe(annotations)
     files = _look_at_files(images)
     report["bad_images"] = [
@@ -96,7 +97,23 @@ def describe(annotations: CocoAnnotations) -> dict[str, Any]:
             "hidden": int((visibility == 1).sum()),
             "not_labelled": int((visibility == 0).sum()),
         }
+    if annotations.skeleton is not None:
+        report["skeleton"] = describe_skeleton(annotations.skeleton)
     return report
+
+
+def describe_skeleton(skeleton: Skeleton) -> dict[str, Any]:
+    """The skeleton by its keypoints' names: what changes places in mirrored images, and what should but cannot."""
+
+    def named(pairs: Sequence[tuple[int, int]]) -> list[list[str]]:
+        return [[skeleton.names[keypoint] for keypoint in pair] for pair in pairs]
+
+    return {
+        "sigmas": dict(zip(skeleton.names, skeleton.sigmas, strict=True)),
+        "flip_pairs": named(skeleton.flip_pairs),
+        "unpaired": list(skeleton.unpaired),
+        "links": named(skeleton.links),
+    }
 
 
 def _spread(values: np.ndarray) -> dict[str, float]:
@@ -189,6 +206,15 @@ def text_of(report: dict[str, Any]) -> str:
             f"keypoints: {one['visible']} visible, {one['hidden']} hidden, {one['not_labelled']} not labelled; "
             f"{one['people_without']} people without any"
         )
+    if "skeleton" in report:
+        one = report["skeleton"]
+        lines += [
+            "constants of OKS: " + ", ".join(f"{name} {sigma:g}" for name, sigma in one["sigmas"].items()),
+            "change places in mirrored images: " + (", ".join(map(" and ".join, one["flip_pairs"])) or "none"),
+            f"{len(one['links'])} links to draw",
+        ]
+        if one["unpaired"]:
+            lines.append(f"without a counterpart, so that training needs --flip 0: {', '.join(one['unpaired'])}")
     bad = report["bad_annotations"] + [f"{one['file']}: {one['reason']}" for one in report["bad_images"]]
     unused, without, turned = report["unused_categories"], report["people_without_keypoints"], report["turned"]
     if bad:

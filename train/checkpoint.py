@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models.entries import mismatch
 from models.files import write_atomically
+from models.skeleton import COCO_PERSON, Skeleton
 from train.coco import Category
 from train.config import FitConfig, from_plain, to_plain
 from train.errors import CheckpointError, ConfigError
@@ -45,6 +46,8 @@ class Checkpoint:
     """State of the loss scaler under fp16."""
     average: dict[str, Tensor] | None
     """The moving average of the weights, where the run keeps one."""
+    skeleton: Skeleton | None
+    """Of the poses that the model estimates."""
 
 
 def save_checkpoint(
@@ -57,6 +60,7 @@ def save_checkpoint(
     optimizer: Mapping[str, Any],
     scaler: Mapping[str, Any] | None = None,
     average: Mapping[str, Tensor] | None = None,
+    skeleton: Skeleton | None = None,
 ) -> None:
     """Writes a checkpoint under `path`, in place of the one that stands there, which stays whole until then.
 
@@ -72,6 +76,7 @@ def save_checkpoint(
         "optimizer": dict(optimizer),
         "scaler": None if scaler is None else dict(scaler),
         "average": None if average is None else dict(average),
+        "skeleton": None if skeleton is None else to_plain(skeleton),
     }
     try:
         write_atomically(path, lambda file: torch.save(content, file))
@@ -119,6 +124,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         optimizer=_field(path, content, "optimizer", dict),
         scaler=content.get("scaler"),
         average=None if content.get("average") is None else _field(path, content, "average", dict),
+        skeleton=_skeleton(path, content) if config.model.task == "pose" else None,
     )
 
 
@@ -134,6 +140,15 @@ def _categories(path: Path, entries: list[Any]) -> tuple[Category, ...]:
         return tuple(Category(int(entry["id"]), str(entry["name"])) for entry in entries)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path}: categories: each needs an integer id and a name") from error
+
+
+def _skeleton(path: Path, content: dict[str, Any]) -> Skeleton:
+    if content.get("skeleton") is None:
+        return COCO_PERSON  # the one skeleton of the checkpoints that name none
+    try:
+        return from_plain(Skeleton, content["skeleton"], f"{path}: skeleton")
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def _progress(path: Path, entry: dict[str, Any]) -> Progress:

@@ -1,4 +1,4 @@
-"""COCO-format annotations, boxes of any categories or people with keypoints: read once, checked, kept as flat arrays.
+"""COCO-format annotations, boxes of any categories or one with keypoints: read once, checked, kept as flat arrays.
 
 Flat arrays instead of dictionaries: a forked worker that only reads them never touches a Python reference count, so
 the operating system goes on sharing the pages of the annotations between all workers.
@@ -19,6 +19,7 @@ import numpy as np
 
 from models.skeleton import Skeleton
 from train.errors import DatasetError
+from train.skeletons import SkeletonInFile, read_skeleton
 
 # Beyond any picture's pixels, and within what float32 holds and JSON readers agree on.
 LARGEST_COORDINATE = 2.0**31
@@ -84,6 +85,8 @@ class CocoAnnotations:
     """For poses, categories that were left out since no annotation is of them, one reason each."""
     without_keypoints: tuple[str, ...] = ()
     """People for whom the file gives no keypoints, one reason each; they count as people with none labelled."""
+    skeleton: Skeleton | None = None
+    """Of the J keypoints; None where none were asked for."""
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -163,9 +166,12 @@ class CocoAnnotations:
         )
 
 
-def read_annotations(path: Path, skeleton: Skeleton | None = None, *, labelled: bool = True) -> CocoAnnotations:
-    """Reads and checks a COCO instances file; with a skeleton, a person-keypoints file of its keypoints.
+def read_annotations(
+    path: Path, skeleton: Skeleton | SkeletonInFile | None = None, *, labelled: bool = True
+) -> CocoAnnotations:
+    """Reads and checks a COCO instances file; with a skeleton, a keypoints file of one category.
 
+    skeleton: that the file must have, by its keypoints' names, or `SkeletonInFile` for whichever it has.
     labelled: off for a list of images alone, as of COCO's test sets; what it may have of annotations is not read.
 
     An annotation whose box has no positive finite width and height is left out and reported in `skipped`; with a
@@ -177,15 +183,20 @@ def read_annotations(path: Path, skeleton: Skeleton | None = None, *, labelled: 
         DatasetError: the file is missing, is not JSON, lacks a field, or contradicts itself (an id twice, a category
             or an image that is not listed); with a skeleton, also where annotations are of several categories or the
             one has other keypoints. The message names the file and the field.
+        ConfigError: the sigmas of `SkeletonInFile` are not as many as the keypoints.
     """
     root = _read_json(path)
     categories = _read_categories(path, root)
     unused_categories: list[str] = []
     if skeleton is not None and labelled:
         position = _pose_category(path, root)
-        _check_keypoint_names(path, root, position, skeleton)
+        if isinstance(skeleton, SkeletonInFile):
+            skeleton = read_skeleton(path, root, position, skeleton.sigmas)
+        else:
+            _check_keypoint_names(path, root, position, skeleton)
         unused_categories = _unused_categories(path, root, position)
         categories = tuple(one for one in categories if one.id == root["categories"][position]["id"])
+    assert not isinstance(skeleton, SkeletonInFile), "an image list has no skeleton"
     joints = 0 if skeleton is None else len(skeleton.names)
     images = _read_images(path, root)
     class_of = {category.id: index for index, category in enumerate(categories)}
@@ -251,6 +262,7 @@ def read_annotations(path: Path, skeleton: Skeleton | None = None, *, labelled: 
         skipped=tuple(skipped),
         unused_categories=tuple(unused_categories),
         without_keypoints=tuple(without_keypoints),
+        skeleton=skeleton,
     )
 
 

@@ -35,7 +35,7 @@ class DataConfig:
     train_images: Path | None = None
     """Folder of the training images."""
     train_annotations: Path | None = None
-    """COCO instances file (for poses: person-keypoints file) of the training images."""
+    """COCO instances file (for poses: keypoints file) of the training images."""
     val_images: Path | None = None
     """Folder of the images to evaluate on."""
     val_annotations: Path | None = None
@@ -82,7 +82,8 @@ class ModelConfig:
     """The network."""
 
     task: TaskName = "detection"
-    """detection: boxes of any categories; pose: people with COCO's 17 keypoints."""
+    """detection: boxes of any categories; pose: people, or one other category, with the keypoints that the training
+    annotations name."""
     arch: str = "hourglass_small"
     """Backbone: hourglass104 and dla34 (as published, for GPUs) or hourglass_small (trains on a CPU)."""
     components: int = 3
@@ -90,6 +91,9 @@ class ModelConfig:
     min_scale: float | None = None
     """Least sigma of a component in output cells (of a pose: before each keypoint's constant). By default 1 for box
     sizes, and 9 for poses as in the published code."""
+    keypoint_sigmas: tuple[float, ...] | None = None
+    """Poses: OKS's constants, one for all keypoints or one for each in the annotations' order; they scale the mixture's
+    sigmas too. By default COCO's for the 17 keypoints of its persons; for other keypoints their median, for each."""
     class_specific: bool = False
     """Predict a size for each class (the paper's control experiment), not one for all."""
     imagenet: Path | None = None
@@ -122,9 +126,11 @@ class OptimizerConfig:
     offset_weight: float = 1.0
     """Weight of the centres' L1 offset loss. The paper's text has 0.1, its code and CenterNet have 1."""
     size_weight: float = 0.1
-    """Weight of the size loss: the mixture's negative log-likelihood, or L1 for the base and for a person's box."""
-    pose_weight: float = 0.1
-    """Weight of the pose loss: the mixture's negative log-likelihood, or L1 for the base (as published: 1)."""
+    """Weight of the size loss: the mixture's negative log-likelihood, or L1 for the base and for a pose's box. As
+    published, the same for both."""
+    pose_weight: float | None = None
+    """Weight of the pose loss. By default as published: 0.1 for the mixture's negative log-likelihood, 1 for the base's
+    L1."""
     keypoint_weight: float = 1.0
     """Weight of the keypoint heatmaps' focal loss and of the keypoints' L1 offset loss."""
     accumulate: int = 1
@@ -134,6 +140,12 @@ class OptimizerConfig:
     """Shrink a step's gradient to this norm where its own is larger."""
     ema: float | None = None
     """Decay of an exponential moving average of the weights, such as 0.999: what is then evaluated and predicts."""
+
+    def weight_of_pose(self, components: int) -> float:
+        """pose_weight, or that of a model of so many components where it is not given."""
+        if self.pose_weight is not None:
+            return self.pose_weight
+        return 1.0 if components == 0 else 0.1
 
 
 @dataclass(frozen=True)
@@ -223,7 +235,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True)
 class PredictConfig:
-    """Find objects or people in images; writes predictions.json and a picture per image, coloured by component."""
+    """Find objects or poses in images; writes predictions.json and a picture per image, coloured by component."""
 
     images: Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE ...", help_behavior_hint="(required)")]
     """Image files."""
@@ -252,9 +264,11 @@ class CheckDataConfig:
     images: Path
     """Folder of the images."""
     annotations: Path
-    """COCO instances file, or person-keypoints file for poses."""
+    """COCO instances file, or keypoints file for poses."""
     task: TaskName = "detection"
     """What it is to be used for."""
+    keypoint_sigmas: tuple[float, ...] | None = None
+    """As for fit: the constants of OKS, one for all keypoints or one for each."""
     output: Path = Path("data-check")
     """Folder to write to."""
     limit: int | None = None
@@ -340,6 +354,10 @@ _RULES = {
     **dict.fromkeys(
         ("crop_scales", "scales"),
         (lambda value: value and all(0 < v < float("inf") for v in value), "one or more positive numbers"),
+    ),
+    "keypoint_sigmas": (
+        lambda value: value and all(0 < v < 1 for v in value),
+        "one or more numbers above 0 and below 1, as COCO's 0.025 to 0.107",
     ),
     "tasks": (lambda value: value != (), "one or both of detection and pose"),
     "drop_epochs": (lambda value: all(v >= 1 for v in value), "epochs, counted from 1"),

@@ -120,7 +120,7 @@ class PoseCriterion(Criterion[PoseTargets]):
                 "heatmap": weights.heatmap_weight,
                 "offset": weights.offset_weight,
                 "size": weights.size_weight,
-                self.pose_loss: weights.pose_weight,
+                self.pose_loss: weights.weight_of_pose(model.components),
                 "keypoint_heatmap": weights.keypoint_weight,
                 "keypoint_offset": weights.keypoint_weight,
             },

@@ -22,6 +22,7 @@ from train.images import ImageError, image_size, open_image, warp
 from train.interrupt import leave_to_parent
 from train.plausibility import doubtful_boxes
 from train.shared_arrays import SharedArrays
+from train.skeletons import SkeletonInFile
 from train.transforms import (
     Placement,
     Views,
@@ -283,7 +284,9 @@ class BadSamples:
         return len(self.seen)
 
 
-def open_annotations(path: Path, skeleton: Skeleton | None = None, *, labelled: bool = True) -> CocoAnnotations:
+def open_annotations(
+    path: Path, skeleton: Skeleton | SkeletonInFile | None = None, *, labelled: bool = True
+) -> CocoAnnotations:
     """Read annotations and leave out those outside their images.
 
     Logs a warning of what is left out or completed, and of a habit that all boxes of the file seem to have. Arguments

@@ -133,8 +133,6 @@ def _train(config: DemoConfig, task: str, data: SyntheticPaths, title: str, comp
                 batch=config.batch,
                 lr=config.lr,
                 drop_epochs=(drop,),
-                # As in the recipes: the published base weighs the pose's L1 loss by 1.
-                pose_weight=1.0 if components == 0 else 0.1,
             ),
             seed=config.seed,
             device=config.device,

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from models.skeleton import Skeleton
 from train.checkpoint import load_checkpoint, load_weights
 from train.config import FitConfig, InferenceConfig, check_config, to_json, with_data_paths
 from train.data import EvaluationSet, TrainingSet, open_annotations
@@ -21,7 +22,8 @@ from train.interrupt import Interrupt
 from train.network import build_network, pick_device, start_from_imagenet
 from train.processes import Processes
 from train.run_directory import RunDirectory
-from train.tasks import Task, make_task, skeleton_of
+from train.skeletons import check_mirroring, check_sigmas
+from train.tasks import Task, make_task, skeleton_to_read
 from train.trainer import Trainer, stored_config
 
 
@@ -44,9 +46,9 @@ def fit(config: FitConfig) -> Path:
         run = RunDirectory.open(config.resume, clean=processes.is_main)
         checkpoint = load_checkpoint(run.last)
 
-    train_set = open_training_set(config)
+    train_set = open_training_set(config, None if checkpoint is None else checkpoint.skeleton)
     categories = train_set.annotations.categories
-    task = make_task(config.model.task, categories)
+    task = make_task(config.model.task, categories, train_set.annotations.skeleton)
     torch.manual_seed(config.seed)
     model = build_network(config, task)
     if config.model.imagenet is not None and checkpoint is None:
@@ -117,14 +119,19 @@ def explained(error: BaseException, run: RunDirectory) -> BaseException:
     return error
 
 
-def open_training_set(config: FitConfig) -> TrainingSet:
+def open_training_set(config: FitConfig, known: Skeleton | None = None) -> TrainingSet:
     """The training set that the paths of `with_data_paths` name; for poses its images with people.
 
-    Raises DatasetError.
+    known: the skeleton of a run that goes on; a new one has the annotations' own. Raises DatasetError, and ConfigError
+    where --keypoint-sigmas or --flip do not go with the skeleton.
     """
-    data, skeleton = config.data, skeleton_of(config.model.task)
-    annotations = open_annotations(data.train_annotations, skeleton)
+    data, wanted = config.data, skeleton_to_read(config.model.task, config.model.keypoint_sigmas)
+    annotations = open_annotations(data.train_annotations, None if wanted is None else known or wanted)
+    skeleton = annotations.skeleton
     if skeleton is not None:
+        check_sigmas(skeleton, config.model.keypoint_sigmas)
+        if config.augment.augment and config.augment.flip > 0:
+            check_mirroring(skeleton, f"--flip {config.augment.flip:g}", "train with --flip 0")
         annotations = annotations.occupied()  # as CenterNet: most of COCO's images show nobody
     if data.train_share < 1:
         count = max(1, round(data.train_share * len(annotations)))

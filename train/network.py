@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-from models import load_imagenet
+from models import PoseEstimator, load_imagenet
 from models.network import Network
 from train.checkpoint import Checkpoint, load_weights
 from train.config import Device, FitConfig, InferenceConfig
 from train.errors import ConfigError
+from train.skeletons import check_mirroring
 from train.tasks import Task, make_task
 
 
@@ -38,7 +39,7 @@ def start_from_imagenet(model: Any, path: Path) -> None:
 
 def restore_network(checkpoint: Checkpoint) -> tuple[Any, Task]:
     """The trained model of a checkpoint, the average where there is one, on the CPU, in eval mode, and its task."""
-    task = make_task(checkpoint.config.model.task, checkpoint.categories)
+    task = make_task(checkpoint.config.model.task, checkpoint.categories, checkpoint.skeleton)
     model = build_network(checkpoint.config, task)
     load_weights(model, checkpoint, average=True)
     return model.eval(), task
@@ -68,3 +69,5 @@ def check_inference(model: Network, config: InferenceConfig) -> None:
         raise ConfigError(f"--component: {component} is not there; the model has {model.components} mixture components")
     if config.flip_stronger and model.components == 0:
         raise ConfigError("--flip-stronger: compares mixing weights, and this is the single-mode base; take --flip")
+    if isinstance(model, PoseEstimator) and (config.flip or config.flip_stronger):
+        check_mirroring(model.skeleton, "--flip, --flip-stronger", "leave them out")

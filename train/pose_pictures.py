@@ -24,7 +24,7 @@ from train.pictures import (
 
 # Of the middle and the left, whose colours are light, and of the right, whose colours are dark.
 _BORDERS = ("#000000", "#FFFFFF")
-_NOTES = ("right: darker, on white", "ellipse: one sigma")
+_RIGHT, _ELLIPSE = "right: darker, on white", "ellipse: one sigma"
 
 
 def draw_poses(
@@ -93,7 +93,7 @@ def draw_poses(
     draw_labels(draw, {i: text for i, text in texts.items() if text}, rectangles, colours, font, picture.size)
     if num_components is None:
         num_components = max((int(component[i]) + 1 for i in rectangles), default=0)
-    notes = _NOTES if sigma is not None else _NOTES[:1]
+    notes = [_RIGHT] * bool(skeleton.flip_pairs) + [_ELLIPSE] * (sigma is not None)
     return with_legend(picture, num_components, font, notes) if legend else picture
 
 

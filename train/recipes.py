@@ -46,8 +46,6 @@ def recipe(name: str) -> FitConfig:
     components = MODELS[model]
     if task not in get_args(TaskName):
         raise KeyError(name)
-    # The published base weighs the pose's L1 loss by 1; a mixture's log-likelihood gets 0.1, as that of a box.
-    optimizer = replace(optimizer, pose_weight=1.0 if components == 0 else 0.1)
     missing: Any = tyro.MISSING
     return FitConfig(
         run=missing,

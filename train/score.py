@@ -45,13 +45,18 @@ def score_poses(annotations: CocoAnnotations, results: Sequence[dict[str, Any]],
 
     skeleton: that the annotations were read with; its sigmas are those of OKS.
     """
-    found = [{**entry, "area": _around(entry["keypoints"]), "iscrowd": 0} for entry in results]
+    found = [{**entry, "area": _area(entry), "iscrowd": 0} for entry in results]
     return _score(annotations, found, "keypoints", POSE_METRICS, skeleton)
 
 
-def _around(keypoints: Sequence[float]) -> float:
-    """The area of the box around all keypoints, by which COCO sorts a result into medium and large."""
-    x, y = keypoints[0::3], keypoints[1::3]
+def _area(entry: dict[str, Any]) -> float:
+    """The area of the box around all keypoints, by which COCO sorts a result into medium and large.
+
+    One keypoint has none around it, and would take each wrong result out of both: it has the area of the result's box.
+    """
+    x, y = entry["keypoints"][0::3], entry["keypoints"][1::3]
+    if len(x) == 1:
+        return entry["bbox"][2] * entry["bbox"][3]
     return (max(x) - min(x)) * (max(y) - min(y))
 
 

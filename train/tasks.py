@@ -20,6 +20,7 @@ from train.errors import ConfigError
 from train.pictures import draw_detections
 from train.pose_pictures import draw_poses
 from train.score import Score, score_boxes, score_poses
+from train.skeletons import SkeletonInFile
 from train.targets import DetectionTargets, PoseTargets, detection_targets, pose_targets
 from train.transforms import clip_boxes
 
@@ -135,7 +136,7 @@ class DetectionTask(Task):
 
 
 class PoseTask(Task):
-    """People with the keypoints of a skeleton."""
+    """People, or whatever the one category is, with the keypoints of a skeleton."""
 
     def __init__(self, categories: Sequence[Category], skeleton: Skeleton = COCO_PERSON) -> None:
         """Raises ConfigError for more categories than one."""
@@ -210,14 +211,21 @@ class PoseTask(Task):
         return score_poses(annotations, results, self.skeleton)
 
 
-def make_task(name: TaskName, categories: Sequence[Category]) -> Task:
-    """The named task. Raises ConfigError where the data cannot be of it."""
-    return PoseTask(categories) if name == "pose" else DetectionTask(categories)
+def make_task(name: TaskName, categories: Sequence[Category], skeleton: Skeleton | None = None) -> Task:
+    """The named task; poses without a skeleton are of COCO's persons. Raises ConfigError where the data cannot be."""
+    return PoseTask(categories, skeleton or COCO_PERSON) if name == "pose" else DetectionTask(categories)
 
 
-def skeleton_of(name: TaskName) -> Skeleton | None:
-    """What a task's annotations are to be read with."""
-    return COCO_PERSON if name == "pose" else None
+def skeleton_to_read(name: TaskName, sigmas: tuple[float, ...] | None) -> SkeletonInFile | None:
+    """What a task's annotations are to be read with, where they say the skeleton. sigmas: --keypoint-sigmas.
+
+    Raises ConfigError for sigmas of a task without keypoints.
+    """
+    if name == "pose":
+        return SkeletonInFile(sigmas)
+    if sigmas is not None:
+        raise ConfigError(f"--keypoint-sigmas: --task {name} has no keypoints; leave it out, or take --task pose")
+    return None
 
 
 def _options(config: InferenceConfig) -> dict[str, Any]:

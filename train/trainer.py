@@ -243,6 +243,7 @@ class Trainer:
                 path,
                 config=stored_config(self.config),
                 categories=self.task.categories,
+                skeleton=self.task.skeleton,
                 progress=self.progress,
                 model=weights,
                 average=None if self.average is None else self.average.model.state_dict(),

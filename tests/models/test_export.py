@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from models import Skeleton
 from models.export import export_inference, export_onnx
 from tests.models.networks import BOTH_TASKS, IMAGES, awake
 
@@ -36,6 +37,14 @@ def test_an_exported_graph_predicts_for_any_batch(arch: str, task: str, componen
     program = export_inference(model, IMAGES[:1], k=7, flip=flip)
     for images in BATCHES:
         same(program.module()(images), model.predict(images, k=7, flip=flip)._asdict())
+
+
+def test_an_exported_graph_has_the_networks_own_keypoints() -> None:
+    skeleton = Skeleton(("nose", "left", "right", "tail"), (0.1, 0.2, 0.2, 0.3), flip_pairs=((1, 2),))
+    model = awake("hourglass_small", "pose", 2, torch.float32, skeleton=skeleton).eval()
+    found = export_inference(model, IMAGES, k=7, flip="average").module()(IMAGES)
+    assert found["keypoints"].shape == (len(IMAGES), 7, 4, 2)
+    same(found, model.predict(IMAGES, k=7, flip="average")._asdict())
 
 
 def test_an_exported_graph_runs_where_there_is_no_model_code(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from models import COCO_PERSON, Skeleton
+from models.skeleton import pair_sides
 
 
 def test_cocos_left_becomes_right_in_a_mirror() -> None:
@@ -51,3 +52,38 @@ def test_keypoints_without_a_pair_stay() -> None:
 def test_a_skeleton_that_cannot_be_is_refused(change: dict, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         Skeleton(**{"names": ("a", "b"), "sigmas": (0.1, 0.2), **change})
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs"),
+    [
+        (COCO_PERSON.names, COCO_PERSON.flip_pairs),
+        (("right_eye", "nose", "left_eye"), ((2, 0),)),
+        (("Left Eye", "right-eye"), ((0, 1),)),
+        (("front-left-paw", "front-right-paw", "back-right-paw", "back-left-paw"), ((0, 1), (3, 2))),
+        (("leftEar", "RightEar", "earLeft", "earRight"), ((0, 1), (2, 3))),
+        (("leftear", "rightear", "earright", "earleft"), ((0, 1), (3, 2))),
+        (("L_Eye", "R_Eye", "Nose", "L_F_Elbow", "R_F_Elbow", "L_B_Elbow", "R_B_Elbow"), ((0, 1), (3, 4), (5, 6))),
+        (("earL", "earR", "l-eye", "r-eye"), ((0, 1), (2, 3))),
+        (("L1", "R1", "L2", "R2"), ((0, 1), (2, 3))),
+        (("left", "right"), ((0, 1),)),
+        (("right_eye_left_corner", "left_eye_right_corner"), ((1, 0),)),
+        # None of these says a side.
+        (tuple("abcdefghijklmnopqrstuvwxyz"), ()),
+        (("1", "2"), ()),
+        (("bright_spot", "dark_spot", "rear", "ear"), ()),
+        # Which of two it is nobody knows.
+        (("left_eye", "Left Eye", "right_eye"), ()),
+        (("left_eye", "right_ear"), ()),
+    ],
+)
+def test_names_of_sides_are_flip_pairs(names: tuple[str, ...], pairs: tuple[tuple[int, int], ...]) -> None:
+    assert pair_sides(names) == pairs
+
+
+def test_a_side_without_its_counterpart_is_found() -> None:
+    names = ("left_eye", "right_eye", "left_ear", "rigth_ear", "Right Paw", "bright_spot", "L5", "tail")
+    assert Skeleton(names, (1,) * len(names), pair_sides(names)).unpaired == ("left_ear", "Right Paw")
+    assert COCO_PERSON.unpaired == ()
+    names = ("L_Eye", "R_Eye", "L_Ear", "R_Eer", "Nose")
+    assert Skeleton(names, (1,) * len(names), pair_sides(names)).unpaired == ("L_Ear", "R_Eer")

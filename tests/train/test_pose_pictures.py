@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
@@ -158,6 +160,16 @@ def test_legend_names_every_component() -> None:
     assert drawn.width == image.width
     strip = drawn.crop((0, image.height, drawn.width, drawn.height))
     assert [_count(strip, component_colour(k)) > 0 for k in range(5)] == [True] * 3 + [False] * 2
+
+
+def test_legend_tells_right_from_left_only_where_there_are_sides() -> None:
+    image = _photograph()
+    strips = []
+    for pairs in (ARMS.flip_pairs, ()):
+        drawn = _draw(image, legend=True, skeleton=dataclasses.replace(ARMS, flip_pairs=pairs))
+        strips.append(drawn.crop((0, image.height, drawn.width, drawn.height)))
+    dark = [int((np.asarray(strip.convert("L")) < 100).sum()) for strip in strips]
+    assert dark[1] < 0.75 * dark[0]
 
 
 def test_the_best_pose_is_on_top_and_each_has_its_label() -> None:

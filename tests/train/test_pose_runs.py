@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from models import COCO_PERSON
 from tests.train.drawn_data import DataPaths, edit_json, tiny_fit
 from tests.train.figures import draw_figures
+from train.checkpoint import load_checkpoint
 from train.config import EvaluateConfig, InferenceConfig, PredictConfig
 from train.engine import fit
 from train.errors import ConfigError, DatasetError
@@ -77,8 +79,20 @@ def test_prediction_writes_poses_and_their_picture(run: Path, figures: DataPaths
         assert (np.abs(np.asarray(picture.convert("RGB"), dtype=int) - plain).max(2) > 100).mean() > 0.01
 
 
+def test_a_checkpoint_that_names_no_skeleton_is_of_cocos_persons(run: Path, tmp_path: Path) -> None:
+    content = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
+    assert content.pop("skeleton") is not None
+    del content["config"]["model"]["keypoint_sigmas"]
+    torch.save(content, tmp_path / "old.pt")
+    assert load_checkpoint(tmp_path / "old.pt").skeleton == COCO_PERSON
+    paths = {"checkpoint": tmp_path / "old.pt", "output": tmp_path / "out"}
+    again = evaluate(EvaluateConfig(**paths, workers=0, device="cpu"))
+    metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
+    assert {name: again[name] for name in POSE_METRICS} == {name: metrics[name] for name in POSE_METRICS}
+
+
 def test_data_without_keypoints_and_sizes_by_class_are_refused(figures: DataPaths, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="one class, the person"):
+    with pytest.raises(ConfigError, match="has one class: num_classes must be 1"):
         fit(tiny_fit(figures, tmp_path / "run", task="pose", class_specific=True))
     copy = draw_figures(tmp_path / "data")
     edit_json(copy.annotations, lambda root: root["annotations"][0]["keypoints"].pop())

@@ -12,7 +12,7 @@ from tests.train.drawn_data import DataPaths, edit_json
 from tests.train.figures import draw_figures
 from train.__main__ import main, parse
 from train.coco import Category
-from train.config import DataConfig, FitConfig, with_data_paths
+from train.config import DataConfig, FitConfig, from_plain, to_plain, with_data_paths
 from train.engine import open_training_set
 from train.errors import ConfigError
 from train.network import build_network
@@ -147,3 +147,36 @@ def test_images_without_people_are_left_out_of_pose_training(tmp_path: Path) -> 
     paths = ["--train-images", str(data.images), "--train-annotations", str(data.annotations)]
     chosen = open_training_set(fit("--task", "pose", "--run", "r", *paths, "--train-limit", "2"))
     assert chosen.annotations.image_ids.tolist() == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "loss", "weight"),
+    [
+        (["--task", "pose"], "mixture", 0.1),
+        (["--task", "pose", "--components", "0"], "pose", 1.0),
+        (["--task", "pose", "--components", "0", "--pose-weight", "0.1"], "pose", 0.1),
+        (["pose-dla34-1x-base"], "pose", 1.0),
+        (["pose-dla34-1x-mdn3"], "mixture", 0.1),
+        # An option beside a recipe makes another model, whose default is its own.
+        (["pose-dla34-1x-mdn3", "--components", "0"], "pose", 1.0),
+        (["pose-dla34-1x-base", "--components", "1"], "mixture", 0.1),
+        (["detection-dla34-1x-base"], "size", 0.1),
+        (["detection-dla34-1x-mdn3"], "mixture", 0.1),
+    ],
+)
+def test_the_regressions_weight_is_the_published_one_of_its_model(
+    arguments: list[str], loss: str, weight: float
+) -> None:
+    config = fit(*arguments, "--run", "r", "--coco", "c")
+    criterion = make_task(config.model.task, [Category(1, "one")]).criterion(config.model, config.optimizer)
+    others = {"heatmap": 1.0, "offset": 1.0}
+    if config.model.task == "pose":
+        others |= {"size": 0.1, "keypoint_heatmap": 1.0, "keypoint_offset": 1.0}
+    assert criterion.weights == {**others, loss: weight}
+
+
+def test_a_recorded_weight_stays_what_it_was() -> None:
+    plain = to_plain(fit("--task", "pose", "--components", "0", "--run", "r", "--coco", "c"))
+    plain["optimizer"]["pose_weight"] = 0.1
+    config = from_plain(FitConfig, plain, "config.json")
+    assert config.optimizer.weight_of_pose(config.model.components) == 0.1
