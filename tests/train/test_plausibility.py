@@ -236,6 +236,11 @@ def test_areas_that_are_not_filled_in_are_found_and_computed(data: DataPaths) ->
     assert doubts_of(data.annotations) == []
 
 
+def test_list_without_annotations_raises_no_doubt(data: DataPaths) -> None:
+    edit_json(data.annotations, lambda root: root.update(annotations=[]))
+    assert doubts_of(data.annotations) == []
+
+
 def test_sizes_that_nobody_knows_raise_no_doubt(data: DataPaths) -> None:
     edit_json(data.annotations, lambda root: root["annotations"][0].update(bbox=[900, 900, 9, 9]))
     annotations = read_annotations(data.annotations)
