@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,14 +13,15 @@ from PIL import Image
 from torch import Tensor
 
 from models.skeleton import Skeleton
-from train.coco import CocoAnnotations
-from train.config import CheckDataConfig, check_config
-from train.data import CocoImages, Sample, TrainingSet, collate, open_annotations
+from train.coco import CocoAnnotations, read_annotations
+from train.config import CheckDataConfig, Orientation, check_config
+from train.data import CocoImages, Sample, TrainingSet, collate
 from train.errors import ConfigError
 from train.files import write_json
-from train.images import open_image
+from train.images import exif_orientation, has_transparency, image_size, open_image, read_rgb
 from train.objects import why_no_object
 from train.pictures import grid
+from train.plausibility import EXAMPLES, find_doubts
 from train.tasks import Task, make_task, skeleton_to_read
 
 # COCO's limits of small and medium, areas in square pixels.
@@ -32,22 +34,32 @@ def check_data(config: CheckDataConfig) -> dict[str, Any]:
     """Writes check.json and samples.png to the configured folder and returns what check.json holds.
 
     {"images", "images_without_objects", "objects", "crowds", "objects_per_image", "sides", "areas", "categories",
-    "keypoints", "skeleton", "bad_annotations", "no_object_to_train_on", "bad_images"}; the last but one is the reason,
-    or None. Raises ConfigError, and DatasetError where the list as a whole cannot be used.
+    "keypoints", "skeleton", "bad_annotations", "no_object_to_train_on" (the reason, or None), "unused_categories",
+    "people_without_keypoints", "bad_images", "turned", "transparent", "doubts"}. Raises ConfigError, and DatasetError
+    where the list as a whole cannot be used.
     """
     check_config(config)
     if config.input_size % STRIDE:
         raise ConfigError(f"--input-size: {config.input_size} is no multiple of {STRIDE}, the pixels of an output cell")
     wanted = skeleton_to_read(config.task, config.keypoint_sigmas)
-    annotations = open_annotations(config.annotations, wanted).first(config.limit)
+    listed = read_annotations(config.annotations, wanted).first(config.limit)
+    annotations = listed.inside()
     task = make_task(config.task, annotations.categories, annotations.skeleton)
-    images = CocoImages(annotations, config.images, annotations.skeleton)
+    images = CocoImages(listed, config.images, annotations.skeleton, config.orientation)
     report = describe(annotations)
-    report["bad_images"] = _bad_images(images)
+    files = _look_at_files(images)
+    report["bad_images"] = [
+        {"id": listed[i].id, "file": file.path, "reason": file.problem} for i, file in enumerate(files) if file.problem
+    ]
+    report["turned"] = _describe_turned(listed, files, config.orientation)
+    report["transparent"] = [file.path for file in files if file.transparent]
+    sizes = np.array([file.size for file in files], dtype=np.int64)
+    sizes = np.where((listed.sizes > 0).all(1)[:, None], listed.sizes, sizes)
+    report["doubts"] = [doubt._asdict() for doubt in find_doubts(listed, sizes)]
     config.output.mkdir(parents=True, exist_ok=True)
     write_json(config.output / "check.json", report)
     print(text_of(report), flush=True)
-    picture = _sample_picture(config, annotations, task)
+    picture = _sample_picture(config, annotations, task, {file.id for file in files if file.turn > 1})
     if picture is not None:
         picture.save(config.output / "samples.png")
         print(f"{config.output / 'samples.png'}: augmented samples, each beside its heatmap targets")
@@ -77,6 +89,8 @@ def describe(annotations: CocoAnnotations) -> dict[str, Any]:
         ],
         "bad_annotations": list(annotations.skipped),
         "no_object_to_train_on": why_no_object(annotations),
+        "unused_categories": list(annotations.unused_categories),
+        "people_without_keypoints": list(annotations.without_keypoints),
     }
     if annotations.keypoints.shape[1]:
         visibility = annotations.keypoints[real, :, 2]
@@ -112,22 +126,71 @@ def _spread(values: np.ndarray) -> dict[str, float]:
     return {name: round(float(value), 2) for name, value in zip(("min", "median", "mean", "max"), numbers, strict=True)}
 
 
-def _bad_images(images: CocoImages) -> list[dict[str, Any]]:
-    """The images that are missing, cannot be decoded to the end, or have another size than listed."""
+class _File(NamedTuple):
+    """What an image file turns out to be."""
 
-    def problem(index: int) -> dict[str, Any] | None:
+    id: int
+    """Of its image in the list."""
+    path: str
+    problem: str | None = None
+    """Why it cannot be used."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height in the configured orientation."""
+    stored: tuple[int, int] = (0, 0)
+    """Width and height as stored."""
+    turn: int = 1
+    """How EXIF says that it is to be turned, 1 for not at all."""
+    transparent: bool = False
+
+
+def _look_at_files(images: CocoImages) -> list[_File]:
+    """Decode each image to the end: what is missing, damaged or without a range, or has another size than listed."""
+
+    def look(index: int) -> _File:
         entry = images.annotations[index]
         path = images.images / entry.file_name
+        file = _File(entry.id, str(path))
         try:
             with open_image(path) as image:
-                images.check_size(entry, image.size)
-                image.load()
+                turn, stored = exif_orientation(image), image.size
+                file = file._replace(stored=stored, turn=turn, size=image_size(image, images.orientation))
+                images.size_of(entry, image)
+                read_rgb(image)
+                return file._replace(transparent=has_transparency(image))
         except Exception as error:  # a broken file makes Pillow's many decoders raise almost anything
-            return {"id": entry.id, "file": str(path), "reason": str(error) or type(error).__name__}
-        return None
+            return file._replace(problem=str(error) or type(error).__name__)
 
     with ThreadPoolExecutor() as pool:  # decoding releases the interpreter's lock
-        return [found for found in pool.map(problem, range(len(images))) if found is not None]
+        return list(pool.map(look, range(len(images))))
+
+
+def _describe_turned(annotations: CocoAnnotations, files: Sequence[_File], orientation: Orientation) -> dict[str, Any]:
+    """The files that EXIF turns, and which of both images, stored or turned, the list seems to be of.
+
+    "sizes" and "boxes" count the images of which the listed size, or the boxes, fit one of both alone; "likely" is
+    which, where all agree.
+    """
+    turned = [i for i, file in enumerate(files) if file.turn > 1]
+    sizes, boxes = ({"stored": 0, "exif": 0} for _ in range(2))
+    for i in turned:
+        entry, stored = annotations[i], files[i].stored
+        upright = stored[::-1] if files[i].turn >= 5 else stored
+        if stored == upright:
+            continue
+        fits = [bool((entry.boxes[:, 2:] <= np.array(size) + 1).all()) for size in (stored, upright)]
+        for name, size, inside, inside_other in (("stored", stored, *fits), ("exif", upright, *fits[::-1])):
+            sizes[name] += (entry.width, entry.height) == size
+            boxes[name] += inside and not inside_other
+    likely = [name for name in sizes if sizes[name] or boxes[name]]
+    return {
+        "files": len(turned),
+        "orientations": dict(sorted(Counter(str(files[i].turn) for i in turned).items())),
+        "first": [files[i].path for i in turned[:EXAMPLES]],
+        "sizes": sizes,
+        "boxes": boxes,
+        "taken": orientation,
+        "likely": likely[0] if len(likely) == 1 else None,
+    }
 
 
 def text_of(report: dict[str, Any]) -> str:
@@ -156,37 +219,107 @@ def text_of(report: dict[str, Any]) -> str:
         if one["unpaired"]:
             lines.append(f"without a counterpart, so that training needs --flip 0: {', '.join(one['unpaired'])}")
     bad = report["bad_annotations"] + [f"{one['file']}: {one['reason']}" for one in report["bad_images"]]
-    lines.append(
-        f"bad entries: {len(report['bad_annotations'])} annotations and {len(report['bad_images'])} images, "
-        "which training leaves out"
-        if bad
-        else "no bad entries"
-    )
-    if report["no_object_to_train_on"] is not None:
-        if not bad:
-            lines.pop()
-        lines.insert(len(lines) - bool(bad), f"no object to train on: {report['no_object_to_train_on']}")
-    lines += [f"  {one}" for one in bad[:LISTED]]
-    if len(bad) > LISTED:
-        lines.append(f"  and {len(bad) - LISTED} more, in check.json")
+    unused, without, turned = report["unused_categories"], report["people_without_keypoints"], report["turned"]
+    nothing = report["no_object_to_train_on"]
+    if nothing is not None:
+        lines.append(f"no object to train on: {nothing}")
+    if bad:
+        lines.append(
+            f"bad entries: {len(report['bad_annotations'])} annotations and {len(report['bad_images'])} images, "
+            "which training leaves out"
+        )
+        lines += _listed(bad)
+    if unused:
+        lines.append(f"{len(unused)} {'category' if len(unused) == 1 else 'categories'} without annotations, left out")
+        lines += _listed(unused)
+    if without:
+        lines.append(f"{len(without)} people without keypoints, who count as people with none labelled")
+        lines += _listed(without)
+    if turned["files"]:
+        lines += _words_of_turned(turned)
+    if report["transparent"]:
+        lines.append(
+            f"{len(report['transparent'])} images with transparent pixels, whose colours are taken all the same"
+        )
+        lines += _listed(report["transparent"])
+    if report["doubts"]:
+        lines.append("doubtful entries, which training takes as they stand:")
+        lines += [f"  {line}" for doubt in report["doubts"] for line in _words_of_doubt(doubt)]
+    wrongly_turned = turned["files"] and turned["likely"] != turned["taken"]
+    if not (nothing or bad or unused or without or report["doubts"] or wrongly_turned):
+        lines.append("no bad entries")
     return "\n".join(lines)
+
+
+def _listed(entries: Sequence[str]) -> list[str]:
+    more = [f"  and {len(entries) - LISTED} more, in check.json"] if len(entries) > LISTED else []
+    return [f"  {one}" for one in entries[:LISTED]] + more
+
+
+def _words_of_turned(turned: dict[str, Any]) -> list[str]:
+    kinds = ", ".join(f"{count} by {value}" for value, count in turned["orientations"].items())
+    lines = [f"turned by their EXIF orientation: {turned['files']} images ({kinds}); taken here: {turned['taken']}"]
+    lines += _listed(turned["first"])
+    names = {"stored": "the stored", "exif": "the turned"}
+    for what in ("sizes", "boxes"):
+        told = [f"{count} only {names[name]} image" for name, count in turned[what].items() if count]
+        if told:
+            lines.append(f"  images whose {what} fit: {', '.join(told)}")
+    sizes, boxes = turned["sizes"], turned["boxes"]
+    if sizes["stored"] and boxes["exif"] and not sizes["exif"] and not boxes["stored"]:
+        lines.append(
+            "  the boxes seem to be of the turned images and the sizes of the stored: exchange width and height of "
+            "these images in the list, and take --orientation exif"
+        )
+    elif turned["likely"] is None:
+        told = "contradicts itself" if any((*sizes.values(), *boxes.values())) else "does not tell which it is of"
+        lines.append(f"  the list {told}: compare samples.png of --orientation stored and exif")
+    elif turned["likely"] != turned["taken"]:
+        lines.append(
+            f"  the list seems to be of {names[turned['likely']]} images: take --orientation {turned['likely']}"
+        )
+    return lines
+
+
+def _words_of_doubt(doubt: dict[str, Any]) -> list[str]:
+    lines = [doubt["text"], *_listed(doubt["examples"])]
+    if doubt["count"] > len(doubt["examples"]):
+        lines.append(f"  and {doubt['count'] - len(doubt['examples'])} more")
+    if doubt["looks_like"] is not None:
+        lines.append(f"  the file looks like {doubt['looks_like']}")
+    if doubt["mend"]:
+        lines += ['  to mend it, with root = json.load(open("..."))', *(f"    {line}" for line in doubt["mend"])]
+    return lines
 
 
 def _words(spread: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in spread.items()) or "none"
 
 
-def _sample_picture(config: CheckDataConfig, annotations: CocoAnnotations, task: Task) -> Image.Image | None:
-    """A few augmented training samples with their boxes or poses, each beside what its heatmaps should be."""
+def _sample_picture(
+    config: CheckDataConfig, annotations: CocoAnnotations, task: Task, turned: set[int]
+) -> Image.Image | None:
+    """A few augmented training samples with their boxes or poses, each beside what its heatmaps should be.
+
+    turned: ids of images that EXIF turns; up to half of the samples are of these.
+    """
     occupied = annotations.occupied()
     if not len(occupied):
         return None
     dataset = TrainingSet(
-        occupied, config.images, config.input_size, augment=config.augment, seed=config.seed, skeleton=task.skeleton
+        occupied,
+        config.images,
+        config.input_size,
+        augment=config.augment,
+        seed=config.seed,
+        skeleton=task.skeleton,
+        orientation=config.orientation,
     )
+    spread = np.linspace(0, len(dataset) - 1, min(4 * config.samples, len(dataset))).astype(int).tolist()
+    first = [i for i in range(len(dataset)) if int(occupied.image_ids[i]) in turned][: (config.samples + 1) // 2]
     samples = []
-    for index in np.linspace(0, len(dataset) - 1, min(4 * config.samples, len(dataset))).astype(int):
-        sample = dataset[0, int(index)]
+    for index in dict.fromkeys([*first, *spread]):
+        sample = dataset[0, index]
         if isinstance(sample, Sample):
             samples.append(sample)
         if len(samples) == config.samples:
@@ -194,8 +327,12 @@ def _sample_picture(config: CheckDataConfig, annotations: CocoAnnotations, task:
     if not samples:
         return None
     pictures = [picture for sample in samples for picture in _pair(sample, task, config.input_size)]
-    captions = [text for sample in samples for text in (f"image {sample.image_id}", "heatmap targets")]
+    captions = [text for sample in samples for text in (_caption(sample, turned), "heatmap targets")]
     return grid(pictures, 4, captions=captions)
+
+
+def _caption(sample: Sample, turned: set[int]) -> str:
+    return f"image {sample.image_id}" + (", turned by EXIF" if sample.image_id in turned else "")
 
 
 def _pair(sample: Sample, task: Task, input_size: int) -> tuple[Image.Image, Image.Image]:

@@ -148,7 +148,7 @@ def _field(path: Path, content: dict[str, Any], name: str, kind: type) -> Any:
 def _categories(path: Path, entries: list[Any]) -> tuple[Category, ...]:
     try:
         return tuple(Category(int(entry["id"]), str(entry["name"])) for entry in entries)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{path}: categories: each needs an integer id and a name") from error
 
 

@@ -19,6 +19,7 @@ from train.errors import ConfigError
 Device = Literal["auto", "cpu"]
 TaskName = Literal["detection", "pose"]
 Resolution = Literal["fixed", "original"]
+Orientation = Literal["stored", "exif"]
 C = TypeVar("C")
 
 # A pose's sigma is multiplied by a keypoint's constant of OKS, 0.025 to 0.107, so that it spreads over cells too.
@@ -47,6 +48,9 @@ class DataConfig:
     """Use only the first so many images of the evaluation set."""
     input_size: int = 512
     """Side of the square that the network sees, in pixels; a multiple of what the architecture asks for."""
+    orientation: Orientation = "stored"
+    """How the annotations take the images: stored as the pixels lie in the file, exif turned upright by their EXIF
+    orientation, as viewers show them; check-data tells which it is."""
     workers: int = 4
     """Processes that decode and warp images; 0 does it in the main process."""
 
@@ -219,6 +223,8 @@ class EvaluateConfig:
     """Folder to write to. Without it: RUN/evaluation, or ./evaluation for a bare --checkpoint."""
     limit: int | None = None
     """Use only the first so many images."""
+    orientation: Orientation | None = None
+    """How the annotations take the images, as for fit. Without it: as the run was trained."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     batch: int = 8
     """Images per step, in each process."""
@@ -242,6 +248,9 @@ class PredictConfig:
     """Folder to write to."""
     threshold: float = 0.3
     """Leave out what has a lower score."""
+    orientation: Orientation = "exif"
+    """exif turns images upright by their EXIF orientation, as viewers show them; stored takes the pixels as they lie in
+    the file. Boxes, sizes and pictures that are written are all of the image so taken."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     pictures: bool = True
     """Draw a picture per image."""
@@ -265,6 +274,8 @@ class CheckDataConfig:
     """Folder to write to."""
     limit: int | None = None
     """Look at only the first so many images."""
+    orientation: Orientation = "stored"
+    """How the annotations take the images, as for fit."""
     samples: int = 6
     """Samples in the picture."""
     input_size: int = 512
@@ -361,6 +372,8 @@ def check_config(config: Any) -> None:
         value = getattr(config, entry.name)
         if dataclasses.is_dataclass(value):
             check_config(value)
+        elif isinstance(value, int) and abs(value) >= 2**63:
+            raise ConfigError(f"--{entry.name.replace('_', '-')}: must fit 64 bits")
         elif value is not None and entry.name in _RULES:
             allowed, need = _RULES[entry.name]
             if not allowed(value):
@@ -429,7 +442,7 @@ def read_config(kind: type[C], path: Path) -> C:
         plain = json.loads(path.read_text())
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file; is this a run directory?") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last for lists that are nested without end
         raise ConfigError(f"{path}: cannot be read as JSON: {error}") from error
     return from_plain(kind, plain, str(path))
 

@@ -16,10 +16,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from models.skeleton import Skeleton
 from train.coco import CocoAnnotations, ImageEntry, read_annotations
-from train.config import AugmentConfig
+from train.config import AugmentConfig, Orientation
 from train.errors import DatasetError
-from train.images import ImageError, open_image, warp
+from train.images import ImageError, image_size, open_image, warp
 from train.interrupt import leave_to_parent
+from train.plausibility import doubtful_boxes
 from train.shared_arrays import SharedArrays
 from train.skeletons import SkeletonInFile
 from train.transforms import (
@@ -68,8 +69,15 @@ class BadSample(NamedTuple):
 class CocoImages:
     """The images of a COCO-format list, warped to the network's input."""
 
-    def __init__(self, annotations: CocoAnnotations, images: Path, skeleton: Skeleton | None = None) -> None:
-        """images: folder of the files. skeleton: that the annotations were read with.
+    def __init__(
+        self,
+        annotations: CocoAnnotations,
+        images: Path,
+        skeleton: Skeleton | None = None,
+        orientation: Orientation = "stored",
+    ) -> None:
+        """images: folder of the files. skeleton: that the annotations were read with. orientation: of the images that
+        the annotations are of.
 
         Raises DatasetError where the folder, or every single image in it, is missing.
         """
@@ -80,6 +88,7 @@ class CocoImages:
             raise DatasetError(f"{images}: holds none of the {len(annotations)} images that {annotations.path} lists")
         self.annotations = annotations
         self.images = images
+        self.orientation = orientation
         # After a mirroring the row of each keypoint comes from its partner's.
         self.mirrored = [] if skeleton is None else list(skeleton.mirrored)
         self._shared: SharedArrays | None = None
@@ -110,25 +119,29 @@ class CocoImages:
             # A decoded image can no longer be shrunk by its decoder: each place opens it anew.
             while places is None or len(samples) < len(places):
                 with open_image(path) as image:
-                    self.check_size(entry, image.size)
-                    places = place(image.size) if places is None else places
-                    samples.append(self._sample(entry, image, places[len(samples)]))
+                    size = self.size_of(entry, image)
+                    places = place(size) if places is None else places
+                    samples.append(self._sample(entry, image, size, places[len(samples)]))
         except ImageError as error:
             return BadSample(entry.id, str(path), str(error))
         return samples
 
-    def check_size(self, entry: ImageEntry, size: tuple[int, int]) -> None:
-        """Raises ImageError where an image has another width and height than its entry says."""
-        if entry.width and entry.height and size != (entry.width, entry.height):
+    def size_of(self, entry: ImageEntry, image: Image) -> tuple[int, int]:
+        """Return an opened image's width and height. Raises ImageError where its entry says others."""
+        size, listed = image_size(image, self.orientation), (entry.width, entry.height)
+        if 0 not in listed and size != listed:
+            other: Orientation = "exif" if self.orientation == "stored" else "stored"
+            taken = "as stored" if self.orientation == "stored" else "turned by its EXIF orientation"
+            advice = f"; --orientation {other} takes it so" if image_size(image, other) == listed else ""
             raise ImageError(
-                f"is {size[0]} x {size[1]} pixels (as stored, without EXIF rotation), "
-                f"{self.annotations.path} says {entry.width} x {entry.height}"
+                f"is {size[0]} x {size[1]} pixels {taken}, "
+                f"{self.annotations.path} says {listed[0]} x {listed[1]}{advice}"
             )
+        return size
 
-    def _sample(self, entry: ImageEntry, image: Image, place: Placement) -> Sample:
-        original_size = image.size
+    def _sample(self, entry: ImageEntry, image: Image, size: tuple[int, int], place: Placement) -> Sample:
         height, width = place.size
-        pixels = warp(image, place.matrix, place.size)
+        pixels = warp(image, place.matrix, place.size, self.orientation)
         to_input = invert(place.matrix)
         boxes = clip_boxes(move_boxes(entry.boxes, to_input), width, height).astype(np.float32)
         kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]) & ~entry.crowd
@@ -144,7 +157,7 @@ class CocoImages:
             keypoints=np.concatenate((points, keypoints[..., 2:]), axis=-1).astype(np.float32),
             image_id=entry.id,
             transform=place.matrix,
-            original_size=original_size,
+            original_size=size,
         )
 
 
@@ -163,9 +176,10 @@ class TrainingSet(CocoImages, Dataset[Sample | BadSample]):
         augment: AugmentConfig,
         seed: int = 0,
         skeleton: Skeleton | None = None,
+        orientation: Orientation = "stored",
     ) -> None:
         """input_size: side of the input in pixels; the rest as in `CocoImages`."""
-        super().__init__(annotations, images, skeleton)
+        super().__init__(annotations, images, skeleton, orientation)
         self.size = (input_size, input_size)
         self.augment = augment
         self.seed = seed
@@ -186,10 +200,16 @@ class EvaluationSet(CocoImages, Dataset["list[Sample] | BadSample"]):
     """Whole images at one scale or more; items are asked for by index and have a sample for each scale."""
 
     def __init__(
-        self, annotations: CocoAnnotations, images: Path, views: Views, *, skeleton: Skeleton | None = None
+        self,
+        annotations: CocoAnnotations,
+        images: Path,
+        views: Views,
+        *,
+        skeleton: Skeleton | None = None,
+        orientation: Orientation = "stored",
     ) -> None:
         """views: the scales; the rest as in `CocoImages`."""
-        super().__init__(annotations, images, skeleton)
+        super().__init__(annotations, images, skeleton, orientation)
         self.views = views
 
     def __getitem__(self, index: int) -> list[Sample] | BadSample:
@@ -267,11 +287,24 @@ class BadSamples:
 def open_annotations(
     path: Path, skeleton: Skeleton | SkeletonInFile | None = None, *, labelled: bool = True
 ) -> CocoAnnotations:
-    """`read_annotations`, with a warning where some annotations were left out. Raises DatasetError."""
-    entries = read_annotations(path, skeleton, labelled=labelled)
-    if entries.skipped:
-        first = entries.skipped[0]
-        logger.warning("%s: skipped %d annotations; the first: %s", path, len(entries.skipped), first)
+    """Read annotations and leave out those outside their images.
+
+    Logs a warning of what is left out or completed, and of a habit that all boxes of the file seem to have. Arguments
+    and DatasetError as in `read_annotations`.
+    """
+    listed = read_annotations(path, skeleton, labelled=labelled)
+    for doubt in doubtful_boxes(listed, listed.sizes):
+        if doubt.looks_like is not None:
+            message = "%s: %s: the file looks like %s; python -m train check-data says how to mend it"
+            logger.warning(message, path, doubt.text, doubt.looks_like)
+    entries = listed.inside()
+    for found, what in (
+        (entries.skipped, "skipped %d annotations"),
+        (entries.unused_categories, "left out %d categories"),
+        (entries.without_keypoints, "took %d people without keypoints as people with none labelled"),
+    ):
+        if found:
+            logger.warning(f"%s: {what}; the first: %s", path, len(found), found[0])
     return entries
 
 

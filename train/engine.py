@@ -152,6 +152,7 @@ def open_training_set(config: FitConfig, known: Skeleton | None = None) -> Train
         augment=config.augment,
         seed=config.seed,
         skeleton=skeleton,
+        orientation=data.orientation,
     )
 
 
@@ -164,4 +165,4 @@ def open_val_set(config: FitConfig, task: Task, divisor: int) -> EvaluationSet |
     check_categories(annotations, task.categories)
     warn_of_nothing_to_find(annotations)
     views = views_of(InferenceConfig(), data.input_size, divisor)
-    return EvaluationSet(annotations, data.val_images, views, skeleton=task.skeleton)
+    return EvaluationSet(annotations, data.val_images, views, skeleton=task.skeleton, orientation=data.orientation)

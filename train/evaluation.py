@@ -21,7 +21,7 @@ from train.config import EvaluateConfig, InferenceConfig, check_config
 from train.data import BadSamples, EvaluationSet, batch_tensor, evaluation_loader, open_annotations
 from train.errors import ConfigError, DatasetError, EvaluationError
 from train.files import write_json
-from train.images import ImageError, open_image
+from train.images import ImageError, open_image, read_rgb
 from train.network import check_inference, find_checkpoint, pick_device, restore_network
 from train.objects import why_no_object
 from train.processes import Processes, launched_processes, what_died
@@ -79,7 +79,8 @@ def _evaluate(config: EvaluateConfig) -> dict[str, float]:
         check_categories(entries, checkpoint.categories)
         warn_of_nothing_to_find(entries)
     views = views_of(config.inference, checkpoint.config.data.input_size, model.divisor)
-    dataset = EvaluationSet(entries, images, views, skeleton=task.skeleton)
+    orientation = config.orientation or checkpoint.config.data.orientation
+    dataset = EvaluationSet(entries, images, views, skeleton=task.skeleton, orientation=orientation)
     processes = launched_processes(pick_device(config.device))
     device = processes.device
     share = find(
@@ -207,7 +208,8 @@ def sample_pictures(
         found = [result for result in results if result["image_id"] == entry.id]
         try:
             with open_image(dataset.images / entry.file_name) as image:
-                yield f"val/{entry.id}", task.picture(image, found, num_components=components)
+                picture = read_rgb(image, dataset.orientation)
+                yield f"val/{entry.id}", task.picture(picture, found, num_components=components)
         except ImageError:
             continue
 

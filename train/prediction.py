@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from train.checkpoint import load_checkpoint
-from train.config import PredictConfig, check_config
+from train.config import Orientation, PredictConfig, check_config
 from train.evaluation import look, views_of
 from train.files import write_json
-from train.images import ImageError, open_image, warp
+from train.images import ImageError, exif_orientation, image_size, open_image, read_rgb, warp
 from train.network import check_inference, find_checkpoint, pick_device, restore_network
 from train.tasks import Task
 from train.transforms import Views
@@ -25,10 +25,12 @@ logger = logging.getLogger("train")
 def predict(config: PredictConfig) -> dict[str, Any]:
     """Detects objects in the configured images; returns what predictions.json then holds.
 
-    {"images": [{"file", "width", "height", "picture", "detections": [{"category_id", "bbox", "score", "component",
-    "sigma", "category"}]}], "failed": [{"file", "reason"}]}: boxes are x, y, width, height in the image's pixels, sigma
-    the standard deviations of width and height. An image that cannot be read is reported under "failed", and the others
-    are done. Raises ConfigError, CheckpointError.
+    {"orientation", "images": [{"file", "width", "height", "exif_orientation", "picture", "detections": [{"category_id",
+    "bbox", "score", "component", "sigma", "category"}]}], "failed": [{"file", "reason"}]}: boxes are x, y, width,
+    height in the image's pixels, sigma the standard deviations of width and height. Width, height, boxes and picture
+    are of the image in the configured orientation: for "exif" turned as the file's EXIF value "exif_orientation" says
+    (1 to 8; 1 is not at all), for "stored" as the pixels lie in the file. An image that cannot be read is reported
+    under "failed", and the others are done. Raises ConfigError, CheckpointError.
     """
     check_config(config)
     checkpoint = load_checkpoint(find_checkpoint(config.run, config.checkpoint))
@@ -50,10 +52,10 @@ def predict(config: PredictConfig) -> dict[str, Any]:
             continue
         if config.pictures:
             entry["picture"] = f"{_free_name(path.stem, taken)}.png"
-            picture = draw_entry(path, entry["detections"], task, model.components)
+            picture = draw_entry(path, entry["detections"], task, model.components, config.orientation)
             picture.save(config.output / entry["picture"])
         done.append(entry)
-    result = {"images": done, "failed": failed}
+    result = {"orientation": config.orientation, "images": done, "failed": failed}
     write_json(config.output / "predictions.json", result)
     return result
 
@@ -61,11 +63,13 @@ def predict(config: PredictConfig) -> dict[str, Any]:
 def predict_image(model: Any, task: Task, path: Path, views: Views, config: PredictConfig) -> dict[str, Any]:
     """The entry of one image in predictions.json, best first. Raises ImageError."""
     with open_image(path) as image:
-        width, height = image.size
+        turn = exif_orientation(image)
+        width, height = image_size(image, config.orientation)
     scales = []
     for place in views.of((width, height)):
         with open_image(path) as image:
-            pixels = torch.from_numpy(warp(image, place.matrix, place.size).transpose(2, 0, 1).copy())
+            shown = warp(image, place.matrix, place.size, config.orientation)
+        pixels = torch.from_numpy(shown.transpose(2, 0, 1).copy())
         scales.append({"image": pixels[None], "transform": torch.from_numpy(place.matrix)[None]})
     found = look(model, scales, task, config.inference, next(model.parameters()).device)
     names = {category.id: category.name for category in task.categories}
@@ -73,6 +77,7 @@ def predict_image(model: Any, task: Task, path: Path, views: Views, config: Pred
         "file": str(path),
         "width": width,
         "height": height,
+        "exif_orientation": turn,
         "picture": None,
         "detections": [
             {**entry, "category": names[entry["category_id"]]}
@@ -82,10 +87,12 @@ def predict_image(model: Any, task: Task, path: Path, views: Views, config: Pred
     }
 
 
-def draw_entry(path: Path, results: Sequence[dict[str, Any]], task: Task, components: int) -> Image.Image:
-    """A picture of the image file with the task's `results` over it. Raises ImageError."""
+def draw_entry(
+    path: Path, results: Sequence[dict[str, Any]], task: Task, components: int, orientation: Orientation
+) -> Image.Image:
+    """A picture of the image file, in that orientation, with the task's `results` over it. Raises ImageError."""
     with open_image(path) as image:
-        return task.picture(image, results, min_score=0, num_components=components)
+        return task.picture(read_rgb(image, orientation), results, min_score=0, num_components=components)
 
 
 def _free_name(stem: str, taken: set[str]) -> str:

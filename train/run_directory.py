@@ -93,7 +93,7 @@ class RunDirectory:
 
     def fail(self, reason: str) -> None:
         """The state failed. Of several processes the first one that fails knows best, and the disk may be full."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
             if json.loads(self.status.read_text())["state"] != "failed":
                 self.set_state("failed", reason)
 

@@ -91,7 +91,7 @@ def read_log(log: Path) -> list[dict[str, Any]]:
     for line in log.read_text(encoding="utf-8").splitlines():
         try:
             records.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):  # the second for lists that are nested without end
             continue
     return records
 

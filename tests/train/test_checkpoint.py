@@ -105,6 +105,10 @@ def broken(path: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
         (lambda c: c["training_list"].update(images=0), r"training_list\.images: 0"),
         (lambda c: c["training_list"].pop("fingerprint"), r"training_list\.fingerprint: None"),
         (lambda c: c.update(categories=[{"id": 1}]), "categories: each needs an integer id and a name"),
+        (
+            lambda c: c.update(categories=[{"id": float("inf"), "name": "a"}]),
+            "categories: each needs an integer id and a name",
+        ),
         (lambda c: c["config"]["model"].update(components="many"), r"config.*config\.model\.components"),
     ],
 )

@@ -64,6 +64,23 @@ def test_fit_resume_evaluate_predict_in_a_row(
     assert "1 images, " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["fit", "check-data"])
+@pytest.mark.parametrize(
+    "text", ['{"images": ' + 200_000 * "[", '{"images": [{"id": 1' + 400 * "0" + '}], "categories": []}']
+)
+def test_absurd_annotation_file_is_one_line_and_exit_2(
+    drawn: DataPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, text: str
+) -> None:
+    data = DataPaths(drawn.images, tmp_path / "absurd.json")
+    data.annotations.write_text(text)
+    check = ["check-data", "--images", str(data.images), "--annotations", str(data.annotations)]
+    assert main(fit_arguments(data, tmp_path / "run") if command == "fit" else check) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(f"error: {data.annotations}: ")
+    assert len(lines[0]) < 400
+
+
 def test_mistakes_are_one_line_and_exit_2(drawn: DataPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()

@@ -50,6 +50,10 @@ def change(path: tuple[str, ...], value: Any) -> Callable[[dict[str, Any]], None
         (change(("augment", "crop_scales"), []), "--crop-scales: must be one or more"),
         (change(("augment", "flip"), 1.5), "--flip: must be between 0 and 1"),
         (change(("seed",), -1), "--seed: must be at least 0"),
+        (change(("seed",), 10**400), "--seed: must fit 64 bits"),
+        (change(("optimizer", "lr"), 10**400), r"int too large to convert to float .* config\.optimizer\.lr"),
+        (change(("optimizer", "lr"), float("nan")), "--lr: must be positive and finite, not nan"),
+        (change(("data", "orientation"), "up"), r"up not in .*'stored', 'exif'.* config\.data\.orientation"),
         (change(("optimizer", "accumulate"), 0), "--accumulate: must be at least 1"),
         (change(("optimizer", "clip_norm"), 0.0), "--clip-norm: must be positive"),
         (change(("optimizer", "ema"), 1.0), "--ema: must be between 0 and 1, both left out, not 1.0"),
@@ -69,9 +73,17 @@ def test_unreadable_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     with pytest.raises(ConfigError, match=r"config\.json: there is no such file"):
         read_config(FitConfig, path)
-    path.write_text("{")
-    with pytest.raises(ConfigError, match=r"config\.json: cannot be read as JSON"):
-        read_config(FitConfig, path)
+    for text in ("{", '{"run": ' + 200_000 * "["):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=r"config\.json: cannot be read as JSON"):
+            read_config(FitConfig, path)
+
+
+def test_configuration_of_an_older_run_takes_images_as_stored(config: FitConfig, tmp_path: Path) -> None:
+    root = json.loads(to_json(config))
+    del root["data"]["orientation"]
+    (tmp_path / "config.json").write_text(json.dumps(root))
+    assert read_config(FitConfig, tmp_path / "config.json").data.orientation == "stored"
 
 
 def test_defaults_are_in_range(config: FitConfig) -> None:

@@ -217,6 +217,26 @@ def test_skipped_annotations_are_counted_in_a_warning(tmp_path: Path, warned: li
     assert "skipped 3 annotations" in warned[0]
 
 
+def test_a_habit_of_the_whole_file_and_boxes_outside_are_warned_of(tmp_path: Path, warned: list[str]) -> None:
+    data = draw_data_set(tmp_path)
+    whole = len(open_annotations(data.annotations).boxes)
+    assert warned == []
+
+    def corners(root: dict[str, Any]) -> None:
+        for entry in root["annotations"]:
+            x, y, w, h = entry["bbox"]
+            entry["bbox"] = [x, y, x + w, y + h]
+        root["annotations"].append({**root["annotations"][0], "id": 1000, "bbox": [90, 90, 95, 95]})
+
+    edit_json(data.annotations, corners)
+    assert len(open_annotations(data.annotations).boxes) == whole
+    assert len(warned) == 2
+    assert "skipped 1 annotations" in warned[1]
+    assert "lies wholly outside" in warned[1]
+    assert "looks like corners x1, y1, x2, y2 in place of x, y, width, height" in warned[0]
+    assert "check-data" in warned[0]
+
+
 FIGURE = Skeleton(("head", "left", "right"), (0.1, 0.1, 0.1), flip_pairs=((1, 2),))
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageOps, JpegImagePlugin
 
 from mdnkernels import native
 from tests.ops.simd import run_at_level
-from train.images import ImageError, open_image, warp
+from tests.train.raw_images import write_png16, write_tiff
+from train.images import ImageError, exif_orientation, has_transparency, image_size, open_image, read_rgb, warp
 from train.transforms import fit_image, invert, move_boxes, window
 
 
@@ -139,12 +140,9 @@ def test_jpeg_shrunk_by_its_decoder_looks_like_the_one_shrunk_after(tmp_path: Pa
     assert np.abs(by_decoder - after).mean() < 2
 
 
-@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "1", "RGBA", "LA", "I;16"])
+@pytest.mark.parametrize("mode", ["L", "CMYK", "P", "1", "RGBA", "LA"])
 def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
-    if mode == "I;16":
-        image = Image.fromarray(np.full((30, 40), 700, dtype=np.uint16))
-    else:
-        image = Image.new("RGB", (40, 30), "white").convert(mode)
+    image = Image.new("RGB", (40, 30), "white").convert(mode)
     path = tmp_path / ("image.jpg" if mode in ("L", "CMYK") else "image.png")
     image.save(path)
     with open_image(path) as opened:
@@ -155,17 +153,179 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     assert (pixels[0] == 0).all()  # outside the image
 
 
-def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
-    image = rectangle_image((64, 32), (0, 0, 32, 32))
+RAMP = np.arange(256, dtype=np.uint16)[None].repeat(6, 0) * 257  # 0 .. 65535, whose upper byte is the column
+GREY16 = {
+    "png": lambda path: write_png16(path, RAMP),
+    "png with alpha": lambda path: write_png16(path, np.stack((RAMP, RAMP), 2)),
+    "rgb png": lambda path: write_png16(path, RAMP[..., None].repeat(3, 2)),
+    "little-endian tiff": lambda path: write_tiff(path, RAMP.astype("<u2")),
+    "big-endian tiff": lambda path: write_tiff(path, RAMP.astype(">u2")),
+    "packed tiff": lambda path: Image.fromarray(RAMP).save(path, "TIFF", compression="tiff_lzw"),
+    "white-is-zero tiff": lambda path: write_tiff(path, (65535 - RAMP).astype("<u2"), photometric=0),
+    "12-bit tiff": lambda path: write_tiff(path, RAMP >> 4, bits=12),
+    "pgm": lambda path: path.write_bytes(b"P5 256 6 65535\n" + RAMP.astype(">u2").tobytes()),
+    "10-bit pgm": lambda path: path.write_bytes(b"P5 256 6 1023\n" + (RAMP >> 6).astype(">u2").tobytes()),
+    "jpeg 2000": lambda path: Image.fromarray(RAMP).save(path, "JPEG2000"),
+}
+
+
+@pytest.mark.parametrize("kind", GREY16)
+def test_grey_of_more_than_8_bits_becomes_its_upper_8(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "grey"
+    GREY16[kind](path)
+    with open_image(path) as image:
+        shown = warp(image, window((128, 3), 1, (6, 256)), (6, 256))
+        whole = np.asarray(read_rgb(image))
+    for pixels in (shown, whole):
+        np.testing.assert_array_equal(pixels[3], np.arange(256)[:, None].repeat(3, 1))
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I;16L"])
+def test_grey_of_16_bits_in_memory_becomes_its_upper_8(mode: str) -> None:
+    raw = RAMP.astype(">u2" if mode == "I;16B" else "<u2").tobytes()
+    pixels = np.asarray(read_rgb(Image.frombytes(mode, (256, 6), raw)))
+    np.testing.assert_array_equal(pixels[0, :, 0], np.arange(256))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "message"),
+    [
+        ("<f4", "floating-point numbers"),
+        (">f4", "floating-point numbers"),
+        ("<i2", "signed whole numbers"),
+        (">i2", "signed whole numbers"),
+        ("i1", "signed whole numbers"),
+        ("<i4", "whole numbers of 32 bits"),
+        ("<u4", "whole numbers of 32 bits"),
+        ("<f8", "cannot be decoded"),
+    ],
+)
+def test_numbers_without_a_natural_range_are_refused(tmp_path: Path, dtype: str, message: str) -> None:
+    path = tmp_path / "measured.tif"
+    write_tiff(path, np.ones((4, 4), dtype=dtype))
+    with pytest.raises(ImageError, match=message) as caught, open_image(path) as image:
+        warp(image, window((2, 2), 1, (4, 4)), (4, 4))
+    assert "8 bits" in str(caught.value) or dtype == "<f8"
+
+
+def test_transparency_is_left_out_and_seen(tmp_path: Path) -> None:
+    colours = np.full((4, 4, 4), (200, 100, 50, 255), dtype=np.uint8)
+    for name, alpha in (("opaque", 255), ("clear", 0)):
+        colours[0, 0, 3] = alpha
+        path = tmp_path / f"{name}.png"
+        Image.fromarray(colours).save(path)
+        with open_image(path) as image:
+            assert (np.asarray(read_rgb(image)) == (200, 100, 50)).all()
+            assert has_transparency(image) == (name == "clear")
+    palette = Image.fromarray(colours[..., :3]).quantize(4)
+    palette.save(tmp_path / "palette.png", transparency=palette.getpixel((0, 0)))
+    with open_image(tmp_path / "palette.png") as image:
+        assert (np.asarray(read_rgb(image)) == (200, 100, 50)).all()
+        assert has_transparency(image)
+
+
+def test_premultiplied_alpha_is_divided_out() -> None:
+    image = Image.frombytes("La", (4, 4), bytes((60, 128)) * 16)
+    assert (np.abs(np.asarray(read_rgb(image)).astype(int) - 60 * 255 / 128) <= 1).all()
+    assert has_transparency(image)
+
+
+def turned_file(path: Path, orientation: int, size: tuple[int, int] = (64, 32)) -> None:
+    """Smooth noise, as a camera that is held otherwise stores it."""
+    rng = np.random.default_rng(orientation)
+    image = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
     exif = Image.Exif()
-    exif[0x0112] = 6
-    path = tmp_path / "turned.jpg"
-    image.save(path, exif=exif, quality=95)
-    with open_image(path) as opened:
-        assert opened.size == (64, 32)
-        pixels = warp(opened, fit_image((64, 32), (64, 64)).matrix, (64, 64))
-    assert (pixels[20:44, 4:28] > 240).all()
-    assert (pixels[20:44, 36:60] < 15).all()
+    exif[0x0112] = orientation
+    image.save(path, exif=exif, **({"quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {}))
+
+
+def test_stored_pixels_are_taken_as_they_lie(tmp_path: Path) -> None:
+    turned_file(tmp_path / "turned.jpg", 6)
+    with open_image(tmp_path / "turned.jpg") as opened, Image.open(tmp_path / "turned.jpg") as expected:
+        assert image_size(opened) == opened.size == (64, 32)
+        shown = warp(opened, window((32, 16), 1, (32, 64)), (32, 64))
+        np.testing.assert_array_equal(shown, np.asarray(expected))
+        np.testing.assert_array_equal(np.asarray(read_rgb(opened)), np.asarray(expected))
+
+
+@pytest.mark.parametrize("library", [True, False], ids=["native", "Pillow"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+def test_exif_orientation_gives_what_pillow_transposes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, orientation: int, library: bool
+) -> None:
+    if not library:
+        monkeypatch.setattr(native, "problem", "as if it was not built")
+    path = tmp_path / f"turned.{kind}"
+    turned_file(path, orientation)
+    with Image.open(path) as image:
+        upright = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    height, width = upright.shape[:2]
+    with open_image(path) as image:
+        assert exif_orientation(image) == orientation
+        assert image_size(image, "exif") == (width, height)
+        np.testing.assert_array_equal(np.asarray(read_rgb(image, "exif")), upright)
+    for flip in (False, True):
+        with open_image(path) as image:
+            matrix = window((width / 2, height / 2), 1, (height, width), flip)
+            shown = warp(image, matrix, (height, width), "exif")
+            np.testing.assert_array_equal(shown, upright[:, ::-1] if flip else upright)
+    # Off the pixels' centres, enlarged, and in part outside.
+    matrix = window((0.8 * width, 0.3 * height), 0.57, (45, 67))
+    with open_image(path) as image:
+        off = sampled(upright, matrix, (45, 67)) - warp(image, matrix, (45, 67), "exif")
+    assert np.abs(off).max() < 2.5
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+def test_turned_image_is_shrunk_where_the_upright_one_is(tmp_path: Path, kind: str, orientation: int) -> None:
+    path = tmp_path / f"turned.{kind}"
+    turned_file(path, orientation, (803, 601))  # sides that no decoder's factor divides
+    with Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+    matrix = window((upright.width / 2 - 9, upright.height / 2 + 5), 5.3, (64, 96))
+    with open_image(path) as image:
+        assert kind == "png" or isinstance(image, JpegImagePlugin.JpegImageFile)
+        shown = warp(image, matrix, (64, 96), "exif").astype(float)
+    off = shown - warp(upright, matrix, (64, 96))
+    inside = shown.min(2) > 0
+    inside[1:-1, 1:-1] &= inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+    assert np.abs(off[inside]).max() < 6  # half an input pixel of shift is up to 18
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(("dtype", "form"), [("u1", None), ("<u2", None), (">u2", None), ("u1", "tiff_lzw")])
+def test_tiff_is_upright_in_every_orientation(tmp_path: Path, dtype: str, form: str | None, orientation: int) -> None:
+    path = tmp_path / "turned.tif"
+    values = np.random.default_rng(0).integers(0, 256, (12, 20)).astype(dtype)
+    if form is None:
+        write_tiff(path, values * (257 if values.itemsize == 2 else 1), orientation=orientation)
+    else:
+        Image.fromarray(values).save(path, compression=form, tiffinfo={274: orientation})
+    stored = Image.fromarray(values.astype(np.uint8))
+    stored.getexif()[0x0112] = orientation
+    upright = np.asarray(ImageOps.exif_transpose(stored))
+    for taken in ("stored", "exif"):
+        with open_image(path) as image:
+            assert exif_orientation(image) == 1
+            assert image_size(image, taken) == upright.shape[::-1]
+            np.testing.assert_array_equal(np.asarray(read_rgb(image, taken))[..., 0], upright)
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535])
+def test_an_orientation_that_is_none_turns_nothing(tmp_path: Path, value: int) -> None:
+    turned_file(tmp_path / "turned.jpg", value)
+    with open_image(tmp_path / "turned.jpg") as image:
+        assert exif_orientation(image) == 1
+
+
+def test_damaged_exif_turns_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.jpg"
+    Image.new("RGB", (64, 32)).save(path, exif=b"Exif\0\0Exif\0\0II*\0")
+    with open_image(path) as image:
+        assert exif_orientation(image) == 1
+        assert image_size(image, "exif") == (64, 32)
 
 
 @pytest.mark.parametrize("shrink", [1, 4])

@@ -95,7 +95,7 @@ def test_data_without_keypoints_and_sizes_by_class_are_refused(figures: DataPath
     with pytest.raises(ConfigError, match="has one class: num_classes must be 1"):
         fit(tiny_fit(figures, tmp_path / "run", task="pose", class_specific=True))
     copy = draw_figures(tmp_path / "data")
-    edit_json(copy.annotations, lambda root: root["annotations"][0].pop("keypoints"))
-    with pytest.raises(DatasetError, match=r"annotations\[0\]\.keypoints: is missing"):
+    edit_json(copy.annotations, lambda root: root["annotations"][0]["keypoints"].pop())
+    with pytest.raises(DatasetError, match=r"annotations\[0\]\.keypoints: is not a list of 51"):
         fit(tiny_fit(copy, tmp_path / "run", task="pose"))
     assert not (tmp_path / "run").exists()

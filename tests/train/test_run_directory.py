@@ -101,3 +101,14 @@ def test_meter_reads_means_and_starts_anew() -> None:
     }
     meter.add({"total": torch.tensor(7.0)}, images=1, waited=0.0, seconds=1.0)
     assert meter.read()["loss/total"] == 7
+
+
+def test_files_that_are_nested_without_end_stop_nothing(tmp_path: Path) -> None:
+    run = create(tmp_path / "run")
+    endless = 200_000 * "["
+    run.log.write_text(f'{{"step": 1}}\n{endless}\n')
+    assert read_log(run.log) == [{"step": 1}]
+    run.status.write_text(endless)
+    run.fail("the disk is full")
+    run.set_state("failed", "the disk is full")
+    assert json.loads(run.status.read_text())["reason"] == "the disk is full"
