@@ -57,7 +57,7 @@ def gpu() -> dict[str, Any] | None:
         "capability": f"{properties.major}.{properties.minor}",
         "multiprocessors": properties.multi_processor_count,
         "memory_gib": round(properties.total_memory / 2**30, 1),
-        "second_level_cache_mib": round(properties.L2_cache_size / 2**20, 1),
+        "second_level_cache_mib": round(getattr(properties, "L2_cache_size", 0) / 2**20, 1),
     }
 
 

@@ -124,6 +124,7 @@ def prepare(arch: str, task: str, variant: str, work: str, batch: int, options: 
     """What runs one step, or one batch of inference, and gives the loss or the scores."""
     components, sparse = VARIANTS[variant]
     model = network(arch, task, components, options.device)
+    model.zero_grad(set_to_none=True)  # those of an earlier item are none of this one's memory
     side = 128 if options.small else 512
     images = torch.randn(batch, 3, side, side, device=options.device).contiguous(memory_format=torch.channels_last)
     autocast = partial(torch.autocast, options.device, torch.bfloat16)

@@ -85,8 +85,9 @@ def matrix(folder: Path, device: str, part: int, parts: int) -> Stage:
     chosen = "on_gpu" if device == "cuda" else "one_cell and contiguous and (-native or -eager) and float32"
     plugin = ("-p", "benchmarks.gpu_check.pytest_records", "--records", str(folder / f"{name}.jsonl"))
     options = ("-q", "-p", "no:cacheprovider", *plugin, "--share", f"{part}/{parts}", "-k", chosen)
-    one_thread = {"OMP_NUM_THREADS": "1"}  # the shares have the cores between them
-    return Stage(name, "op matrix", (*PYTHON, "pytest", MATRIX, *options), 80, environment=one_thread)
+    # The shares have the cores between them, and other plugins of the machine no part in this.
+    environment = {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return Stage(name, "op matrix", (*PYTHON, "pytest", MATRIX, *options), 80, environment=environment)
 
 
 def sanitizer(stage: Callable[..., Stage], tool: str) -> Stage:

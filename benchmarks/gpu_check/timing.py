@@ -2,13 +2,13 @@
 
 Ways: "copy", the backends by name, "compile" (torch.compile of eager) and "max-autotune" (the same with that mode; its
 CUDA graphs are left out, which would first copy the inputs to a place of their own). `--backend plain` takes copy,
-native, triton and eager in turn, row by row, and `--backend compiled` the other two, first one and then the other.
+native, triton and eager in turn, row by row, and `--backend compiled` the other two, each for the main rows first.
 `--backend ahead` times nothing: it compiles the rows of "compile" into torch's cache on disk while others use the GPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,30 +24,32 @@ from benchmarks.gpu_check.items import Items, Options
 FORWARD, BOTH = "forward", "forward + backward"
 PLAIN, COMPILED = ("copy", "native", "triton", "eager"), ("compile", "max-autotune")
 COMPILE_OPTIONS: dict[str, dict[str, Any]] = {"compile": {}, "max-autotune": {"mode": "max-autotune-no-cudagraphs"}}
-SECONDS = 0.2  # of measuring, each
+SECONDS = 0.12  # of measuring, each
 
 
-def rows() -> Iterator[tuple[Case, torch.dtype, str]]:
-    """Every case in its first dtype and with all its passes; then the other dtypes; then the forward passes alone of
-    what has a backward one."""
+Row = tuple[Case, torch.dtype, str]
+
+
+def rows() -> tuple[list[Row], list[Row]]:
+    """The rows that matter most, every case in its first dtype with all its passes; and the others: other dtypes, then
+    the forward pass alone of what has a backward one."""
     main = [(case, case.dtypes[0]) for case in CASES]
     others = [(case, dtype) for case in CASES for dtype in case.dtypes[1:]]
-    for case, dtype in (*main, *others):
-        yield case, dtype, BOTH if case.trains else FORWARD
-    for case, dtype in (*main, *others):
-        if case.trains:
-            yield case, dtype, FORWARD
+    both = [[(case, dtype, BOTH if case.trains else FORWARD) for case, dtype in some] for some in (main, others)]
+    forward = [(case, dtype, FORWARD) for case, dtype in (*main, *others) if case.trains]
+    return both[0], [*both[1], *forward]
 
 
 def items(options: Options) -> Items:
-    if options.backend == "compiled":
-        order = [(row, way) for way in COMPILED for row in rows()]
-    else:
-        ways = ("compile",) if options.backend == "ahead" else PLAIN
-        order = [(row, way) for row in rows() for way in ways]
+    parts = rows()
     if options.small:
         few = CASES[:1] if options.backend == "compiled" else CASES
-        order = [(row, way) for row, way in order if row[0] in few and row[1] == torch.float32]
+        parts = tuple([row for row in part if row[0] in few and row[1] == torch.float32] for part in parts)
+    if options.backend == "compiled":
+        order = [(row, way) for part in parts for way in COMPILED for row in part]
+    else:
+        ways = ("compile",) if options.backend == "ahead" else PLAIN
+        order = [(row, way) for part in parts for row in part for way in ways]
     return {
         f"{case.name}, {name_of(dtype)}, {passes}, {way}": partial(time_row, case, dtype, passes, way, options)
         for (case, dtype, passes), way in order
@@ -68,7 +70,7 @@ def time_row(case: Case, dtype: torch.dtype, passes: str, way: str, options: Opt
         pairs = copies(moved_bytes, device)
         result = clock.measure(lambda pair: pair[1].copy_(pair[0]), pairs, device, seconds)
         return {**row, **result, "peak_bytes": None}
-    count = clock.copies_for(first.input_bytes(), device)
+    count = 1 if options.backend == "ahead" else clock.copies_for(first.input_bytes(), device)
     calls = [first, *(case.make(Draw(device, dtype, options.small, seed)) for seed in range(1, count))]
     function = call_of(first)
     if way in COMPILED:
