@@ -87,7 +87,9 @@ def main(arguments: list[str] | None = None) -> int:
     deadline = begin + 60 * chosen.minutes - RESERVE
 
     def write() -> report.Summary:
-        return report.write(stages, folder, chosen.dry_run)
+        summary = report.write(stages, folder, chosen.dry_run)
+        print(f"after {time.monotonic() - begin:.0f} s: {summary.counts()}", flush=True)
+        return summary
 
     try:
         plan.run(groups, folder, deadline, threading.Event(), write)

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.gpu_check.records import ABSENT, append
@@ -44,17 +45,18 @@ def groups(folder: Path, device: str, capability: str | None, cores: int) -> lis
 
     if device == "cpu":
         return [
-            [agreement("native", 30)],
+            [agreement("native", 45)],
             [stage("timing.plain", "times of the ops", "timing", "plain", 30)],
             [stage("timing.compiled", "times of torch.compile", "timing", "compiled", 30)],
             [matrix(folder, device, 0, 1), execution("native")],
             [stage("networks", "networks in bfloat16", "networks", "native", 30)],
         ]
     ahead = stage("ahead", "compiled ahead", "timing", "ahead", 180, background=True, environment=FEW_COMPILERS)
-    shares = max(1, min(10, cores - 5))
+    # Triton compiles on one core of a process.
+    compilers, shares = max(1, min(4, cores // 4)), max(1, min(10, cores - 5))
     return [
-        [build(capability), ahead, agreement("triton", 60), agreement("eager", 60)],
-        [agreement("native", 30)],
+        [build(capability), ahead, *shares_of(agreement("triton", 60), compilers), agreement("eager", 60)],
+        [agreement("native", 45)],
         [stage("timing.plain", "times of the ops", "timing", "plain", 75)],
         [stage("timing.compiled", "times of torch.compile", "timing", "compiled", 100, item_seconds=120)],
         [
@@ -68,6 +70,17 @@ def groups(folder: Path, device: str, capability: str | None, cores: int) -> lis
 
 
 FEW_COMPILERS = {"TORCHINDUCTOR_COMPILE_THREADS": "4"}
+
+
+def shares_of(stage: Stage, parts: int) -> list[Stage]:
+    """The stage's items over so many processes."""
+
+    def share(part: int) -> Stage:
+        name = f"{stage.name}.{part}"
+        command = (word.replace(f"{stage.name}.jsonl", f"{name}.jsonl") for word in stage.command)
+        return replace(stage, name=name, command=(*command, "--share", f"{part}/{parts}"))
+
+    return [share(part) for part in range(parts)]
 
 
 def build(capability: str | None) -> Stage:
@@ -93,9 +106,17 @@ def matrix(folder: Path, device: str, part: int, parts: int) -> Stage:
 def sanitizer(stage: Callable[..., Stage], tool: str) -> Stage:
     """The native ops under one tool."""
     plain = stage(f"sanitizer.{tool}", f"compute-sanitizer {tool}", "sanitized", "native", 80, item_seconds=120)
-    under = ("compute-sanitizer", "--tool", tool, "--error-exitcode", "86")
+    under = (of_the_toolkit("compute-sanitizer"), "--tool", tool, "--error-exitcode", "86")
     environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     return Stage(plain.name, plain.title, (*under, *plain.command), plain.seconds, 120, environment=environment)
+
+
+def of_the_toolkit(program: str) -> str:
+    """Where a program of CUDA's toolkit is: on PATH, or where setup.py looks for the toolkit; else its name."""
+    nvcc = shutil.which("nvcc")
+    toolkits = (os.environ.get("CUDA_HOME"), "/usr/local/cuda", nvcc and Path(nvcc).resolve().parents[1])
+    folders = [os.environ.get("PATH"), *(str(Path(toolkit) / "bin") for toolkit in toolkits if toolkit)]
+    return next(filter(None, (shutil.which(program, path=folder) for folder in folders)), program)
 
 
 def run(plan: Sequence[Group], folder: Path, deadline: float, stop: threading.Event, done: Callable[[], None]) -> None:

@@ -45,8 +45,8 @@ class Summary:
         return [name for results in self.results[title] for name in results.not_run]
 
     def not_started(self, title: str) -> bool:
-        """No process of it has said what it would do."""
-        return any(results.planned is None and not results.outcomes for results in self.results[title])
+        """A process of it has not said what it would do, or found nothing to do."""
+        return any(not results.planned and not results.outcomes for results in self.results[title])
 
     def state(self, title: str) -> str:
         if self.of(title, *FAILURES):
@@ -68,12 +68,15 @@ class Summary:
         """The exit status: 0 where all ran and passed, 1 where something failed, 3 where something was not run."""
         return BROKEN if self.failed else INCOMPLETE if self.incomplete else COMPLETE
 
-    def verdict(self) -> str:
+    def counts(self) -> str:
         passed = sum(len(self.of(title, PASSED)) for title in self.results)
         failed = sum(len(self.of(title, *FAILURES)) for title in self.results)
         absent = sum(len(self.of(title, ABSENT)) for title in self.results)
         skipped = sum(len(self.not_run(title)) for title in self.results)
-        lines = [f"{passed} checks passed, {failed} failed, {skipped} were not run, {absent} cannot run here"]
+        return f"{passed} checks passed, {failed} failed, {skipped} were not run, {absent} cannot run here"
+
+    def verdict(self) -> str:
+        lines = [self.counts()]
         if self.failed:
             lines.append(f"FAILED: {', '.join(self.failed)}")
         if self.incomplete:

@@ -17,10 +17,13 @@ def main() -> int:
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--backend", default="native")
     parser.add_argument("--small", action="store_true")
+    parser.add_argument("--share", default="0/1", help="which part of the items of how many, from 0")
     arguments = parser.parse_args()
     stage = importlib.import_module(f"benchmarks.gpu_check.{arguments.stage}")
     options = Options(arguments.device, arguments.backend, arguments.small)
-    return run_items(stage.items(options), arguments.records)
+    part, parts = map(int, arguments.share.split("/"))
+    items = list(stage.items(options).items())[part::parts]
+    return run_items(dict(items), arguments.records)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from benchmarks.gpu_check import __main__ as command
-from benchmarks.gpu_check import agreement, clock, execution, networks, plan, report
+from benchmarks.gpu_check import agreement, build, clock, execution, networks, plan, report, worker
 from benchmarks.gpu_check.cases import CASES, Draw
 from benchmarks.gpu_check.items import Absent, Options, run_items
 from benchmarks.gpu_check.records import ABSENT, FAILED, PASSED, append, read
@@ -130,6 +130,28 @@ def test_make_calls_it_and_leaves_the_architectures_to_it():
     assert "-m benchmarks.gpu_check --minutes 8 --output there" in recipe()
     assert "env -u TORCH_CUDA_ARCH_LIST" in recipe()
     assert "env -u" not in recipe(TORCH_CUDA_ARCH_LIST="8.0")
+
+
+def test_shares_of_a_stage_are_all_of_its_items_once(tmp_path):
+    def stage_of(backend: str) -> list[Stage]:
+        everything = (stage for group in plan.groups(tmp_path, "cuda", "9.0", 16) for stage in group)
+        return [stage for stage in everything if stage.name.startswith(f"agreement.{backend}")]
+
+    assert len(stage_of("eager")) == 1
+    triton = stage_of("triton")
+    assert [stage.command[-1] for stage in triton] == [f"{i}/4" for i in range(4)]
+    assert all(str(stage.records(tmp_path)) in stage.command for stage in triton)
+    assert len({stage.records(tmp_path) for stage in triton}) == 4
+
+
+def test_a_worker_runs_its_share(tmp_path, monkeypatch):
+    items = {name: lambda: None for name in "abcde"}
+    monkeypatch.setattr(agreement, "items", lambda options: items)
+    for part in range(2):
+        arguments = ["worker", "agreement", "--records", str(tmp_path / f"{part}.jsonl"), "--share", f"{part}/2"]
+        monkeypatch.setattr(sys, "argv", [*arguments, "--device", "cpu"])
+        assert worker.main() == 0
+    assert [list(read(tmp_path / f"{part}.jsonl").outcomes) for part in range(2)] == [["a", "c", "e"], ["b", "d"]]
 
 
 def test_the_library_is_built_for_the_gpu_at_hand_unless_asked_otherwise(monkeypatch):
@@ -249,8 +271,28 @@ def test_what_was_not_run_is_never_called_passed(tmp_path, outcomes, state, stat
     assert f"| one | {state} |" in (tmp_path / "report.md").read_text()
 
 
-def test_a_stage_that_never_began_is_not_complete(tmp_path):
+@pytest.mark.parametrize("records", [[], [{"planned": []}]], ids=["never began", "found nothing to do"])
+def test_a_stage_that_did_nothing_is_not_complete(tmp_path, records):
+    for record in records:
+        append(tmp_path / "one.jsonl", record)
     assert report.write(stages("one"), tmp_path).status == report.INCOMPLETE
+
+
+def test_errors_of_compilers_are_told_from_their_command_lines():
+    said = ["x.cu(3): error: identifier is undefined", "FAILED: [code=1] x.o", "fatal error: a.h: No such file"]
+    assert all(build.ERROR.search(line) for line in said)
+    assert not build.ERROR.search("[1/9] c++ -Werror=return-type -fno-error-x -c error_codes.cpp -o error_codes.o")
+
+
+def test_a_program_of_the_toolkit_is_found_where_path_lacks_it(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "compute-sanitizer"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert plan.of_the_toolkit("compute-sanitizer") == str(program)
+    assert plan.of_the_toolkit("not-there") == "not-there"
 
 
 def test_networks_of_the_report_are_compared_with_the_base(tmp_path):
