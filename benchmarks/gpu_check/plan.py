@@ -24,6 +24,8 @@ PYTHON = (sys.executable, "-m")
 WORKER = (*PYTHON, "benchmarks.gpu_check.worker")
 MATRIX = "tests/ops/test_matrix.py"
 SANITIZERS = ("memcheck", "racecheck", "synccheck")
+# What compiles ahead leaves cores to the build.
+FEW_COMPILERS = {"TORCHINDUCTOR_COMPILE_THREADS": "4"}
 Group = Sequence[Stage]
 
 
@@ -67,9 +69,6 @@ def groups(folder: Path, device: str, capability: str | None, cores: int) -> lis
         ],
         [stage("networks", "networks in bfloat16", "networks", "native", 100, item_seconds=120)],
     ]
-
-
-FEW_COMPILERS = {"TORCHINDUCTOR_COMPILE_THREADS": "4"}
 
 
 def shares_of(stage: Stage, parts: int) -> list[Stage]:
