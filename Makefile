@@ -19,7 +19,7 @@ help:
 	@echo "make fuzz       random calls of every op against float64 (CASES=20000)"
 	@echo "make sanitize   the op tests under AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make benchmark  time the ops beside their peers"
-	@echo "make gpu-check  on a machine with a GPU: the op tests and timings there, as a table for an issue"
+	@echo "make gpu-check  on a machine with a GPU, no set-up needed: checks and timings there (MINUTES=15)"
 	@echo "make setup      only the set-up: .venv, dependencies, native library"
 
 setup: $(SETUP)
@@ -72,11 +72,12 @@ format: setup
 benchmark: setup
 	$(RUN) -m pytest benchmarks --benchmark-only --benchmark-columns=median,min,rounds -s
 
-# Built for the GPU at hand, whatever was built before.
-gpu-check: setup
-	TORCH_CUDA_ARCH_LIST=$$($(RUN) -c "import torch; print('%d.%d' % torch.cuda.get_device_capability() if torch.cuda.is_available() else '8.0+PTX')") \
-	    MDNKERNELS_BUILD_CUDA=1 $(RUN) setup.py -q build_ext --inplace
-	$(RUN) -m benchmarks.gpu_check
+# Needs no set-up: it builds for the GPU at hand with the Python that is there, unless TORCH_CUDA_ARCH_LIST came from
+# outside. MINUTES=8 OUTPUT=DIR.
+MINUTES ?= 15
+gpu-check:
+	$(if $(filter file,$(origin TORCH_CUDA_ARCH_LIST)),env -u TORCH_CUDA_ARCH_LIST )$(if $(wildcard $(RUN)),$(RUN),$(PYTHON)) \
+	    -m benchmarks.gpu_check --minutes $(MINUTES) $(if $(OUTPUT),--output $(OUTPUT))
 
 clean:
 	rm -rf $(VENV) build *.egg-info mdnkernels/native/*.so

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,10 @@ from models.decode import SCALE_ACTIVATION, Mixture, at_least_float32
 from models.detector import read_size
 from models.reading import read_cells
 from models.skeleton import Skeleton
-from train.config import ModelConfig, OptimizerConfig
 from train.targets import DetectionTargets, PoseTargets
+
+if TYPE_CHECKING:  # the losses need no library of the command line
+    from train.config import ModelConfig, OptimizerConfig
 
 Targets = TypeVar("Targets", DetectionTargets, PoseTargets)
 

@@ -1,67 +1,31 @@
-"""Every op in a CUDA graph, which refuses whatever waits for the device; `make gpu-check` runs it where a GPU is."""
+"""Every op in a CUDA graph, on other streams and in two threads, where a GPU is: the checks of `make gpu-check`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
-from torch import Tensor
 
 import mdnkernels
-from benchmarks.gpu_check import calls
-from mdnkernels import backends
-
-NAMES = list(calls("cpu", side=16, batch=1))
-
-
-def step(function: Callable[[], Tensor], leaves: list[Tensor]) -> list[Tensor]:
-    """The result, and the gradients where there are some."""
-    result = function()
-    gradients = torch.autograd.grad(result.float().square().sum(), leaves) if leaves else ()
-    return [result.detach(), *gradients]
+from benchmarks.gpu_check import execution
+from benchmarks.gpu_check.cases import CASES, Case, Draw
+from benchmarks.gpu_check.items import Absent, Options
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("backend", ["native", "triton"])
-@pytest.mark.parametrize("name", NAMES)
-def test_a_replayed_graph_sees_new_inputs_on_gpu(name: str, backend: str) -> None:
-    problem = backends.missing(name.split(",")[0], backend, "cuda")
-    if problem is not None:
-        pytest.skip(problem)
-    function, leaves = calls("cuda", side=32, batch=2)[name]
-    with mdnkernels.use_backend(backend):
-        side_stream = torch.cuda.Stream()
-        side_stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side_stream):  # what is made once, such as Triton's kernels, is made before the capture
-            for _ in range(3):
-                step(function, leaves)
-        torch.cuda.current_stream().wait_stream(side_stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            captured = step(function, leaves)
-        with torch.no_grad():
-            for leaf in leaves:
-                leaf.copy_(torch.randn_like(leaf))
-        graph.replay()
-        replayed = [value.clone() for value in captured]
-        for value, expected in zip(replayed, step(function, leaves), strict=True):
-            assert torch.equal(value, expected)
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
-@pytest.mark.parametrize("name", NAMES)
-def test_nothing_waits_for_the_device_on_gpu(name: str) -> None:
-    function, leaves = calls("cuda", side=32, batch=2)[name]
-    step(function, leaves)
-    torch.cuda.set_sync_debug_mode("error")
+@pytest.mark.parametrize("name", list(execution.items(Options())))
+def test_it_lives_among_other_work_on_gpu(name: str, backend: str) -> None:
     try:
-        step(function, leaves)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+        execution.items(Options(backend=backend))[name]()
+    except Absent as reason:
+        pytest.skip(str(reason))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_steps_that_a_gpu_would_capture_run_on_the_cpu(name: str) -> None:
-    function, leaves = calls("cpu", side=32, batch=2)[name]
-    assert all(value.isfinite().all() for value in step(function, leaves))
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_steps_that_a_gpu_would_capture_run_on_the_cpu(case: Case) -> None:
+    with mdnkernels.use_backend("native"):
+        assert all(value.isfinite().all() for value in execution.step(case.make(Draw("cpu", small=True))))
+
+
+def test_two_threads_get_on_the_cpu_what_one_gets() -> None:
+    execution.check_threads(Options("cpu", "native", small=True))

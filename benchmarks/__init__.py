@@ -1,0 +1,1 @@
+"""Each op and network beside its peers, and the check of a GPU."""

@@ -1,0 +1,73 @@
+"""The results of a stage as lines of JSON, each written at once, so that what ends a process takes no result with it.
+
+A stage writes which items it has (`planned`), which one it begins, and what came of it:
+
+    {"planned": ["a", "b"]}
+    {"begun": "a"}
+    {"item": "a", "outcome": "passed", "seconds": 0.1, ...}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# What can come of an item. ABSENT: it cannot run on this machine, for the reason given.
+PASSED, FAILED, CRASHED, HUNG, ABSENT, CUT_OFF = "passed", "failed", "crashed", "hung", "absent", "cut off"
+FAILURES = (FAILED, CRASHED, HUNG)
+# The item that stands for what befell a stage as a whole.
+WHOLE = "the stage as a whole"
+
+
+def append(path: Path, record: dict[str, Any]) -> None:
+    """Add one line, in one write, so that several processes may add to a file."""
+    line = (json.dumps(record) + "\n").encode()
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(file, line)
+    finally:
+        os.close(file)
+
+
+@dataclass
+class Results:
+    """What one stage has written so far."""
+
+    planned: list[str] | None = None  # None: it has not said yet
+    begun: str | None = None  # the item that runs now
+    outcomes: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def not_run(self) -> list[str]:
+        """The planned items of which nothing came, those that were cut off among them."""
+        ended = {name for name, record in self.outcomes.items() if record["outcome"] != CUT_OFF}
+        return [name for name in self.planned or [] if name not in ended]
+
+    def of(self, *outcomes: str) -> list[dict[str, Any]]:
+        return [record for record in self.outcomes.values() if record["outcome"] in outcomes]
+
+
+def read(path: Path) -> Results:
+    """What the file holds; nothing where there is none. A last line that was cut short is left out."""
+    results = Results()
+    try:
+        lines = path.read_text().splitlines()
+    except FileNotFoundError:
+        return results
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if "planned" in record:
+            results.planned = list(dict.fromkeys([*(results.planned or []), *record["planned"]]))
+        elif "begun" in record:
+            results.begun = record["begun"]
+        else:
+            results.outcomes[record["item"]] = record
+            if record["item"] == results.begun:
+                results.begun = None
+    return results

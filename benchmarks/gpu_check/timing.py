@@ -1,0 +1,130 @@
+"""The time and the memory of every op on one way to run it, beside a device copy of as many bytes.
+
+Ways: "copy", the backends by name, "compile" (torch.compile of eager) and "max-autotune" (the same with that mode; its
+CUDA graphs are left out, which would first copy the inputs to a place of their own). `--backend plain` takes copy,
+native, triton and eager in turn, row by row, and `--backend compiled` the other two, each for the main rows first.
+`--backend ahead` times nothing: it compiles the rows of "compile" into torch's cache on disk while others use the GPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import mdnkernels
+from benchmarks.gpu_check import clock
+from benchmarks.gpu_check.agreement import need
+from benchmarks.gpu_check.cases import CASES, Call, Case, Draw, name_of
+from benchmarks.gpu_check.items import Items, Options
+
+FORWARD, BOTH = "forward", "forward + backward"
+PLAIN, COMPILED = ("copy", "native", "triton", "eager"), ("compile", "max-autotune")
+COMPILE_OPTIONS: dict[str, dict[str, Any]] = {"compile": {}, "max-autotune": {"mode": "max-autotune-no-cudagraphs"}}
+SECONDS = 0.12  # of measuring, each
+
+
+Row = tuple[Case, torch.dtype, str]
+
+
+def rows() -> tuple[list[Row], list[Row]]:
+    """The rows that matter most, every case in its first dtype with all its passes; and the others: other dtypes, then
+    the forward pass alone of what has a backward one."""
+    main = [(case, case.dtypes[0]) for case in CASES]
+    others = [(case, dtype) for case in CASES for dtype in case.dtypes[1:]]
+    both = [[(case, dtype, BOTH if case.trains else FORWARD) for case, dtype in some] for some in (main, others)]
+    forward = [(case, dtype, FORWARD) for case, dtype in (*main, *others) if case.trains]
+    return both[0], [*both[1], *forward]
+
+
+def items(options: Options) -> Items:
+    parts = rows()
+    if options.small:
+        few = CASES[:1] if options.backend == "compiled" else CASES
+        parts = tuple([row for row in part if row[0] in few and row[1] == torch.float32] for part in parts)
+    if options.backend == "compiled":
+        order = [(row, way) for part in parts for way in COMPILED for row in part]
+    else:
+        ways = ("compile",) if options.backend == "ahead" else PLAIN
+        order = [(row, way) for part in parts for row in part for way in ways]
+    return {
+        f"{case.name}, {name_of(dtype)}, {passes}, {way}": partial(time_row, case, dtype, passes, way, options)
+        for (case, dtype, passes), way in order
+    }
+
+
+def time_row(case: Case, dtype: torch.dtype, passes: str, way: str, options: Options) -> dict[str, Any]:
+    """One number of the table, with all that names it."""
+    backend = way if way in ("native", "triton") else "eager"
+    need(case, Options(options.device, backend))
+    device = options.device
+    first = case.make(Draw(device, dtype, options.small))
+    moved = case.moved(first)
+    moved_bytes = moved.both if passes == BOTH else moved.forward
+    seconds = SECONDS if device == "cuda" else 0.0
+    row = {"case": case.name, "dtype": name_of(dtype), "passes": passes, "way": way, "bytes": moved_bytes}
+    if way == "copy":
+        pairs = copies(moved_bytes, device)
+        result = clock.measure(lambda pair: pair[1].copy_(pair[0]), pairs, device, seconds)
+        return {**row, **result, "peak_bytes": None}
+    count = 1 if options.backend == "ahead" else clock.copies_for(first.input_bytes(), device)
+    calls = [first, *(case.make(Draw(device, dtype, options.small, seed)) for seed in range(1, count))]
+    function = call_of(first)
+    if way in COMPILED:
+        torch.compiler.reset()
+        chosen = {"backend": "eager"} if options.small else COMPILE_OPTIONS[way]
+        function = torch.compile(function, fullgraph=True, dynamic=False, **chosen)
+    run = both_passes(function, calls, device) if passes == BOTH else forward_pass(function)
+    with mdnkernels.use_backend(backend):
+        if options.backend == "ahead":
+            run(first)
+            return row
+        result = clock.measure(run, calls, device, seconds)
+        peak = clock.peak_bytes(run, first, device)
+    return {**row, **result, "peak_bytes": peak}
+
+
+def copies(moved_bytes: int, device: str) -> list[tuple[Tensor, Tensor]]:
+    """Sources and destinations of a copy that reads and writes so many bytes together."""
+    size = max(moved_bytes // 2, 1)
+    return [
+        (torch.ones(size, dtype=torch.uint8, device=device), torch.zeros(size, dtype=torch.uint8, device=device))
+        for _ in range(clock.copies_for(2 * size, device))
+    ]
+
+
+def call_of(call: Call) -> Callable[[list[Any], dict[str, Any]], Any]:
+    function = call.function
+
+    def run(arguments: list[Any], options: dict[str, Any]) -> Any:
+        return function(*arguments, **options)
+
+    return run
+
+
+def forward_pass(function: Callable[..., Any]) -> Callable[[Call], object]:
+    def run(call: Call) -> object:
+        with torch.no_grad():
+            return function(call.arguments, call.options)
+
+    return run
+
+
+def both_passes(function: Callable[..., Any], calls: list[Call], device: str) -> Callable[[Call], object]:
+    """A step: the result, and the gradients of the leaves for a gradient of the result that was there before."""
+    for call in calls:
+        for leaf in call.arguments[: call.leaves]:
+            leaf.requires_grad_()
+    ones: dict[torch.Size, Tensor] = {}
+
+    def run(call: Call) -> object:
+        result = function(call.arguments, call.options)
+        above = ones.get(result.shape)
+        if above is None:
+            above = ones[result.shape] = torch.ones_like(result)
+        return torch.autograd.grad(result, call.arguments[: call.leaves], above)
+
+    return run
