@@ -5,16 +5,19 @@ RUN := $(VENV)/bin/python
 SETUP := $(VENV)/.installed
 NATIVE := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh)
 EMULATOR := $(wildcard tests/cuda_on_cpu/*.cpp tests/cuda_on_cpu/*.h tests/cuda_on_cpu/*.cuh)
-# One GPU architecture, and PTX for later ones, keeps the CUDA build short; a wheel is built for all of them.
+# The CUDA library is built for the GPUs present. The tests look into it without one too: for one architecture then.
+ifeq ($(shell nvidia-smi --list-gpus 2>/dev/null),)
 export TORCH_CUDA_ARCH_LIST ?= 8.0+PTX
+endif
 
 .DEFAULT_GOAL := help
 CASES ?= 20000
-.PHONY: help setup demo test test-slow fuzz sanitize lint format benchmark gpu-check clean
+.PHONY: help setup demo test test-slow test-torch test-torches fuzz sanitize lint format benchmark gpu-check clean
 
 help:
 	@echo "make demo       train and compare detectors on a synthetic data set; writes runs/demo/report"
 	@echo "make test       the test suite (make test-slow: the tests that take minutes too)"
+	@echo "make test-torch TORCH=2.10.0  build against another torch and run the op tests there (make test-torches: three)"
 	@echo "make lint       ruff, mypy, clang-format (make format: apply)"
 	@echo "make fuzz       random calls of every op against float64 (CASES=20000)"
 	@echo "make sanitize   the op tests under AddressSanitizer and UndefinedBehaviorSanitizer"
@@ -41,6 +44,29 @@ test: setup
 
 test-slow: setup
 	$(RUN) -m pytest
+
+# The oldest torch, the oldest for CUDA 13, and the newest that pip finds. Each has its own environment and its own build
+# of the CPU library in build/torch-VERSION, and runs the op tests on it. TORCH_TESTS chooses among them. Torch 2.10.0
+# and what it needs take 7 GB.
+TORCH ?= 2.10.0
+TORCHES := 2.10.0 2.11.0 newest
+TORCH_TESTS ?= tests/ops -k "not cuda_on_cpu"
+TORCH_ROOM = build/torch-$(TORCH)
+TORCH_RUN = $(TORCH_ROOM)/venv/bin/python
+$(TORCH_ROOM)/.installed:
+	test -x $(TORCH_RUN) || $(PYTHON) -m venv $(TORCH_ROOM)/venv
+	$(TORCH_RUN) -m pip install --quiet torch$(if $(filter newest,$(TORCH)),,==$(TORCH)) "numpy>=1.24" "setuptools>=77" "ninja>=1.11" \
+	    "hypothesis>=6.100" "mpmath>=1.3" "pybind11>=2.12" "pytest>=8.0"
+	touch $@
+
+test-torch: $(TORCH_ROOM)/.installed
+	MDNKERNELS_BUILD_CUDA=0 $(TORCH_RUN) setup.py -q build_ext --build-lib $(TORCH_ROOM) --build-temp $(TORCH_ROOM)/objects
+	MDNKERNELS_LIBRARY=$(CURDIR)/$(TORCH_ROOM)/mdnkernels/native/libmdnkernels_cpu.so $(TORCH_RUN) -c \
+	    'import torch, mdnkernels.native as native; assert native.problem is None, native.problem; print("torch", torch.__version__)'
+	MDNKERNELS_LIBRARY=$(CURDIR)/$(TORCH_ROOM)/mdnkernels/native/libmdnkernels_cpu.so $(TORCH_RUN) -m pytest -m "not slow" $(TORCH_TESTS)
+
+test-torches:
+	for version in $(TORCHES); do $(MAKE) test-torch TORCH=$$version || exit 1; done
 
 fuzz: setup
 	$(RUN) -m tests.ops.fuzz --cases $(CASES)

@@ -2,33 +2,46 @@
 
 They are written against torch's stable C++ API and include no Python.h, so one build serves every torch >= 2.10 and
 every Python. The CPU's kernel files (*_kernel.cpp) are compiled once for each instruction set; which one runs is
-decided at run time. The CUDA library is built where nvcc is found, and needs neither a GPU nor a torch with CUDA:
+decided at run time. The CUDA library needs nvcc. It is built where the installed torch has CUDA, for the GPUs that are
+present, and says on the terminal what it takes:
 
-    MDNKERNELS_BUILD_CUDA  0 leaves it out, 1 makes its absence an error
+    MDNKERNELS_BUILD_CUDA  0 leaves it out; 1 builds it whatever torch is installed, for all of ARCHITECTURES that nvcc
+                           knows and PTX for those to come where nothing else says for which, or fails and says why
     CUDA_HOME              the toolkit; by default /usr/local/cuda, or the one that the nvcc on PATH belongs to
-    TORCH_CUDA_ARCH_LIST   the GPUs it is built for, "9.0" or "8.0;9.0+PTX" for instance; by default all of
-                           ARCHITECTURES that nvcc knows, and PTX for those to come
+    TORCH_CUDA_ARCH_LIST   the GPUs it is built for, "9.0" or "8.0;9.0+PTX" for instance, in place of those present
 
 Everything else about the package is in pyproject.toml.
 """
 
 from __future__ import annotations
 
+import ctypes
+import math
 import os
 import platform
 import re
+import runpy
 import shutil
 import site
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import NamedTuple
+
+import setuptools
+
+if int(setuptools.__version__.split(".")[0]) < 77:
+    raise SystemExit(
+        f"mdnkernels is built with setuptools >= 77, this is {setuptools.__version__}: upgrade it with pip"
+    )
 
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).resolve().parent
+fingerprint = runpy.run_path(str(ROOT / "mdnkernels" / "native" / "sources.py"))["fingerprint"]
 # Optional: there is no library without its compiler.
 CPU_LIBRARY = Extension("mdnkernels.native.libmdnkernels_cpu", sources=[], optional=True)
 CUDA_LIBRARY = Extension("mdnkernels.native.libmdnkernels_cuda", sources=[], optional=True)
@@ -52,9 +65,30 @@ ARCHITECTURES = ["8.0", "8.6", "8.9", "9.0", "10.0", "12.0"]
 NVCC_FLAGS = ["-std=c++17", "-O3", "-lineinfo", "-Xptxas=-warn-spills,-warn-lmem-usage"]
 NVCC_HOST_FLAGS = ["-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"]
 
+# Seconds of one core that compiling takes: the CPU library, and the CUDA library for one architecture.
+CPU_SECONDS = 60
+CUDA_SECONDS = 90
+
+
+class Torch(NamedTuple):
+    """The torch that is built against."""
+
+    folder: Path
+    version: str
+    cuda: str | None  # the version of CUDA that it is built for
+
+
+def installed_torch() -> Torch:
+    """The installed torch. Under pip's build isolation it cannot be imported, but its files are still there."""
+    folder = torch_folder()
+    names = runpy.run_path(str(folder / "version.py"))
+    version = str(names["__version__"])
+    if tuple(map(int, re.findall(r"\d+", version)[:2])) < (2, 10):
+        raise SystemExit(f"mdnkernels builds against torch >= 2.10, and {folder} is torch {version}: upgrade it first")
+    return Torch(folder, version, names.get("cuda"))
+
 
 def torch_folder() -> Path:
-    """Where torch is installed. Under pip's build isolation it cannot be imported, but its headers are still there."""
     folders = [
         sysconfig.get_path("purelib"),
         sysconfig.get_path("platlib"),
@@ -98,23 +132,125 @@ def cuda_wanted() -> bool | None:
     return None if value == "" else value == "1"
 
 
-def code_flags(nvcc: Path) -> list[str]:
-    """nvcc's options for the GPUs that TORCH_CUDA_ARCH_LIST asks for, each as in torch's own builds."""
-    wanted = re.split(r"[;,\s]+", os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip())
-    if wanted == [""]:
-        known = subprocess.run([nvcc, "--list-gpu-code"], check=True, capture_output=True, text=True).stdout.split()
-        wanted = [name for name in ARCHITECTURES if "sm_" + name.replace(".", "") in known]
-        wanted[-1] += "+PTX"
-    flags = []
-    for name in wanted:
-        match = re.fullmatch(r"(\d+)\.(\d[af]?)(\+PTX)?", name)
-        if match is None:
+def toolkit_version(toolkit: Path) -> str:
+    text = subprocess.run([toolkit / "bin" / "nvcc", "--version"], check=True, capture_output=True, text=True).stdout
+    return re.search(r"release (\d+\.\d+)", text)[1]
+
+
+def present_gpus() -> list[str]:
+    """The architectures of the GPUs that CUDA's driver shows, "9.0" for instance, without torch."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return []
+    count, major, minor, device = (ctypes.c_int() for _ in range(4))
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return []
+    found = set()
+    for number in range(count.value):
+        driver.cuDeviceGet(ctypes.byref(device), number)
+        # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+        driver.cuDeviceGetAttribute(ctypes.byref(major), 75, device)
+        driver.cuDeviceGetAttribute(ctypes.byref(minor), 76, device)
+        found.add((major.value, minor.value))
+    return [f"{major}.{minor}" for major, minor in sorted(found)]
+
+
+def known_architectures(nvcc: Path) -> list[str]:
+    """Those that nvcc compiles for, in order."""
+    text = subprocess.run([nvcc, "--list-gpu-code"], check=True, capture_output=True, text=True).stdout
+    numbers = sorted(int(number) for number in re.findall(r"sm_(\d+)\b", text))
+    return [f"{number // 10}.{number % 10}" for number in numbers]
+
+
+def listed_architectures() -> list[str]:
+    """Those that TORCH_CUDA_ARCH_LIST names, in the way of torch's own builds."""
+    names = re.split(r"[;,\s]+", os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip())
+    if names == [""]:
+        return []
+    for name in names:
+        if re.fullmatch(r"\d+\.\d[af]?(\+PTX)?", name) is None:
             raise SystemExit(f"TORCH_CUDA_ARCH_LIST must hold names like 9.0 or 9.0+PTX, got {name!r}")
-        number = match[1] + match[2]
+    return names
+
+
+def for_present(gpus: list[str], known: list[str]) -> list[str]:
+    """The architectures to build for so that these GPUs run them: a GPU newer than nvcc compiles the newest PTX."""
+    chosen = {gpu if gpu in known else f"{known[-1]}+PTX" for gpu in gpus if _number(gpu) >= _number(known[0])}
+    return sorted(chosen, key=_number)
+
+
+def _number(architecture: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", architecture)))
+
+
+class CudaPlan(NamedTuple):
+    """What is built for CUDA, and why; without an architecture nothing is."""
+
+    architectures: list[str]
+    why: str
+
+
+def cuda_plan(torch: Torch) -> CudaPlan:
+    """Decide about the CUDA library. Exits where MDNKERNELS_BUILD_CUDA=1 asks for one that cannot be built."""
+    wanted, toolkit = cuda_wanted(), cuda_toolkit()
+    ask = "MDNKERNELS_BUILD_CUDA=1 builds it all the same"
+    if wanted is False:
+        return CudaPlan([], "MDNKERNELS_BUILD_CUDA=0")
+    if wanted is None and torch.cuda is None:
+        return CudaPlan([], f"torch {torch.version} has no CUDA; {ask}")
+    missing = "no C++ compiler was found" if cpp_compiler() is None else None
+    if toolkit is None:
+        missing = "no CUDA toolkit was found: set CUDA_HOME to one that holds bin/nvcc and libcudart.so"
+    if toolkit is None or missing is not None:
+        if wanted:
+            raise SystemExit(f"MDNKERNELS_BUILD_CUDA=1 asks for the CUDA library, but {missing}")
+        return CudaPlan([], str(missing))
+    version = toolkit_version(toolkit)
+    if wanted is None and version.split(".")[0] != str(torch.cuda).split(".")[0]:
+        return CudaPlan([], f"nvcc's CUDA {version} does not fit torch {torch.version} for CUDA {torch.cuda}; {ask}")
+    listed, known = listed_architectures(), known_architectures(toolkit / "bin" / "nvcc")
+    if listed:
+        return CudaPlan(listed, "TORCH_CUDA_ARCH_LIST")
+    gpus = present_gpus()
+    if fitting := for_present(gpus, known):
+        return CudaPlan(fitting, "the GPUs present")
+    if wanted:
+        names = [name for name in ARCHITECTURES if name in known]
+        return CudaPlan([*names[:-1], f"{names[-1]}+PTX"], "MDNKERNELS_BUILD_CUDA=1")
+    absent = f"nvcc {version} knows no GPU that is present ({', '.join(gpus)})" if gpus else "no GPU is present"
+    return CudaPlan([], f"{absent}; TORCH_CUDA_ARCH_LIST=9.0 builds it for an H100, for instance")
+
+
+def code_flags(architectures: list[str]) -> list[str]:
+    """nvcc's options for these GPUs, each as in torch's own builds."""
+    flags = []
+    for name in architectures:
+        number = name.removesuffix("+PTX").replace(".", "")
         flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
-        if match[3]:
+        if name.endswith("+PTX"):
             flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
     return flags
+
+
+def announcement(plan: CudaPlan, cores: int) -> str:
+    """One line: what is built, and about how long it takes where nothing is compiled yet."""
+    seconds = (CPU_SECONDS + CUDA_SECONDS * len(plan.architectures)) / cores
+    time = f"{math.ceil(seconds / 10) * 10} seconds" if seconds <= 90 else f"{math.ceil(seconds / 60)} minutes"
+    gpus = ", ".join(plan.architectures)
+    cuda = f"and the CUDA library for {gpus} ({plan.why})" if gpus else f"and no CUDA library ({plan.why})"
+    return f"mdnkernels: building the CPU library {cuda}: about {time} on {cores} cores"
+
+
+def tell(line: str) -> None:
+    """Print on stderr, and on the terminal where stderr is another place: pip shows nothing of what a build prints."""
+    print(line, file=sys.stderr, flush=True)
+    if not sys.stderr.isatty():
+        try:
+            with open("/dev/tty", "w") as terminal:
+                terminal.write(f"\n{line}\n")
+        except OSError:  # there is no terminal
+            pass
 
 
 class BuildNative(build_ext):
@@ -122,6 +258,20 @@ class BuildNative(build_ext):
 
     def get_ext_filename(self, fullname: str) -> str:
         return fullname.replace(".", os.sep) + ".so"
+
+    def build_extensions(self) -> None:
+        if cpp_compiler() is None and not cuda_wanted():
+            tell(
+                "mdnkernels: no C++ compiler found (set CXX or install g++ or clang++): installing without the native "
+                "library; the ops run on the eager backend"
+            )
+            self.torch, self.cuda_plan = None, CudaPlan([], "no C++ compiler was found")
+        else:
+            self.torch = installed_torch()
+            self.cuda_plan = cuda_plan(self.torch)
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            tell(announcement(self.cuda_plan, cores))
+        super().build_extensions()
 
     def build_extension(self, ext: Extension) -> None:
         library = Path(self.get_ext_fullpath(ext.name)).resolve()
@@ -134,32 +284,26 @@ class BuildNative(build_ext):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "build.ninja").write_text(build)
         ninja = shutil.which("ninja") or str(Path(sysconfig.get_path("scripts")) / "ninja")
-        subprocess.run([ninja, "-C", str(folder)], check=True)
+        if subprocess.run([ninja, "-C", str(folder)]).returncode != 0:
+            without = "; MDNKERNELS_BUILD_CUDA=0 builds without it" if ext is CUDA_LIBRARY else ""
+            raise SystemExit(f"mdnkernels: {library.name} could not be built, as said above{without}")
 
     def cpu_build(self, library: Path) -> str | None:
-        """The build of the CPU library as ninja reads it; None, and why on the terminal, where there can be none."""
+        """The build of the CPU library as ninja reads it; None where there is no compiler."""
         compiler = cpp_compiler()
-        if compiler is None:
-            print(
-                "mdnkernels: no C++ compiler found (set CXX or install g++ or clang++): installing without the native "
-                "library; the ops run on the eager backend",
-                file=sys.stderr,
-            )
-            return None
-        return cpu_ninja(compiler, torch_folder(), library)
+        return None if compiler is None else cpu_ninja(compiler, self.torch.folder, library)
 
     def cuda_build(self, library: Path) -> str | None:
-        """The same of the CUDA library."""
-        wanted, toolkit, compiler = cuda_wanted(), cuda_toolkit(), cpp_compiler()
-        if wanted is False or (wanted is None and (toolkit is None or compiler is None)):
+        """The same of the CUDA library; None where none is built."""
+        compiler, toolkit, architectures = cpp_compiler(), cuda_toolkit(), self.cuda_plan.architectures
+        if not architectures or compiler is None or toolkit is None:
             return None
-        if toolkit is None or compiler is None:
-            raise SystemExit(
-                "MDNKERNELS_BUILD_CUDA=1 asks for the CUDA library, but "
-                + ("no C++ compiler was found" if toolkit else "no CUDA toolkit was found: set CUDA_HOME to one that")
-                + ("" if toolkit else " holds bin/nvcc and libcudart.so")
-            )
-        return cuda_ninja(compiler, toolkit, torch_folder(), library)
+        return cuda_ninja(compiler, toolkit, self.torch.folder, library, architectures)
+
+
+def built_of(library: str) -> str:
+    """The compiler's option that writes the fingerprint of its sources into a library."""
+    return f"-DMDN_SOURCES='\"{fingerprint(ROOT / 'csrc', library)}\"'"
 
 
 def cpu_ninja(compiler: str, torch: Path, library: Path) -> str:
@@ -169,7 +313,7 @@ def cpu_ninja(compiler: str, torch: Path, library: Path) -> str:
     lines = [
         f"compile = {compiler} {flags} -isystem {torch}/include",
         "rule compile",
-        "  command = $compile $level -MMD -MF $out.d -c $in -o $out",
+        "  command = $compile $flags -MMD -MF $out.d -c $in -o $out",
         "  depfile = $out.d",
         "  deps = gcc",
         "rule link",
@@ -180,19 +324,20 @@ def cpu_ninja(compiler: str, torch: Path, library: Path) -> str:
         levels = LEVELS if source.stem.endswith("_kernel") else {"baseline": []}
         for level, options in levels.items():
             objects.append(f"{source.stem}.{level}.o")
-            lines += [f"build {objects[-1]}: compile {source.resolve()}", f"  level = {' '.join(options)}"]
+            flags = " ".join([*options, *([built_of("cpu")] if source.stem == "ops" else [])])
+            lines += [f"build {objects[-1]}: compile {source}", f"  flags = {flags}"]
     lines += [f"build {library}: link {' '.join(objects)}", f"default {library}", ""]
     return "\n".join(lines)
 
 
-def cuda_ninja(compiler: str, toolkit: Path, torch: Path, library: Path) -> str:
+def cuda_ninja(compiler: str, toolkit: Path, torch: Path, library: Path, architectures: list[str]) -> str:
     """The same with nvcc. The library looks up at run time what only a torch with CUDA has: it is not linked to it."""
     nvcc = toolkit / "bin" / "nvcc"
-    flags = [*NVCC_FLAGS, *code_flags(nvcc), f"-Xcompiler={','.join(NVCC_HOST_FLAGS)}", *DEFINES]
+    flags = [*NVCC_FLAGS, *code_flags(architectures), f"-Xcompiler={','.join(NVCC_HOST_FLAGS)}", *DEFINES]
     lines = [
         "rule compile",
         f"  command = {nvcc} -ccbin {compiler} {' '.join(flags)} -isystem {torch}/include "
-        "-MMD -MF $out.d -c $in -o $out",
+        "$flags -MMD -MF $out.d -c $in -o $out",
         "  depfile = $out.d",
         "  deps = gcc",
         "rule link",
@@ -202,7 +347,9 @@ def cuda_ninja(compiler: str, toolkit: Path, torch: Path, library: Path) -> str:
     objects = []
     for source in sorted((ROOT / "csrc" / "cuda").glob("*.cu")):
         objects.append(f"{source.stem}.o")
-        lines.append(f"build {objects[-1]}: compile {source.resolve()}")
+        lines.append(f"build {objects[-1]}: compile {source}")
+        if source.stem == "launch":
+            lines.append(f"  flags = {built_of('cuda')}")
     lines += [f"build {library}: link {' '.join(objects)}", f"default {library}", ""]
     return "\n".join(lines)
 
@@ -214,4 +361,5 @@ class PlatformWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-setup(ext_modules=[CPU_LIBRARY, CUDA_LIBRARY], cmdclass={"build_ext": BuildNative, "bdist_wheel": PlatformWheel})
+if __name__ == "__main__":
+    setup(ext_modules=[CPU_LIBRARY, CUDA_LIBRARY], cmdclass={"build_ext": BuildNative, "bdist_wheel": PlatformWheel})

@@ -6,6 +6,10 @@
 #include "cpu/memory.h"
 #include "cpu/simd_level.h"
 
+#if defined(MDN_SOURCES)  // see mdnkernels/native/sources.py
+extern "C" __attribute__((used)) const char mdnkernels_cpu_sources[] = "mdnkernels sources " MDN_SOURCES;
+#endif
+
 STABLE_TORCH_LIBRARY(mdnkernels, m) {
   m.def("simd_level() -> str");
   // Freed blocks of memory that are kept for the next large outputs: their bytes, and giving them back.

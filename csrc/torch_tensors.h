@@ -10,6 +10,7 @@
 #include <optional>
 #include <vector>
 
+#include "torch_versions.h"
 #include "view.h"
 
 namespace mdn {

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import platform
+import sys
 
 import torch
 
 import mdnkernels
-from mdnkernels import backends, native
+from mdnkernels import backends, command_line, native
 
 
 def report() -> str:
@@ -36,5 +37,11 @@ def report() -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Print the report; returns the exit status."""
     print(report())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(command_line.exit_status(main))

@@ -9,11 +9,12 @@ derivatives (torch.autograd.forward_ad) eager is all that is there: it has their
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -41,8 +42,7 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {
     },
 }
 
-_from_environment: str | None = None
-_blocks: list[str] = []  # the choices of use_backend that hold now, in the order in which they were made
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def missing(op: str, backend: str, device_type: str) -> str | None:
@@ -104,33 +104,82 @@ def chosen_by_default(op: str, device_type: str) -> str:
 
 def chosen() -> str | None:
     """The backend that was asked for, or None."""
-    return _blocks[-1] if _blocks else _from_environment
+    return _chosen or _from_environment
 
 
-@contextmanager
-def use_backend(name: str) -> Iterator[None]:
-    """Run every op within the block on one backend: `with mdnkernels.use_backend("eager"): ...`
+class Choice:
+    """A choice of `use_backend`: it holds from its making on, and used as `with`, until the end of the block."""
 
-    The choice holds for the whole process, all threads included, until the block ends. An op that the backend does not
-    have raises RuntimeError when it is called.
+    def __init__(self, name: str | None) -> None:
+        self._name = name
+        self._entered = False
+        _choices.append(self)
+        _settle()
+
+    def __enter__(self) -> None:
+        if self._entered:
+            raise RuntimeError("a choice of a backend serves one block: call use_backend again")
+        self._entered = True
+        # Within its block it holds, whatever was chosen since it was made.
+        _choices.remove(self)
+        _choices.append(self)
+        _settle()
+
+    def __exit__(self, *error: object) -> None:
+        # Not the choice from before put back: threads may leave their blocks in the order in which they entered them.
+        _choices.remove(self)
+        _settle()
+
+    def __call__(self, function: _Function) -> _Function:
+        """As a decorator: choose while `function` runs, and not before."""
+        with self:
+            pass
+        if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):
+            raise TypeError("use_backend decorates functions that run when they are called, not generators")
+
+        @functools.wraps(function)
+        def chosen_within(*arguments: Any, **options: Any) -> Any:
+            with use_backend(self._name):
+                return function(*arguments, **options)
+
+        return chosen_within  # type: ignore[return-value]
+
+
+_from_environment: str | None = None
+_choices: list[Choice] = []  # those that hold now: the last one decides
+# Its backend. What is compiled depends on this string alone, not on how many choices there are.
+_chosen: str | None = None
+
+
+def _settle() -> None:
+    """Let the last choice decide. Threads may change the list meanwhile: the last to write sees it unchanged."""
+    global _chosen
+    while True:
+        last = _choices[-1:]
+        _chosen = last[0]._name if last else None
+        if _choices[-1:] == last:
+            return
+
+
+def use_backend(name: str | None) -> Choice:
+    """Run every op on one backend from here on, or, as `with mdnkernels.use_backend("eager"): ...`, within a block.
+
+    The choice holds for the whole process, all threads included, until another is made; the end of its block undoes it.
+    An op that the backend does not have raises RuntimeError when it is called.
+
+    Args:
+        name: "native", "triton" or "eager". None asks for none: MDNKERNELS_BACKEND's or the first that is there runs.
 
     Raises:
         ValueError: there is no backend of that name.
         RuntimeError: it can run nothing here; says why.
     """
-    _check_name("backend", name)
-    reasons = [missing(op, name, device) for op in TABLE for device in ("cpu", "cuda")]
-    if all(reason is not None for reason in reasons):
-        raise RuntimeError(f"backend {name!r} was asked for, but {reasons[0]}")
-    _blocks.append(name)
-    try:
-        yield
-    finally:
-        # Not the choice from before put back: threads may leave their blocks in the order in which they entered them.
-        for i in reversed(range(len(_blocks))):
-            if _blocks[i] == name:
-                del _blocks[i]
-                break
+    if name is not None:
+        _check_name("backend", name)
+        reasons = [missing(op, name, device) for op in TABLE for device in ("cpu", "cuda")]
+        if all(reason is not None for reason in reasons):
+            raise RuntimeError(f"backend {name!r} was asked for, but {reasons[0]}")
+    return Choice(name)
 
 
 def _check_name(source: str, name: str) -> None:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from mdnkernels import command_line
 from models import ARCHITECTURES, TASKS, build_model
 from models.cost import Cost, count
 
@@ -74,4 +75,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line.exit_status(main))

@@ -106,7 +106,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 done, 1 some images failed, 2 a mistake that the message on stderr names, 130 Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
-        return run(parse(sys.argv[1:] if arguments is None else arguments))
+        try:
+            return run(parse(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        from mdnkernels.command_line import without_reader  # which imports torch
+
+        return without_reader()
     except (UserError, FileNotFoundError, PermissionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

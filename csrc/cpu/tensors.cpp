@@ -11,12 +11,6 @@
 #include <sys/mman.h>
 #endif
 
-// Of torch 2.11; null where this torch is older.
-extern "C" __attribute__((weak)) AOTITorchError torch_from_blob(
-    void* data, int64_t dimensions, const int64_t* sizes, const int64_t* strides, int64_t storage_offset, int32_t dtype,
-    int32_t device_type, int32_t device_index, AtenTensorHandle* result, int32_t layout, const uint8_t* opaque_metadata,
-    int64_t opaque_metadata_size, void (*deleter)(void* data, void* context), void* context);
-
 namespace mdn {
 namespace {
 
@@ -54,7 +48,7 @@ int64_t bytes_of(const std::vector<int64_t>& sizes, int64_t element) {
 }
 
 bool in_recycled_memory(int64_t bytes) {
-  return bytes >= smallest_block && torch_from_blob != nullptr && blocks_are_kept();
+  return bytes >= smallest_block && blocks_are_kept() && torch_from_blob != nullptr;
 }
 
 // A dense tensor in recycled memory.

@@ -2,6 +2,10 @@
 
 #include "launch.h"
 
+#if defined(MDN_SOURCES)  // see mdnkernels/native/sources.py
+extern "C" __attribute__((used)) const char mdnkernels_cuda_sources[] = "mdnkernels sources " MDN_SOURCES;
+#endif
+
 namespace mdn {
 namespace {
 

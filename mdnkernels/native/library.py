@@ -3,36 +3,82 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import torch
 
+from mdnkernels.native import sources
+
+_HERE = Path(__file__).parent
+_CHECKOUT = _HERE.parents[1]
+_CSRC = _CHECKOUT / "csrc"  # there where the package is a checkout's, absent where it is an installed copy
+
+
+def _is_current(library: Path, kind: str) -> bool:
+    """Whether a library is there and, for a checkout, was built of its sources."""
+    return library.exists() and (not _CSRC.exists() or sources.built_of(library) == sources.fingerprint(_CSRC, kind))
+
+
+def _find(kind: str) -> Path:
+    """Return where the library "cpu" or "cuda" is, or should be.
+
+    It is beside this file. A checkout that has none of its own takes that of an installed copy, which `pip install .`
+    leaves, if that was built of the checkout's sources.
+    """
+    own = _HERE / f"libmdnkernels_{kind}.so"
+    installed = [Path(folder) / "mdnkernels" / "native" / own.name for folder in sys.path if _CSRC.exists()]
+    there = [library for library in (own, *installed) if library.exists()]
+    return next((library for library in there if _is_current(library, kind)), there[0] if there else own)
+
+
 # Another build of the library, one with sanitizers for instance, can be put in its place.
-PATH = Path(os.environ.get("MDNKERNELS_LIBRARY") or Path(__file__).parent / "libmdnkernels_cpu.so")
-CUDA_PATH = Path(__file__).parent / "libmdnkernels_cuda.so"
+_GIVEN = os.environ.get("MDNKERNELS_LIBRARY")
+PATH = Path(_GIVEN) if _GIVEN else _find("cpu")
+CUDA_PATH = _find("cuda")
+
+
+def _rebuild(needed: str) -> str:
+    """What to do where a library is not there or is of no use. `needed`: what building it takes."""
+    if _CSRC.exists():
+        return f"'pip install -e .' in {_CHECKOUT} builds it, with {needed}"
+    return f"'pip install --force-reinstall --no-deps .' in a checkout builds it, with {needed}"
+
+
+def _needed() -> str:
+    there = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    return f"the C++ compiler {there}" if there else "a C++17 compiler, g++ or clang++, which is not there (or set CXX)"
 
 
 def _load() -> str | None:
+    if _GIVEN and not PATH.exists():
+        return f"MDNKERNELS_LIBRARY names {PATH}, which does not exist"
     if not PATH.exists():
-        return "the native library was not built; 'pip install --no-build-isolation .' builds it with a C++17 compiler"
+        return f"the native library was not built; {_rebuild(_needed())}"
+    if not _GIVEN and not _is_current(PATH, "cpu"):
+        return f"the native library {PATH} was built of other sources than {_CSRC} has; {_rebuild(_needed())}"
     try:
         torch.ops.load_library(str(PATH))
     except (OSError, RuntimeError) as error:
-        return f"the native library did not load: {error}"
+        return f"the native library {PATH} did not load: {error}; {_rebuild(_needed())}"
     return None
 
 
 def _load_cuda() -> str | None:
     if problem is not None:
         return problem  # the schemas of its ops are in the CPU's library
-    if not CUDA_PATH.exists():
-        return "the native CUDA library was not built; 'pip install --no-build-isolation .' builds it with nvcc"
+    rebuild = _rebuild("nvcc, and MDNKERNELS_BUILD_CUDA=1 set says what else is missing")
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
+    if not CUDA_PATH.exists():
+        return f"the native CUDA library was not built; {rebuild}"
     if (
         torch.cuda.device_count() == 0
     ):  # unlike is_available, it asks the driver's management library: forks stay usable
         return "torch sees no CUDA device"
+    if not _is_current(CUDA_PATH, "cuda"):
+        return f"the native CUDA library {CUDA_PATH} was built of other sources than {_CSRC} has; {rebuild}"
     try:
         torch.ops.load_library(str(CUDA_PATH))
     except (OSError, RuntimeError) as error:

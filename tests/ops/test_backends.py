@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -121,6 +122,147 @@ def test_blocks_of_two_threads_that_end_in_the_order_in_which_they_began_leave_n
     first.__exit__(None, None, None)
     assert backends.chosen() == "eager"
     second.__exit__(None, None, None)
+    assert backends.chosen() == before
+
+
+@pytest.fixture
+def _choices_are_undone(monkeypatch):
+    monkeypatch.setattr(backends, "_choices", [])
+    monkeypatch.setattr(backends, "_chosen", None)
+
+
+undone = pytest.mark.usefixtures("_choices_are_undone")
+
+
+@undone
+def test_a_plain_call_chooses_at_once_and_until_the_next():
+    before = backends.chosen()
+    mdnkernels.use_backend("eager")
+    assert backends.select("topk_peaks", torch.device("cpu")) is backends.TABLE["topk_peaks"]["eager"]
+    mdnkernels.use_backend("native")
+    assert backends.select("topk_peaks", torch.device("cpu")) is backends.TABLE["topk_peaks"]["native"]
+    mdnkernels.use_backend(None)
+    assert backends.chosen() == before
+
+
+@undone
+def test_a_plain_call_with_a_wrong_name_raises_and_chooses_nothing():
+    before = backends.chosen()
+    with pytest.raises(ValueError, match="must be one of 'native', 'triton', 'eager', got 'cuda'"):
+        mdnkernels.use_backend("cuda")
+    assert backends.chosen() == before
+
+
+@undone
+def test_the_end_of_a_block_undoes_its_own_choice_alone():
+    mdnkernels.use_backend("eager")
+    with mdnkernels.use_backend("native"):
+        assert backends.chosen() == "native"
+    assert backends.chosen() == "eager"
+    with mdnkernels.use_backend("eager"):
+        mdnkernels.use_backend("native")
+        assert backends.chosen() == "native"
+    assert backends.chosen() == "native"
+
+
+@undone
+def test_without_a_name_a_block_asks_for_none():
+    with mdnkernels.use_backend("eager"):
+        with mdnkernels.use_backend(None):
+            assert backends.chosen() is backends._from_environment
+        assert backends.chosen() == "eager"
+
+
+@undone
+def test_the_first_of_two_blocks_of_one_backend_to_end_leaves_the_second():
+    first = mdnkernels.use_backend("eager")
+    first.__enter__()
+    between = mdnkernels.use_backend("native")
+    between.__enter__()
+    second = mdnkernels.use_backend("eager")
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert backends.chosen() == "eager"
+    second.__exit__(None, None, None)
+    assert backends.chosen() == "native"
+
+
+@undone
+def test_in_its_block_a_choice_holds_whatever_was_chosen_since_it_was_made():
+    first, _second = mdnkernels.use_backend("native"), mdnkernels.use_backend("eager")
+    with first:
+        assert backends.chosen() == "native"
+    assert backends.chosen() == "eager"
+    with pytest.raises(RuntimeError, match="serves one block"), first:
+        pass
+
+
+@undone
+def test_as_a_decorator_it_chooses_while_the_function_runs():
+    before = backends.chosen()
+
+    @mdnkernels.use_backend("eager")
+    def ask(suffix):
+        return backends.chosen() + suffix
+
+    assert backends.chosen() == before
+    assert [ask("!"), ask("?")] == ["eager!", "eager?"]
+    assert backends.chosen() == before
+    with pytest.raises(TypeError, match="not generators"):
+
+        @mdnkernels.use_backend("eager")
+        def steps():
+            yield
+
+    assert backends.chosen() == before
+
+
+@undone
+def test_many_threads_that_choose_at_once_leave_the_choice_from_before():
+    mdnkernels.use_backend("eager")
+    wrong = []
+
+    def work(name):
+        for _ in range(300):
+            with mdnkernels.use_backend(name):
+                if backends.chosen() not in ("native", "eager"):
+                    wrong.append(backends.chosen())
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("native", "eager") * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (wrong, backends.chosen()) == ([], "eager")
+
+
+@undone
+def test_a_compiled_function_follows_the_choice_and_is_compiled_once_a_backend():
+    graphs = []
+    compiled = torch.compile(
+        lambda heatmap: mdnkernels.topk_peaks(heatmap, 2).score,
+        fullgraph=True,
+        backend=lambda graph, _: graphs.append(str(graph.graph)) or graph,
+    )
+    heatmap = torch.rand(1, 1, 4, 4)
+    for _ in range(12):
+        for name in ("eager", "native"):
+            mdnkernels.use_backend(name)
+            compiled(heatmap)
+    assert ["mdnkernels.topk_peaks" in graph for graph in graphs] == [False, True]
+
+
+@undone
+def test_a_choice_within_a_compiled_function_holds_there():
+    def peaks(heatmap):
+        with mdnkernels.use_backend("eager"):
+            return mdnkernels.topk_peaks(heatmap, 2).score
+
+    before = backends.chosen()
+    graphs = []
+    compiled = torch.compile(peaks, fullgraph=True, backend=lambda graph, _: graphs.append(str(graph.graph)) or graph)
+    compiled(torch.rand(1, 1, 4, 4))
+    assert "mdnkernels" not in graphs[0]
     assert backends.chosen() == before
 
 
