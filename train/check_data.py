@@ -128,17 +128,17 @@ def text_of(report: dict[str, Any]) -> str:
             f"keypoints: {one['visible']} visible, {one['hidden']} hidden, {one['not_labelled']} not labelled; "
             f"{one['people_without']} people without any"
         )
+    nothing = report["no_object_to_train_on"]
+    if nothing is not None:
+        lines.append(f"no object to train on: {nothing}")
     bad = report["bad_annotations"] + [f"{one['file']}: {one['reason']}" for one in report["bad_images"]]
-    lines.append(
-        f"bad entries: {len(report['bad_annotations'])} annotations and {len(report['bad_images'])} images, "
-        "which training leaves out"
-        if bad
-        else "no bad entries"
-    )
-    if report["no_object_to_train_on"] is not None:
-        if not bad:
-            lines.pop()
-        lines.insert(len(lines) - bool(bad), f"no object to train on: {report['no_object_to_train_on']}")
+    if bad or nothing is None:
+        lines.append(
+            f"bad entries: {len(report['bad_annotations'])} annotations and {len(report['bad_images'])} images, "
+            "which training leaves out"
+            if bad
+            else "no bad entries"
+        )
     lines += [f"  {one}" for one in bad[:LISTED]]
     if len(bad) > LISTED:
         lines.append(f"  and {len(bad) - LISTED} more, in check.json")
