@@ -10,8 +10,7 @@ from train.coco import CocoAnnotations
 def can_be_targets(annotations: CocoAnnotations) -> np.ndarray:
     """(A,) bool: the annotations that a network can be trained to find.
 
-    Left out are crowds, boxes wholly outside their image (where the list gives its size), and people without any
-    labelled keypoint where the list was read for poses.
+    Left out are crowds, and people without any labelled keypoint where the list was read for poses.
     """
     left_out = [wrong for wrong, _ in _reasons(annotations)]
     return ~np.logical_or.reduce(left_out)
@@ -39,12 +38,7 @@ def why_no_object(annotations: CocoAnnotations) -> str | None:
 
 def _reasons(annotations: CocoAnnotations) -> list[tuple[np.ndarray, str]]:
     """For each reason why an annotation is no target: (A,) bool of those that it holds for, and its words."""
-    sizes = np.repeat(annotations.sizes, np.diff(annotations.starts), axis=0)
-    inside = np.minimum(annotations.boxes[:, 2:], sizes) > np.maximum(annotations.boxes[:, :2], 0)
-    reasons = [
-        (annotations.crowd, "crowds (iscrowd is 1)"),
-        (~inside.all(1) & (sizes > 0).all(1), "outside their image"),
-    ]
+    reasons = [(annotations.crowd, "crowds (iscrowd is 1)")]
     if annotations.keypoints.shape[1]:
         unlabelled = (annotations.keypoints[..., 2] == 0).all(1)
         reasons.append((unlabelled, "people without a labelled keypoint (every v is 0)"))
