@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import logging
+import operator
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,37 +16,61 @@ import tyro
 from train.config import CheckDataConfig, DemoConfig, EvaluateConfig, FitConfig, PredictConfig
 from train.errors import ConfigError, UserError
 from train.recipes import recipe, recipe_help, recipe_names
-from train.run_directory import RunDirectory
 
 Config = FitConfig | EvaluateConfig | PredictConfig | CheckDataConfig | DemoConfig
 
+COMMANDS: dict[str, type[Config]] = {
+    "fit": FitConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "check-data": CheckDataConfig,
+    "demo": DemoConfig,
+}
+
 DESCRIPTION = (
     "Object detection and pose estimation with mixture density networks: train, evaluate, predict. "
-    "Help: python -m train fit --help"
+    "Options and help of one: python -m train fit --help"
 )
 
 
 def parse(arguments: Sequence[str]) -> Config:
     """The configuration of the chosen command. Exits, with help or a message, as argparse does; raises ConfigError."""
+    # A command is parsed alone: beside others, an unknown option would be answered with theirs.
+    command = arguments[0] if arguments and arguments[0] in COMMANDS else None
+    if command is None:
+        return _parse_command(functools.reduce(operator.or_, map(_subcommand, COMMANDS)), "", arguments, None)
+    if command != "fit":
+        return _parse_command(COMMANDS[command], command, arguments[1:], None)
     # Of a recipe, or of the run to resume: options replace parts of it.
-    default = _fit_default(arguments[1:]) if arguments[:1] == ["fit"] else None
-    about = f"{FitConfig.__doc__}\n\n{recipe_help()}"
-    fit: Any = tyro.conf.subcommand("fit", description=about, **({} if default is None else {"default": default}))
-    config = tyro.cli(
-        Annotated[FitConfig, fit]
-        | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
-        | Annotated[PredictConfig, tyro.conf.subcommand("predict")]
-        | Annotated[CheckDataConfig, tyro.conf.subcommand("check-data")]
-        | Annotated[DemoConfig, tyro.conf.subcommand("demo")],
-        prog="python -m train",
-        description=DESCRIPTION,
-        args=arguments,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.DisallowNone),
-    )
-    if isinstance(config, FitConfig) and config.recipe != (None if default is None else default.recipe):
+    default = _fit_default(arguments[1:])
+    config = _parse_command(FitConfig, command, arguments[1:], default)
+    if config.recipe != (None if default is None else default.recipe):
         # Behind an option it would only be a name, and train something else.
         raise ConfigError(f"RECIPE: {config.recipe!r} must stand before the options: fit RECIPE --run ...")
     return config
+
+
+def _parse_command(kind: Any, command: str, arguments: Sequence[str], default: Any) -> Any:
+    return tyro.cli(
+        kind,
+        prog=f"python -m train {command}".rstrip(),
+        description=_about(command),
+        args=arguments,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.DisallowNone),
+        **({} if default is None else {"default": default}),
+    )
+
+
+def _subcommand(name: str) -> Any:
+    return Annotated[COMMANDS[name], tyro.conf.subcommand(name, description=_about(name).partition("\n")[0])]
+
+
+def _about(command: str) -> str:
+    """What --help says of a command, or of them all."""
+    if not command:
+        return DESCRIPTION
+    text = COMMANDS[command].__doc__ or ""
+    return f"{text}\n\n{recipe_help()}" if command == "fit" else text
 
 
 def _fit_default(arguments: Sequence[str]) -> FitConfig | None:
@@ -54,6 +80,8 @@ def _fit_default(arguments: Sequence[str]) -> FitConfig | None:
         for given, other in ((_option(arguments, "--run"), "--run"), (name, "a recipe")):
             if given is not None:
                 raise ConfigError(f"{other}, --resume: give one; --resume goes on with the run that it names")
+        from train.run_directory import RunDirectory  # which imports torch
+
         return RunDirectory(Path(resume)).read_config()
     if name is None:
         return None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.train.drawn_data import DataPaths
+from tests.train.drawn_data import ROOT, DataPaths
 from train.__main__ import main, parse
 from train.config import EvaluateConfig, FitConfig, InferenceConfig, PredictConfig
 
@@ -18,7 +21,7 @@ def fit_arguments(data: DataPaths, run: Path, *more: str) -> list[str]:
     return ["fit", *paths, *quick, *more]
 
 
-@pytest.mark.parametrize("command", [[], ["fit"], ["evaluate"], ["predict"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["fit"], ["evaluate"], ["predict"], ["check-data"], ["demo"]])
 def test_every_command_explains_itself(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parse([*command, "--help"])
@@ -28,6 +31,54 @@ def test_every_command_explains_itself(command: list[str], capsys: pytest.Captur
         command[0] if command else "", ("--help",)
     ):
         assert expected in text
+
+
+def test_help_lists_every_command_and_answers_without_torch(capsys: pytest.CaptureFixture[str]) -> None:
+    code = "import sys, train.__main__; print(sorted({'torch', 'numpy', 'PIL'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "[]\n"
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    text = capsys.readouterr().out
+    for command in ("fit", "evaluate", "predict", "check-data", "demo"):
+        assert f"• {command} " in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggested"),
+    [
+        (["predict", "--sead", "3", "a.jpg"], None),  # --seed is one of fit, check-data and demo
+        (["predict", "--stop-after", "3", "a.jpg"], None),
+        (["predict", "--threshhold", "3", "a.jpg"], "--threshold"),
+        (["evaluate", "--train-images", "x", "r"], None),
+        (["demo", "--epoch", "3"], "--epochs"),
+        (["fit", "--run", "r", "--epoch", "3"], "--epochs"),
+    ],
+)
+def test_unknown_option_is_answered_with_options_of_its_command(
+    arguments: list[str], suggested: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(arguments)
+    assert caught.value.code == 2
+    text = capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse([arguments[0], "--help"])
+    own = options_in(capsys.readouterr().out)
+    assert f"python -m train {arguments[0]} --help" in text
+    named = options_in(text) - set(arguments)
+    assert named <= own
+    assert suggested is None or suggested in named
+
+
+def options_in(text: str) -> set[str]:
+    return set(re.findall(r"--[a-z][a-z-]*", text))
+
+
+def test_unknown_command_is_answered_with_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(["prdict", "a.jpg"])
+    assert caught.value.code == 2
+    assert "fit, evaluate, predict, check-data, demo" in capsys.readouterr().err
 
 
 def test_options_become_fields(drawn: DataPaths, tmp_path: Path) -> None:
