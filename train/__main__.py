@@ -115,10 +115,7 @@ def run(config: Config) -> int:
     elif isinstance(config, PredictConfig):
         from train.prediction import predict
 
-        result = predict(config)
-        found = sum(len(entry["detections"]) for entry in result["images"])
-        print(f"{config.output}: {len(result['images'])} images, {found} detections, {len(result['failed'])} failed")
-        return 1 if result["failed"] else 0
+        return 1 if predict(config)["failed"] else 0
     elif isinstance(config, CheckDataConfig):
         from train.check_data import check_data
 
@@ -131,13 +128,16 @@ def run(config: Config) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 done, 1 some images failed, 2 a mistake that the message on stderr names."""
+    """The exit status: 0 done, 1 some images failed, 2 a mistake that the message on stderr names, 130 Ctrl-C."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
         return run(parse(sys.argv[1:] if arguments is None else arguments))
     except (UserError, FileNotFoundError, PermissionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

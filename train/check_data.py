@@ -14,7 +14,7 @@ from train.coco import CocoAnnotations
 from train.config import CheckDataConfig, check_config
 from train.data import CocoImages, Sample, TrainingSet, collate, open_annotations
 from train.errors import ConfigError
-from train.files import write_json
+from train.files import write_json, write_picture
 from train.images import open_image
 from train.pictures import grid
 from train.tasks import Task, make_task, skeleton_of
@@ -46,7 +46,7 @@ def check_data(config: CheckDataConfig) -> dict[str, Any]:
     print(text_of(report), flush=True)
     picture = _sample_picture(config, annotations, task)
     if picture is not None:
-        picture.save(config.output / "samples.png")
+        write_picture(config.output / "samples.png", picture)
         print(f"{config.output / 'samples.png'}: augmented samples, each beside its heatmap targets")
     return report
 

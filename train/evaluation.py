@@ -22,6 +22,7 @@ from train.data import BadSamples, EvaluationSet, batch_tensor, evaluation_loade
 from train.errors import ConfigError, DatasetError
 from train.files import write_json
 from train.images import ImageError, open_image
+from train.inference import arithmetic, make_ready
 from train.network import check_inference, find_checkpoint, pick_device, restore_network
 from train.score import Score
 from train.tasks import Task
@@ -66,16 +67,18 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
         check_categories(entries, checkpoint.categories)
     views = views_of(config.inference, checkpoint.config.data.input_size, model.divisor)
     device = pick_device(config.device)
+    autocast = arithmetic(config.inference, device)
     found = find(
-        model.to(device),
+        make_ready(model, config.inference, device),
         EvaluationSet(entries, images, views, skeleton=task.skeleton),
         task,
         config.inference,
         device=device,
         batch=config.batch,
         workers=config.workers,
+        autocast=autocast,
     )
-    output = config.output or (Path("evaluation") if config.run is None else config.run / "evaluation")
+    output = config.output or (Path("runs/evaluation") if config.run is None else config.run / "evaluation")
     score = task.score(entries, found.results) if labelled else None
     metrics = write_evaluation(output, found, score)
     if score is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import train.__main__
 from tests.train.drawn_data import ROOT, DataPaths
 from train.__main__ import main, parse
 from train.config import EvaluateConfig, FitConfig, InferenceConfig, PredictConfig
@@ -111,8 +112,40 @@ def test_fit_resume_evaluate_predict_in_a_row(
     image = str(drawn.images / "001.jpg")
     out = str(tmp_path / "out")
     assert main(["predict", image, "--run", str(run), "--output", out]) == 0
-    assert main(["predict", image, "absent.jpg", "--run", str(run), "--output", out]) == 1
-    assert "1 images, " in capsys.readouterr().out
+    assert main(["predict", image, "--run", str(run), "--output", out]) == 2
+    assert f"--output: {out} is there already" in capsys.readouterr().err
+    assert main(["predict", image, "absent.jpg", "--run", str(run)]) == 1
+    assert f"{run / 'predictions'}: 1 images, " in capsys.readouterr().out
+    assert main(["predict", image, "--run", str(run)]) == 0
+    assert f"{run / 'predictions-2'}: 1 images, " in capsys.readouterr().out
+    assert (run / "predictions" / "001.png").is_file()
+
+
+def test_without_a_run_files_go_where_git_ignores_them(
+    drawn: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(fit_arguments(drawn, tmp_path / "run")) == 0
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    data = ["--images", str(drawn.images), "--annotations", str(drawn.annotations)]
+    checkpoint = ["--checkpoint", str(tmp_path / "run" / "checkpoints" / "last.pt")]
+    assert main(["check-data", *data, "--input-size", "64"]) == 0
+    assert main(["evaluate", *checkpoint, *data, "--workers", "0"]) == 0
+    assert main(["predict", *checkpoint, str(drawn.images / "001.jpg")]) == 0
+    assert [path.name for path in Path().iterdir()] == ["runs"]
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["data-check", "evaluation", "predictions"]
+    assert "runs/" in (ROOT / ".gitignore").read_text().split()
+
+
+def test_an_interruption_ends_with_130_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(config: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.__main__, "run", interrupted)
+    assert main(["demo"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_mistakes_are_one_line_and_exit_2(drawn: DataPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -126,7 +159,16 @@ def test_mistakes_are_one_line_and_exit_2(drawn: DataPaths, tmp_path: Path, caps
         (fit_arguments(drawn, tmp_path / "run", "--train-annotations", "absent.json"), "absent.json: there is no such"),
         (["evaluate", "--checkpoint", str(drawn.annotations)], "is not a readable checkpoint"),
         (["predict", "a.jpg"], "a run directory or --checkpoint"),
-        (["predict", "--run", str(tmp_path)], "--images: must be at least one file"),
+        (["predict", "--run", str(tmp_path)], "IMAGE: give at least one file, folder or 'pattern'"),
+        (["predict", "--run", str(tmp_path), f"{tmp_path}/*.jpg"], f"IMAGE: the pattern '{tmp_path}/*.jpg' matches no"),
+        (["predict", "--run", str(tmp_path), str(tmp_path)], f"IMAGE: there is no image in the folder {tmp_path}"),
+        (["predict", "a.jpg", "--output", str(tmp_path / "taken")], "--output: "),
+        (["predict", "a.jpg", "--device", "cuda:7"], "--device: cuda:7 is not there; this machine has cpu"),
+        (
+            ["evaluate", "--checkpoint", "a.pt", "--mixed-precision", "fp16", "--device", "cpu"],
+            "a.pt: there is no such",
+        ),
+        (["predict", "a.jpg", "--mixed-precision", "fp16", "--device", "cpu"], "fp16: needs a GPU; take bf16 on a CPU"),
     ]:
         assert main(arguments) == 2
         lines = capsys.readouterr().err.strip().splitlines()
