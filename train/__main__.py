@@ -7,7 +7,7 @@ import functools
 import logging
 import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ import tyro
 
 from train.config import CheckDataConfig, DemoConfig, EvaluateConfig, FitConfig, PredictConfig
 from train.errors import ConfigError, UserError
+from train.interrupt import ending_at_once
 from train.recipes import recipe, recipe_help, recipe_names
 
 Config = FitConfig | EvaluateConfig | PredictConfig | CheckDataConfig | DemoConfig
@@ -80,7 +81,8 @@ def _fit_default(arguments: Sequence[str]) -> FitConfig | None:
         for given, other in ((_option(arguments, "--run"), "--run"), (name, "a recipe")):
             if given is not None:
                 raise ConfigError(f"{other}, --resume: give one; --resume goes on with the run that it names")
-        from train.run_directory import RunDirectory  # which imports torch
+        with ending_at_once():
+            from train.run_directory import RunDirectory  # which imports torch
 
         return RunDirectory(Path(resume)).read_config()
     if name is None:
@@ -103,28 +105,33 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
 
 def run(config: Config) -> int:
     """Does what a configuration says; returns the exit status."""
+    with ending_at_once():
+        function = _function_of(config)
+    result = function(config)
+    return 1 if isinstance(config, PredictConfig) and result["failed"] else 0
+
+
+def _function_of(config: Config) -> Callable[[Any], Any]:
     # Torch and all that stands on it are imported only here, so that --help answers at once.
     if isinstance(config, FitConfig):
         from train.engine import fit
 
-        fit(config)
-    elif isinstance(config, EvaluateConfig):
+        return fit
+    if isinstance(config, EvaluateConfig):
         from train.evaluation import evaluate
 
-        evaluate(config)
-    elif isinstance(config, PredictConfig):
+        return evaluate
+    if isinstance(config, PredictConfig):
         from train.prediction import predict
 
-        return 1 if predict(config)["failed"] else 0
-    elif isinstance(config, CheckDataConfig):
+        return predict
+    if isinstance(config, CheckDataConfig):
         from train.check_data import check_data
 
-        check_data(config)
-    else:
-        from train.demo import run_demo
+        return check_data
+    from train.demo import run_demo
 
-        run_demo(config)
-    return 0
+    return run_demo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
