@@ -1,4 +1,4 @@
-"""The command line: python -m train fit | evaluate | predict | check-data | demo."""
+"""The command line: python -m train fit | evaluate | predict | export | check-data | demo."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from typing import Annotated, Any
 
 import tyro
 
-from train.config import CheckDataConfig, DemoConfig, EvaluateConfig, FitConfig, PredictConfig
+from train.config import CheckDataConfig, DemoConfig, EvaluateConfig, ExportConfig, FitConfig, PredictConfig
 from train.errors import ConfigError, UserError
 from train.interrupt import ending_at_once
 from train.recipes import recipe, recipe_help, recipe_names
 
-Config = FitConfig | EvaluateConfig | PredictConfig | CheckDataConfig | DemoConfig
+Config = FitConfig | EvaluateConfig | PredictConfig | ExportConfig | CheckDataConfig | DemoConfig
 
 COMMANDS: dict[str, type[Config]] = {
     "fit": FitConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
+    "export": ExportConfig,
     "check-data": CheckDataConfig,
     "demo": DemoConfig,
 }
@@ -125,6 +126,10 @@ def _function_of(config: Config) -> Callable[[Any], Any]:
         from train.prediction import predict
 
         return predict
+    if isinstance(config, ExportConfig):
+        from train.exporting import export
+
+        return export
     if isinstance(config, CheckDataConfig):
         from train.check_data import check_data
 
@@ -136,7 +141,8 @@ def _function_of(config: Config) -> Callable[[Any], Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 done, 1 some images failed, 2 a mistake that the message on stderr names, 130 Ctrl-C."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("train").setLevel(logging.INFO)  # other packages' own news are not for the user
     try:
         return run(parse(sys.argv[1:] if arguments is None else arguments))
     except (UserError, FileNotFoundError, PermissionError) as error:

@@ -246,6 +246,24 @@ class PredictConfig:
 
 
 @dataclass(frozen=True)
+class ExportConfig:
+    """Write a trained network as a graph that runs without this code: torch.export (.pt2) or ONNX (.onnx)."""
+
+    output: Path
+    """File to write: NAME.pt2, from images to detections or poses, or NAME.onnx, from images to maps."""
+    run: Annotated[Path | None, Positional, arg(metavar="[RUN]")] = None
+    """Run directory whose last checkpoint is taken."""
+    checkpoint: Path | None = None
+    """Checkpoint to use instead of a run's last one."""
+    size: tuple[int, int] | None = None
+    """Height and width of the images that the graph takes. Without it: the square of the training."""
+    flip: bool = False
+    """.pt2: look at the mirror image too, and average the two."""
+    detections: int = 100
+    """.pt2: objects per image that are given."""
+
+
+@dataclass(frozen=True)
 class CheckDataConfig:
     """Report what a data set holds and what is wrong in it; writes check.json and a picture of augmented samples."""
 
