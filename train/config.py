@@ -232,8 +232,7 @@ class PredictConfig:
     checkpoint: Path | None = None
     """Checkpoint to use instead of a run's last one."""
     output: Path | None = None
-    """Folder to write to, new or empty. Without it: RUN/predictions, or runs/predictions for a bare --checkpoint; where
-    that is there already, predictions-2 and so on."""
+    """New or empty folder to write to. Without it: RUN/predictions or, without a run, runs/predictions, -2, -3, ..."""
     threshold: float = 0.3
     """Leave out what has a lower score."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
