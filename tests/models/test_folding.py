@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from models import ARCHITECTURES, Detector, Hourglass, build_model
+from models.dla import DeformableConv
 from models.folding import fold_batch_norms
 from models.hourglass import HOURGLASS104
 from tests.models.networks import BOTH_ARCHITECTURES, IMAGES, assert_close, awake
@@ -20,13 +21,17 @@ def batch_norms(model: nn.Module) -> list[str]:
 
 
 def trained(model: nn.Module, side: int = 64) -> nn.Module:
-    """In eval mode, its batch norms with weights, biases and statistics as training leaves them: none is 0 or 1."""
+    """In eval mode, with weights, biases and statistics of its batch norms, and biases before them, that are not 0 or
+    1, as training leaves them."""
     generator = torch.Generator().manual_seed(1)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         nn.init.uniform_(norm.weight, 0.5, 1.5, generator=generator)
         nn.init.normal_(norm.bias, std=0.3, generator=generator)
         norm.momentum = 1.0
+    for module in model.modules():
+        if isinstance(module, DeformableConv):
+            nn.init.normal_(module.bias, std=0.3, generator=generator)
     dtype = norms[0].weight.dtype
     with torch.no_grad():
         model.train().backbone(torch.randn(4, 3, side, side, generator=generator).to(dtype))
