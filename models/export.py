@@ -1,14 +1,25 @@
-"""A network for use without this code: torch.export of what `predict` does, ONNX of the maps."""
+"""A network for use without this code: torch.export of what `predict` does, ONNX of the maps.
+
+`python -m models.export` writes a published network, `python -m train export` one that was trained here.
+"""
 
 from __future__ import annotations
 
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
+from models import ARCHITECTURES, TASKS, build_model, load_published
 from models.decode import Flip
 from models.detector import Detector
+from models.files import write_atomically
+from models.folding import fold_batch_norms
 from models.pose import PoseEstimator
 
 # DeformConv came with 19; torch's exporter writes 18 unless told.
@@ -84,6 +95,38 @@ def export_onnx(model: Detector | PoseEstimator, path: str | Path, size: tuple[i
     return names
 
 
+def write_graph(
+    model: Detector | PoseEstimator, path: Path, size: tuple[int, int], *, k: int = 100, flip: Flip | None = None
+) -> str:
+    """Writes a network as the file's name says, and returns what is in it, in words.
+
+    path: NAME.pt2 for `export_inference`, NAME.onnx for `export_onnx`; nothing may be there yet. model: in eval mode;
+    its batch norms are folded, in place. size: height and width of the images in pixels. k, flip: of `predict`, for
+    .pt2 alone. Raises ValueError that names what is wrong, and ImportError as `export_onnx` does.
+    """
+    if path.suffix not in (".pt2", ".onnx"):
+        raise ValueError(f"{path}: must end in .pt2 (torch.export: images to detections) or .onnx (images to maps)")
+    if not path.parent.is_dir():
+        raise ValueError(f"{path}: the folder is not there")
+    if path.exists():
+        raise ValueError(f"{path}: is there already: give another name, or remove it")
+    if path.suffix == ".onnx" and (flip is not None or k != 100):
+        raise ValueError(f"{path}: an ONNX file has the maps alone, before peaks and flips; leave their options out")
+    fold_batch_norms(model)
+    if path.suffix == ".onnx":
+        with tempfile.TemporaryDirectory() as folder:
+            draft = Path(folder) / path.name
+            what = "maps " + ", ".join(export_onnx(model, draft, size))
+            write_atomically(path, lambda file: file.write(draft.read_bytes()))
+    else:
+        weight = next(model.parameters())
+        images = torch.zeros(2, 3, *size, dtype=weight.dtype, device=weight.device)
+        program = export_inference(model, images, k=k, flip=flip)
+        write_atomically(path, lambda file: torch.export.save(program, file))
+        what = f"the {k} best of each image, a dict of tensors"
+    return f"images (B, 3, {size[0]}, {size[1]}) to {what}"
+
+
 def _any_batch() -> dict:
     return {"images": {0: torch.export.Dim("batch", min=1)}}
 
@@ -93,3 +136,50 @@ def _check(model: Detector | PoseEstimator, images: Tensor) -> None:
     model.check_images(images)
     if model.training:
         raise ValueError("the model is in training mode, where batch norm reads the batch: call model.eval() first")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Exits, with help or a message, as argparse does."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.export",
+        description="Write a network with published weights as a graph that needs none of this code: NAME.pt2 for "
+        "torch.export, from images to detections or poses; NAME.onnx for ONNX, from images to maps. Batch norms are "
+        "folded. Of a network trained here: python -m train export RUN.",
+    )
+    parser.add_argument("arch", choices=ARCHITECTURES, help="backbone")
+    parser.add_argument("task", choices=TASKS, help="what its heads predict")
+    parser.add_argument("weights", type=Path, help="published checkpoint, as load_published reads it")
+    parser.add_argument("output", type=Path, help="file to write: NAME.pt2 or NAME.onnx")
+    parser.add_argument("--classes", type=int, help="classes to detect (default: 80; pose has one, the person)")
+    parser.add_argument("--components", type=int, default=3, help="of the mixture; 0 is the single-mode base (3)")
+    parser.add_argument("--min-scale", type=float, help="one less than the run's least sigma (1; pose: 9)")
+    parser.add_argument("--colours", choices=("BGR", "RGB"), default="BGR", help="order of the images' channels (BGR)")
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=(512, 512), metavar=("H", "W"), help="of the images, in pixels (512 512)"
+    )
+    parser.add_argument("--peaks", type=int, default=100, help=".pt2: objects per image that are given (100)")
+    parser.add_argument("--flip", choices=get_args(Flip), help=".pt2: look at the mirror image too")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0, or 2 after a mistake that the message on stderr names."""
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    detection = options.task == "detection"
+    classes = options.classes if options.classes is not None else 80 if detection else 1
+    min_scale = options.min_scale if options.min_scale is not None else 1.0 if detection else 9.0
+    try:
+        model = build_model(
+            options.arch, task=options.task, num_classes=classes, components=options.components, min_scale=min_scale
+        )
+        load_published(model, options.weights, colours=options.colours)
+        what = write_graph(model.eval(), options.output, tuple(options.size), k=options.peaks, flip=options.flip)
+    except (ValueError, ImportError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.output}: {what}; {options.colours}, normalised as for the published network")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

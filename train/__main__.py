@@ -1,50 +1,78 @@
-"""The command line: python -m train fit | evaluate | predict | check-data | demo."""
+"""The command line: python -m train fit | evaluate | predict | export | check-data | demo."""
 
 from __future__ import annotations
 
 import difflib
+import functools
 import logging
+import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from train.config import CheckDataConfig, DemoConfig, EvaluateConfig, FitConfig, PredictConfig
+from train.config import CheckDataConfig, DemoConfig, EvaluateConfig, ExportConfig, FitConfig, PredictConfig
 from train.errors import ConfigError, UserError
+from train.interrupt import ending_at_once
 from train.recipes import recipe, recipe_help, recipe_names
-from train.run_directory import RunDirectory
 
-Config = FitConfig | EvaluateConfig | PredictConfig | CheckDataConfig | DemoConfig
+Config = FitConfig | EvaluateConfig | PredictConfig | ExportConfig | CheckDataConfig | DemoConfig
+
+COMMANDS: dict[str, type[Config]] = {
+    "fit": FitConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "export": ExportConfig,
+    "check-data": CheckDataConfig,
+    "demo": DemoConfig,
+}
 
 DESCRIPTION = (
     "Object detection and pose estimation with mixture density networks: train, evaluate, predict. "
-    "Help: python -m train fit --help"
+    "Options and help of one: python -m train fit --help"
 )
 
 
 def parse(arguments: Sequence[str]) -> Config:
     """The configuration of the chosen command. Exits, with help or a message, as argparse does; raises ConfigError."""
+    # A command is parsed alone: beside others, an unknown option would be answered with theirs.
+    command = arguments[0] if arguments and arguments[0] in COMMANDS else None
+    if command is None:
+        return _parse_command(functools.reduce(operator.or_, map(_subcommand, COMMANDS)), "", arguments, None)
+    if command != "fit":
+        return _parse_command(COMMANDS[command], command, arguments[1:], None)
     # Of a recipe, or of the run to resume: options replace parts of it.
-    default = _fit_default(arguments[1:]) if arguments[:1] == ["fit"] else None
-    about = f"{FitConfig.__doc__}\n\n{recipe_help()}"
-    fit: Any = tyro.conf.subcommand("fit", description=about, **({} if default is None else {"default": default}))
-    config = tyro.cli(
-        Annotated[FitConfig, fit]
-        | Annotated[EvaluateConfig, tyro.conf.subcommand("evaluate")]
-        | Annotated[PredictConfig, tyro.conf.subcommand("predict")]
-        | Annotated[CheckDataConfig, tyro.conf.subcommand("check-data")]
-        | Annotated[DemoConfig, tyro.conf.subcommand("demo")],
-        prog="python -m train",
-        description=DESCRIPTION,
-        args=arguments,
-        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.DisallowNone),
-    )
-    if isinstance(config, FitConfig) and config.recipe != (None if default is None else default.recipe):
+    default = _fit_default(arguments[1:])
+    config = _parse_command(FitConfig, command, arguments[1:], default)
+    if config.recipe != (None if default is None else default.recipe):
         # Behind an option it would only be a name, and train something else.
         raise ConfigError(f"RECIPE: {config.recipe!r} must stand before the options: fit RECIPE --run ...")
     return config
+
+
+def _parse_command(kind: Any, command: str, arguments: Sequence[str], default: Any) -> Any:
+    return tyro.cli(
+        kind,
+        prog=f"python -m train {command}".rstrip(),
+        description=_about(command),
+        args=arguments,
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.DisallowNone),
+        **({} if default is None else {"default": default}),
+    )
+
+
+def _subcommand(name: str) -> Any:
+    return Annotated[COMMANDS[name], tyro.conf.subcommand(name, description=_about(name).partition("\n")[0])]
+
+
+def _about(command: str) -> str:
+    """What --help says of a command, or of them all."""
+    if not command:
+        return DESCRIPTION
+    text = COMMANDS[command].__doc__ or ""
+    return f"{text}\n\n{recipe_help()}" if command == "fit" else text
 
 
 def _fit_default(arguments: Sequence[str]) -> FitConfig | None:
@@ -54,6 +82,9 @@ def _fit_default(arguments: Sequence[str]) -> FitConfig | None:
         for given, other in ((_option(arguments, "--run"), "--run"), (name, "a recipe")):
             if given is not None:
                 raise ConfigError(f"{other}, --resume: give one; --resume goes on with the run that it names")
+        with ending_at_once():
+            from train.run_directory import RunDirectory  # which imports torch
+
         return RunDirectory(Path(resume)).read_config()
     if name is None:
         return None
@@ -75,36 +106,43 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
 
 def run(config: Config) -> int:
     """Does what a configuration says; returns the exit status."""
+    with ending_at_once():
+        function = _function_of(config)
+    result = function(config)
+    return 1 if isinstance(config, PredictConfig) and result["failed"] else 0
+
+
+def _function_of(config: Config) -> Callable[[Any], Any]:
     # Torch and all that stands on it are imported only here, so that --help answers at once.
     if isinstance(config, FitConfig):
         from train.engine import fit
 
-        fit(config)
-    elif isinstance(config, EvaluateConfig):
+        return fit
+    if isinstance(config, EvaluateConfig):
         from train.evaluation import evaluate
 
-        evaluate(config)
-    elif isinstance(config, PredictConfig):
+        return evaluate
+    if isinstance(config, PredictConfig):
         from train.prediction import predict
 
-        result = predict(config)
-        found = sum(len(entry["detections"]) for entry in result["images"])
-        print(f"{config.output}: {len(result['images'])} images, {found} detections, {len(result['failed'])} failed")
-        return 1 if result["failed"] else 0
-    elif isinstance(config, CheckDataConfig):
+        return predict
+    if isinstance(config, ExportConfig):
+        from train.exporting import export
+
+        return export
+    if isinstance(config, CheckDataConfig):
         from train.check_data import check_data
 
-        check_data(config)
-    else:
-        from train.demo import run_demo
+        return check_data
+    from train.demo import run_demo
 
-        run_demo(config)
-    return 0
+    return run_demo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 done, 1 some images failed, 2 a mistake that the message on stderr names, 130 Ctrl-C."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("train").setLevel(logging.INFO)  # other packages' own news are not for the user
     try:
         try:
             return run(parse(sys.argv[1:] if arguments is None else arguments))
@@ -118,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
         return 130  # as shells say it, so that `fit && evaluate` stops
 
 

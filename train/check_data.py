@@ -17,7 +17,7 @@ from train.coco import CocoAnnotations, read_annotations
 from train.config import CheckDataConfig, Orientation, check_config
 from train.data import CocoImages, Sample, TrainingSet, collate
 from train.errors import ConfigError
-from train.files import write_json
+from train.files import write_json, write_picture
 from train.images import exif_orientation, has_transparency, image_size, open_image, read_rgb
 from train.objects import why_no_object
 from train.pictures import grid
@@ -61,7 +61,7 @@ def check_data(config: CheckDataConfig) -> dict[str, Any]:
     print(text_of(report), flush=True)
     picture = _sample_picture(config, annotations, task, {file.id for file in files if file.turn > 1})
     if picture is not None:
-        picture.save(config.output / "samples.png")
+        write_picture(config.output / "samples.png", picture)
         print(f"{config.output / 'samples.png'}: augmented samples, each beside its heatmap targets")
     return report
 

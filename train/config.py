@@ -16,7 +16,9 @@ from tyro.conf import Positional, arg
 
 from train.errors import ConfigError
 
-Device = Literal["auto", "cpu"]
+# What there is says `train.network.pick_device`.
+Device = Annotated[str, arg(metavar="{auto,cpu,cuda,cuda:N}")]
+MixedPrecision = Literal["no", "bf16", "fp16"]
 TaskName = Literal["detection", "pose"]
 Resolution = Literal["fixed", "original"]
 Orientation = Literal["stored", "exif"]
@@ -163,8 +165,8 @@ class FitConfig:
     seed: int = 0
     """Fixes the initial weights, the order of the images and their augmentation."""
     device: Device = "auto"
-    """auto takes a GPU where there is one."""
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """auto takes a GPU where there is one; cuda:1 is the second GPU. Of several processes each takes its own GPU."""
+    mixed_precision: MixedPrecision = "no"
     """Arithmetic of the network under autocast; the losses are in float32 either way."""
     compile: bool = False
     """Compile the network with torch.compile: slow first steps, faster ones from then on."""
@@ -203,13 +205,17 @@ class InferenceConfig:
     """Poses: move keypoints to near peaks of their heatmaps."""
     detections: int = 100
     """Objects per image that are kept; COCO counts at most 100 boxes or 20 poses."""
+    mixed_precision: MixedPrecision = "no"
+    """Arithmetic of the network under autocast; boxes and poses are decoded in float32 either way."""
+    compile: bool = False
+    """Compile the network with torch.compile: slow first images, faster ones from then on."""
 
 
 @dataclass(frozen=True)
 class EvaluateConfig:
     """Score a trained network with COCO's numbers; writes detections.json and metrics.json."""
 
-    run: Annotated[Path | None, Positional, arg(metavar="RUN")] = None
+    run: Annotated[Path | None, Positional, arg(metavar="[RUN]")] = None
     """Run directory whose last checkpoint and val set are taken."""
     checkpoint: Path | None = None
     """Checkpoint to evaluate instead of the run's last one."""
@@ -220,7 +226,7 @@ class EvaluateConfig:
     annotations: Path | None = None
     """COCO annotation file of these images; for test-dev its image list (image_info_test-dev2017.json)."""
     output: Path | None = None
-    """Folder to write to. Without it: RUN/evaluation, or ./evaluation for a bare --checkpoint."""
+    """Folder to write to. Without it: RUN/evaluation, or runs/evaluation for a bare --checkpoint."""
     limit: int | None = None
     """Use only the first so many images."""
     orientation: Orientation | None = None
@@ -231,7 +237,7 @@ class EvaluateConfig:
     workers: int = 4
     """Processes that decode and warp images; 0 does it in the main process."""
     device: Device = "auto"
-    """auto takes a GPU where there is one."""
+    """auto takes a GPU where there is one; cuda:1 is the second GPU."""
 
 
 @dataclass(frozen=True)
@@ -239,13 +245,13 @@ class PredictConfig:
     """Find objects or poses in images; writes predictions.json and a picture per image, coloured by component."""
 
     images: Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE ...", help_behavior_hint="(required)")]
-    """Image files."""
+    """Image files; folders, for the images directly in them; and patterns in quotes, such as 'photos/**/*.jpg'."""
     run: Path | None = None
     """Run directory whose last checkpoint is taken."""
     checkpoint: Path | None = None
     """Checkpoint to use instead of a run's last one."""
-    output: Path = Path("predictions")
-    """Folder to write to."""
+    output: Path | None = None
+    """New or empty folder to write to. Without it: RUN/predictions or, without a run, runs/predictions, -2, -3, ..."""
     threshold: float = 0.3
     """Leave out what has a lower score."""
     orientation: Orientation = "exif"
@@ -254,8 +260,28 @@ class PredictConfig:
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     pictures: bool = True
     """Draw a picture per image."""
+    ellipse_score: float = 0.5
+    """Poses: draw the ellipses, one sigma around each keypoint, of those with at least this score; 1.1 draws none."""
     device: Device = "auto"
-    """auto takes a GPU where there is one."""
+    """auto takes a GPU where there is one; cuda:1 is the second GPU."""
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Write a trained network as a graph that runs without this code: torch.export (.pt2) or ONNX (.onnx)."""
+
+    output: Path
+    """File to write: NAME.pt2, from images to detections or poses, or NAME.onnx, from images to maps."""
+    run: Annotated[Path | None, Positional, arg(metavar="[RUN]")] = None
+    """Run directory whose last checkpoint is taken."""
+    checkpoint: Path | None = None
+    """Checkpoint to use instead of a run's last one."""
+    size: tuple[int, int] | None = None
+    """Height and width of the images that the graph takes. Without it: the square of the training."""
+    flip: bool = False
+    """.pt2: look at the mirror image too, and average the two."""
+    detections: int = 100
+    """.pt2: objects per image that are given."""
 
 
 @dataclass(frozen=True)
@@ -270,7 +296,7 @@ class CheckDataConfig:
     """What it is to be used for."""
     keypoint_sigmas: tuple[float, ...] | None = None
     """As for fit: the constants of OKS, one for all keypoints or one for each."""
-    output: Path = Path("data-check")
+    output: Path = Path("runs/data-check")
     """Folder to write to."""
     limit: int | None = None
     """Look at only the first so many images."""
@@ -312,7 +338,7 @@ class DemoConfig:
     workers: int = 0
     """Processes that decode and warp images; 0 does it in the main process, the fastest for pictures this small."""
     device: Device = "auto"
-    """auto takes a GPU where there is one."""
+    """auto takes a GPU where there is one; cuda:1 is the second GPU."""
 
 
 # What each field must satisfy, by name, wherever it stands: the check and how to say it.
@@ -362,7 +388,7 @@ _RULES = {
     ),
     "tasks": (lambda value: value != (), "one or both of detection and pose"),
     "drop_epochs": (lambda value: all(v >= 1 for v in value), "epochs, counted from 1"),
-    "images": (lambda value: value != (), "at least one file"),
+    "ellipse_score": (lambda value: value >= 0, "at least 0"),
 }
 
 

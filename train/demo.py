@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,6 +28,7 @@ from train.demo_report import Contender, Exhibit
 from train.engine import fit
 from train.errors import ConfigError
 from train.files import write_json, write_text
+from train.interrupt import sigint_ignored
 from train.plots import training_curves
 from train.run_log import read_log
 from train.synthetic_set import SyntheticPaths
@@ -98,12 +99,18 @@ def _train_side_by_side(
 ) -> list[Contender]:
     """Trains the networks, title -> components, at once, each in a process of its own with its share of the cores.
 
-    Networks this small gain little from a second thread.
+    Networks this small gain little from a second thread. Ctrl-C ends them with this process.
     """
     threads = max(1, (os.cpu_count() or 1) // len(networks))
     with ProcessPoolExecutor(len(networks), mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(_train, config, task, data, *network, threads) for network in networks.items()]
-        return [one.result() for one in running]
+        with sigint_ignored():  # as the new processes then do, which would show tracebacks
+            running = [pool.submit(_train, config, task, data, *network, threads) for network in networks.items()]
+        try:
+            return [one.result() for one in running]
+        except KeyboardInterrupt:
+            for process in active_children():
+                process.terminate()
+            raise
 
 
 def _train(config: DemoConfig, task: str, data: SyntheticPaths, title: str, components: int, threads: int) -> Contender:

@@ -22,6 +22,7 @@ from train.data import BadSamples, EvaluationSet, batch_tensor, evaluation_loade
 from train.errors import ConfigError, DatasetError, EvaluationError
 from train.files import write_json
 from train.images import ImageError, open_image, read_rgb
+from train.inference import arithmetic, make_ready
 from train.network import check_inference, find_checkpoint, pick_device, restore_network
 from train.objects import why_no_object
 from train.processes import Processes, launched_processes, what_died
@@ -83,21 +84,23 @@ def _evaluate(config: EvaluateConfig) -> dict[str, float]:
     dataset = EvaluationSet(entries, images, views, skeleton=task.skeleton, orientation=orientation)
     processes = launched_processes(pick_device(config.device))
     device = processes.device
+    autocast = arithmetic(config.inference, device)
     share = find(
-        model.to(device),
+        make_ready(model, config.inference, device),
         dataset,
         task,
         config.inference,
         device=device,
         batch=config.batch,
         workers=config.workers,
+        autocast=autocast,
         process=processes.number,
         processes=processes.count,
     )
     found = collected(share, dataset, processes)
     metrics: dict[str, float] = {}
     if found is not None:
-        output = config.output or (Path("evaluation") if config.run is None else config.run / "evaluation")
+        output = config.output or (Path("runs/evaluation") if config.run is None else config.run / "evaluation")
         score = task.score(entries, found.results) if labelled else None
         metrics = write_evaluation(output, found, score)
         if score is not None:

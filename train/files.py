@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from PIL.Image import Image
+
 from models.files import PARTIAL, write_atomically
 
 
@@ -17,6 +19,11 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     """`write_atomically` for a value as JSON."""
     write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+def write_picture(path: Path, picture: Image) -> None:
+    """`write_atomically` for a picture, as PNG."""
+    write_atomically(path, lambda file: picture.save(file, format="PNG"))
 
 
 def remove_partial(folder: Path) -> None:

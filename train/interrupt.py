@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -42,6 +44,33 @@ class Interrupt:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+def ending_at_once() -> contextlib.AbstractContextManager[None]:
+    """While it is entered, Ctrl-C ends the process at once, with status 130 and no traceback.
+
+    For imports: torch's own would abort where Ctrl-C raises in them, and nothing has been begun by then.
+    """
+    return _sigint_handled_by(lambda number, frame: os._exit(130))
+
+
+def sigint_ignored() -> contextlib.AbstractContextManager[None]:
+    """While it is entered, Ctrl-C does nothing; processes that are started meanwhile ignore it for good."""
+    return _sigint_handled_by(signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _sigint_handled_by(handler: Any) -> Iterator[None]:
+    # Python lets no other thread set handlers, and where SIGINT is ignored, as for nohup, it stays so.
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def leave_to_parent(worker: int) -> None:

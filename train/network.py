@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -47,19 +48,43 @@ def restore_network(checkpoint: Checkpoint) -> tuple[Any, Task]:
 
 def find_checkpoint(run: Path | None, checkpoint: Path | None) -> Path:
     """The checkpoint that a run and --checkpoint mean. Raises ConfigError where neither is given or there is no run."""
+    if run is not None and not run.is_dir():
+        raise ConfigError(f"{run}: there is no such run directory")
     if checkpoint is not None:
         return checkpoint
     if run is None:
         raise ConfigError("a run directory or --checkpoint: one of them is needed")
-    if not run.is_dir():
-        raise ConfigError(f"{run}: there is no such run directory")
     return run / "checkpoints" / "last.pt"
 
 
 def pick_device(device: Device) -> torch.device:
-    """auto is the GPU (or other accelerator) where there is one, else the CPU."""
-    accelerator = torch.accelerator.current_accelerator(check_available=True) if device == "auto" else None
-    return accelerator or torch.device("cpu")
+    """The device of that name; "auto" is the GPU (or other accelerator) where there is one, else the CPU.
+
+    device: "auto", "cpu", an accelerator's type ("cuda": its current device) or one of its devices ("cuda:1"), which
+    becomes the current one. Raises ConfigError where it is not there, naming those that are, and where one device is
+    named for several processes, each of which takes its own.
+    """
+    if device == "cpu":
+        return torch.device("cpu")
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if device == "auto":
+        return accelerator or torch.device("cpu")
+    if accelerator is None:
+        raise ConfigError(f"--device: {device} is not there; this machine has cpu and no GPU that this torch can use")
+    if device == accelerator.type:
+        return accelerator
+    name, _, number = device.partition(":")
+    there = [f"{accelerator.type}:{index}" for index in range(torch.accelerator.device_count())]
+    if device not in there:
+        raise ConfigError(f"--device: {device} is not there; this machine has {', '.join(['cpu', *there])}")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:
+        raise ConfigError(
+            f"--device: {device} is one device for {processes} processes; give {name}, and each process takes its own"
+        )
+    # For what is said to be on "cuda", and for kernels that run on the current device.
+    torch.accelerator.set_device_index(int(number))
+    return torch.device(name, int(number))
 
 
 def check_inference(model: Network, config: InferenceConfig) -> None:

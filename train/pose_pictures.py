@@ -37,6 +37,7 @@ def draw_poses(
     skeleton: Skeleton = COCO_PERSON,
     *,
     min_score: float = 0.3,
+    ellipse_score: float = 0.5,
     num_components: int | None = None,
     min_side: int = 640,
     legend: bool = True,
@@ -61,6 +62,7 @@ def draw_poses(
         components: (N,) component indices, -1 for no component, which is drawn in a neutral colour; None for all -1.
         skeleton: names the J keypoints and links them.
         min_score: smallest score drawn.
+        ellipse_score: smallest score whose ellipses are drawn; above 1 none are.
         num_components: how many components the legend lists; None for the largest one drawn.
         min_side: the longer side, in pixels, that a smaller picture is enlarged to; 0 never enlarges.
         legend: add a strip below the picture that names the components; never added when there are none.
@@ -80,20 +82,24 @@ def draw_poses(
 
     draw = ImageDraw.Draw(picture)
     sides = _sides(skeleton)
+    shown = {i: _drawn(points[i], enlarge, picture.size) for i in rectangles}
+    sure = [] if sigma is None else [i for i in rectangles if scores is None or score[i] >= ellipse_score]
+    # Under all boxes and limbs, which they would bury in a crowd.
+    for i in reversed(sure):
+        pen = _pen(draw, colours[i], rectangles[i], line_width(picture))
+        _draw_ellipses(pen, points[i, :, :2] * enlarge, sigma[i] * enlarge, shown[i], sides, max(picture.size))
     for i in reversed(rectangles):
         draw_box(draw, rectangles[i], colours[i], 1)
         pen = _pen(draw, colours[i], rectangles[i], line_width(picture))
-        drawn = _drawn(points[i], enlarge, picture.size)
+        drawn = shown[i]
         _draw_limbs(pen, points[i, :, :2] * enlarge, drawn, skeleton, sides)
-        if sigma is not None:
-            _draw_ellipses(pen, points[i, :, :2] * enlarge, sigma[i] * enlarge, drawn, sides, max(picture.size))
         _draw_keypoints(pen, points[i] * [enlarge, enlarge, 1], drawn, sides)
     font = font_for(max(picture.size))
     texts = {i: " ".join(numbers(score[i] if scores is not None else None, component[i])) for i in rectangles}
     draw_labels(draw, {i: text for i, text in texts.items() if text}, rectangles, colours, font, picture.size)
     if num_components is None:
         num_components = max((int(component[i]) + 1 for i in rectangles), default=0)
-    notes = [_RIGHT] * bool(skeleton.flip_pairs) + [_ELLIPSE] * (sigma is not None)
+    notes = [_RIGHT] * bool(skeleton.flip_pairs) + [_ELLIPSE] * bool(sure)
     return with_legend(picture, num_components, font, notes) if legend else picture
 
 
@@ -180,13 +186,11 @@ def _draw_ellipses(
     sides: list[int],
     largest: int,
 ) -> None:
-    """An outline at one standard deviation of each drawn keypoint."""
+    """A thin outline at one standard deviation of each drawn keypoint."""
     sane = ((sigma > 0) & (sigma <= largest)).all(1)
-    width = max(1, round(pen.width * 0.6))
     for j in np.flatnonzero(drawn & sane):
         low, high = points[j] - sigma[j], points[j] + sigma[j]
-        pen.draw.ellipse((*(low - 1), *(high + 1)), outline=_BORDERS[sides[j] > 0])
-        pen.draw.ellipse((*low, *high), outline=pen.colours[sides[j] > 0], width=width)
+        pen.draw.ellipse((*low, *high), outline=pen.colours[sides[j] > 0], width=max(1, pen.width // 3))
 
 
 def _draw_keypoints(pen: _Pen, points: NDArray[np.float64], drawn: NDArray[np.bool_], sides: list[int]) -> None:

@@ -12,9 +12,12 @@ from PIL import Image
 
 from train.checkpoint import load_checkpoint
 from train.config import Orientation, PredictConfig, check_config
+from train.errors import ConfigError
 from train.evaluation import look, views_of
-from train.files import write_json
+from train.files import write_json, write_picture
+from train.image_files import find_images
 from train.images import ImageError, exif_orientation, image_size, open_image, read_rgb, warp
+from train.inference import arithmetic, make_ready
 from train.network import check_inference, find_checkpoint, pick_device, restore_network
 from train.tasks import Task
 from train.transforms import Views
@@ -26,38 +29,79 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     """Detects objects in the configured images; returns what predictions.json then holds.
 
     {"orientation", "images": [{"file", "width", "height", "exif_orientation", "picture", "detections": [{"category_id",
-    "bbox", "score", "component", "sigma", "category"}]}], "failed": [{"file", "reason"}]}: boxes are x, y, width,
-    height in the image's pixels, sigma the standard deviations of width and height. Width, height, boxes and picture
-    are of the image in the configured orientation: for "exif" turned as the file's EXIF value "exif_orientation" says
-    (1 to 8; 1 is not at all), for "stored" as the pixels lie in the file. An image that cannot be read is reported
-    under "failed", and the others are done. Raises ConfigError, CheckpointError.
+    "bbox", "score", "component", "sigma", "category"}]}], "failed": [{"file", "reason"}], "not_done": [file]}: boxes
+    are x, y, width, height in the image's pixels, sigma the standard deviations of width and height. Width, height,
+    boxes and picture are of the image in the configured orientation: for "exif" turned as the file's EXIF value
+    "exif_orientation" says (1 to 8; 1 is not at all), for "stored" as the pixels lie in the file. An image that cannot
+    be read is reported under "failed", and the others are done. Where something ends it early, Ctrl-C for one, what was
+    found by then is written, and the rest is named under "not_done". Raises ConfigError, CheckpointError.
     """
     check_config(config)
+    paths = find_images(config.images)
+    if config.output is not None:
+        _check_free(config.output)
+    device = pick_device(config.device)
+    autocast = arithmetic(config.inference, device)
     checkpoint = load_checkpoint(find_checkpoint(config.run, config.checkpoint))
     model, task = restore_network(checkpoint)
     check_inference(model, config.inference)
     views = views_of(config.inference, checkpoint.config.data.input_size, model.divisor)
-    model = model.to(pick_device(config.device))
-    config.output.mkdir(parents=True, exist_ok=True)
+    model = make_ready(model, config.inference, device)
+    output = _make_folder(config)
 
     done: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
-    taken: set[str] = set()
-    for path in config.images:
-        try:
-            entry = predict_image(model, task, path, views, config)
-        except ImageError as error:
-            logger.warning("skipped image %s: %s", path, error)
-            failed.append({"file": str(path), "reason": str(error)})
-            continue
-        if config.pictures:
-            entry["picture"] = f"{_free_name(path.stem, taken)}.png"
-            picture = draw_entry(path, entry["detections"], task, model.components, config.orientation)
-            picture.save(config.output / entry["picture"])
-        done.append(entry)
-    result = {"orientation": config.orientation, "images": done, "failed": failed}
-    write_json(config.output / "predictions.json", result)
+    names = FreeNames()
+    result: dict[str, Any] = {"orientation": config.orientation, "images": done, "failed": failed}
+    try:
+        for path in paths:
+            try:
+                with autocast:
+                    entry = predict_image(model, task, path, views, config)
+            except ImageError as error:
+                logger.warning("skipped image %s: %s", path, error)
+                failed.append({"file": str(path), "reason": str(error)})
+            else:
+                if config.pictures:
+                    entry["picture"] = f"{names.take(path.stem)}.png"
+                    picture = draw_entry(
+                        path, entry["detections"], task, model.components, config.ellipse_score, config.orientation
+                    )
+                    write_picture(output / entry["picture"], picture)
+                done.append(entry)
+    finally:
+        result["not_done"] = [str(path) for path in paths[len(done) + len(failed) :]]
+        write_json(output / "predictions.json", result)
+        if result["not_done"]:
+            logger.warning("%s: %d of %d images are not done", output, len(result["not_done"]), len(paths))
+    found = sum(len(entry["detections"]) for entry in done)
+    print(f"{output}: {len(done)} images, {found} detections, {len(failed)} failed")
     return result
+
+
+def _check_free(folder: Path) -> None:
+    """Raises ConfigError where something is there that a prediction could write over."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(
+            f"--output: {folder} is there already, and not an empty folder; what it holds is kept: give another name, "
+            "or remove it"
+        )
+
+
+def _make_folder(config: PredictConfig) -> Path:
+    """The folder to write to, which is there from now on: the configured one, or a new one."""
+    if config.output is not None:
+        config.output.mkdir(parents=True, exist_ok=True)
+        return config.output
+    parent, names = config.run or Path("runs"), FreeNames()
+    parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        folder = parent / names.take("predictions")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
 
 
 def predict_image(model: Any, task: Task, path: Path, views: Views, config: PredictConfig) -> dict[str, Any]:
@@ -88,18 +132,31 @@ def predict_image(model: Any, task: Task, path: Path, views: Views, config: Pred
 
 
 def draw_entry(
-    path: Path, results: Sequence[dict[str, Any]], task: Task, components: int, orientation: Orientation
+    path: Path,
+    results: Sequence[dict[str, Any]],
+    task: Task,
+    components: int,
+    ellipse_score: float,
+    orientation: Orientation,
 ) -> Image.Image:
     """A picture of the image file, in that orientation, with the task's `results` over it. Raises ImageError."""
+    options = {} if task.skeleton is None else {"ellipse_score": ellipse_score}
     with open_image(path) as image:
-        return task.picture(read_rgb(image, orientation), results, min_score=0, num_components=components)
+        picture = read_rgb(image, orientation)
+    return task.picture(picture, results, min_score=0, num_components=components, **options)
 
 
-def _free_name(stem: str, taken: set[str]) -> str:
-    """The stem, numbered where another image of the same name came before."""
-    name, number = stem, 1
-    while name in taken:
-        number += 1
-        name = f"{stem}-{number}"
-    taken.add(name)
-    return name
+class FreeNames:
+    """Names that differ, also where a file system takes small and capital letters for the same."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def take(self, name: str) -> str:
+        """The name, numbered where it was taken before."""
+        free, number = name, 1
+        while free.casefold() in self._taken:
+            number += 1
+            free = f"{name}-{number}"
+        self._taken.add(free.casefold())
+        return free

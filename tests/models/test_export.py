@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import Skeleton
-from models.export import export_inference, export_onnx
+from models import Skeleton, save_published
+from models.export import export_inference, export_onnx, main, write_graph
 from tests.models.networks import BOTH_TASKS, IMAGES, awake
 
 BATCHES = [IMAGES[:1], IMAGES, torch.cat((IMAGES, -IMAGES))]
@@ -111,3 +111,68 @@ def test_a_network_in_training_mode_is_refused(tmp_path: Path) -> None:
         export_inference(model, IMAGES)
     with pytest.raises(ValueError, match="training mode"):
         export_onnx(model, tmp_path / "maps.onnx", size=(32, 64))
+
+
+def test_a_written_graph_has_no_batch_norm_and_gives_the_same(tmp_path: Path) -> None:
+    model = awake("hourglass_small", "detection", 3, torch.float32).eval()
+    expected = model.predict(IMAGES, k=7, flip="stronger")._asdict()
+    what = write_graph(model, tmp_path / "graph.pt2", (32, 64), k=7, flip="stronger")
+    assert what == "images (B, 3, 32, 64) to the 7 best of each image, a dict of tensors"
+    program = torch.export.load(tmp_path / "graph.pt2")
+    assert not [node for node in program.graph.nodes if "batch_norm" in str(node.target)]
+    same(program.module()(IMAGES), expected)
+    assert [file.name for file in tmp_path.iterdir()] == ["graph.pt2"]
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Path:
+    """A published file of DLA-34 for poses, two components."""
+    save_published(awake("dla34", "pose", 2, torch.float32), tmp_path / "published.pth")
+    return tmp_path / "published.pth"
+
+
+@pytest.mark.slow
+def test_a_published_network_becomes_a_graph_on_the_command_line(
+    published: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxscript")
+    output = published.with_name("graph.onnx")
+    assert main(["dla34", "pose", str(published), str(output), "--components", "2", "--size", "32", "64"]) == 0
+    assert "graph.onnx: images (B, 3, 32, 64) to maps heatmap, offset, size, logits" in capsys.readouterr().out
+    assert sorted(file.name for file in output.parent.iterdir()) == ["graph.onnx", "published.pth"]
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "message"),
+    [
+        ("published.pth", (), "must end in .pt2"),
+        ("there.onnx", (), "is there already"),
+        ("graph.onnx", ("--flip", "average"), "an ONNX file has the maps alone"),
+        ("graph.onnx", ("--components", "3"), "does not hold this model"),
+        ("graph.pt2", ("--size", "32", "60"), "multiples of 32"),
+        ("graph.pt2", ("--classes", "4"), "has one class"),
+        ("graph.pt2", ("--components", "-1"), "components must be 0"),
+        ("absent/graph.pt2", (), "the folder is not there"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_line_and_write_nothing(
+    published: Path, output: str, options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = published.with_name("there.onnx")
+    there.touch()
+    command = ["dla34", "pose", str(published), str(published.parent / output), "--components", "2"]
+    assert main([*command, *options]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert len(error.splitlines()) == 1
+    assert message in error
+    assert sorted(published.parent.iterdir()) == [published, there]
+
+
+def test_the_command_line_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    for expected in ("weights", "output", "--size", "python -m train export"):
+        assert expected in text

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.train.drawn_data import DataPaths
+import train.__main__
+from tests.train.drawn_data import ROOT, DataPaths
 from train.__main__ import main, parse
 from train.config import EvaluateConfig, FitConfig, InferenceConfig, PredictConfig
 
@@ -18,7 +22,7 @@ def fit_arguments(data: DataPaths, run: Path, *more: str) -> list[str]:
     return ["fit", *paths, *quick, *more]
 
 
-@pytest.mark.parametrize("command", [[], ["fit"], ["evaluate"], ["predict"], ["demo"]])
+@pytest.mark.parametrize("command", [[], ["fit"], ["evaluate"], ["predict"], ["export"], ["check-data"], ["demo"]])
 def test_every_command_explains_itself(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parse([*command, "--help"])
@@ -28,6 +32,54 @@ def test_every_command_explains_itself(command: list[str], capsys: pytest.Captur
         command[0] if command else "", ("--help",)
     ):
         assert expected in text
+
+
+def test_help_lists_every_command_and_answers_without_torch(capsys: pytest.CaptureFixture[str]) -> None:
+    code = "import sys, train.__main__; print(sorted({'torch', 'numpy', 'PIL'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "[]\n"
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    text = capsys.readouterr().out
+    for command in ("fit", "evaluate", "predict", "export", "check-data", "demo"):
+        assert f"• {command} " in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "suggested"),
+    [
+        (["predict", "--sead", "3", "a.jpg"], None),  # --seed is one of fit, check-data and demo
+        (["predict", "--stop-after", "3", "a.jpg"], None),
+        (["predict", "--threshhold", "3", "a.jpg"], "--threshold"),
+        (["evaluate", "--train-images", "x", "r"], None),
+        (["demo", "--epoch", "3"], "--epochs"),
+        (["fit", "--run", "r", "--epoch", "3"], "--epochs"),
+    ],
+)
+def test_unknown_option_is_answered_with_options_of_its_command(
+    arguments: list[str], suggested: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(arguments)
+    assert caught.value.code == 2
+    text = capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        parse([arguments[0], "--help"])
+    own = options_in(capsys.readouterr().out)
+    assert f"python -m train {arguments[0]} --help" in text
+    named = options_in(text) - set(arguments)
+    assert named <= own
+    assert suggested is None or suggested in named
+
+
+def options_in(text: str) -> set[str]:
+    return set(re.findall(r"--[a-z][a-z-]*", text))
+
+
+def test_unknown_command_is_answered_with_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(["prdict", "a.jpg"])
+    assert caught.value.code == 2
+    assert "fit, evaluate, predict, export, check-data, demo" in capsys.readouterr().err
 
 
 def test_options_become_fields(drawn: DataPaths, tmp_path: Path) -> None:
@@ -60,8 +112,40 @@ def test_fit_resume_evaluate_predict_in_a_row(
     image = str(drawn.images / "001.jpg")
     out = str(tmp_path / "out")
     assert main(["predict", image, "--run", str(run), "--output", out]) == 0
-    assert main(["predict", image, "absent.jpg", "--run", str(run), "--output", out]) == 1
-    assert "1 images, " in capsys.readouterr().out
+    assert main(["predict", image, "--run", str(run), "--output", out]) == 2
+    assert f"--output: {out} is there already" in capsys.readouterr().err
+    assert main(["predict", image, "absent.jpg", "--run", str(run)]) == 1
+    assert f"{run / 'predictions'}: 1 images, " in capsys.readouterr().out
+    assert main(["predict", image, "--run", str(run)]) == 0
+    assert f"{run / 'predictions-2'}: 1 images, " in capsys.readouterr().out
+    assert (run / "predictions" / "001.png").is_file()
+
+
+def test_without_a_run_files_go_where_git_ignores_them(
+    drawn: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(fit_arguments(drawn, tmp_path / "run")) == 0
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    data = ["--images", str(drawn.images), "--annotations", str(drawn.annotations)]
+    checkpoint = ["--checkpoint", str(tmp_path / "run" / "checkpoints" / "last.pt")]
+    assert main(["check-data", *data, "--input-size", "64"]) == 0
+    assert main(["evaluate", *checkpoint, *data, "--workers", "0"]) == 0
+    assert main(["predict", *checkpoint, str(drawn.images / "001.jpg")]) == 0
+    assert [path.name for path in Path().iterdir()] == ["runs"]
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["data-check", "evaluation", "predictions"]
+    assert "runs/" in (ROOT / ".gitignore").read_text().split()
+
+
+def test_an_interruption_ends_with_130_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(config: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.__main__, "run", interrupted)
+    assert main(["demo"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 @pytest.mark.parametrize("command", ["fit", "check-data"])
@@ -92,7 +176,16 @@ def test_mistakes_are_one_line_and_exit_2(drawn: DataPaths, tmp_path: Path, caps
         (fit_arguments(drawn, tmp_path / "run", "--train-annotations", "absent.json"), "absent.json: there is no such"),
         (["evaluate", "--checkpoint", str(drawn.annotations)], "is not a readable checkpoint"),
         (["predict", "a.jpg"], "a run directory or --checkpoint"),
-        (["predict", "--run", str(tmp_path)], "--images: must be at least one file"),
+        (["predict", "--run", str(tmp_path)], "IMAGE: give at least one file, folder or 'pattern'"),
+        (["predict", "--run", str(tmp_path), f"{tmp_path}/*.jpg"], f"IMAGE: the pattern '{tmp_path}/*.jpg' matches no"),
+        (["predict", "--run", str(tmp_path), str(tmp_path)], f"IMAGE: there is no image in the folder {tmp_path}"),
+        (["predict", "a.jpg", "--output", str(tmp_path / "taken")], "--output: "),
+        (["predict", "a.jpg", "--device", "cuda:7"], "--device: cuda:7 is not there; this machine has cpu"),
+        (
+            ["evaluate", "--checkpoint", "a.pt", "--mixed-precision", "fp16", "--device", "cpu"],
+            "a.pt: there is no such",
+        ),
+        (["predict", "a.jpg", "--mixed-precision", "fp16", "--device", "cpu"], "fp16: needs a GPU; take bf16 on a CPU"),
     ]:
         assert main(arguments) == 2
         lines = capsys.readouterr().err.strip().splitlines()

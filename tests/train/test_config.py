@@ -89,5 +89,5 @@ def test_configuration_of_an_older_run_takes_images_as_stored(config: FitConfig,
 def test_defaults_are_in_range(config: FitConfig) -> None:
     for each in (config, EvaluateConfig(), PredictConfig(images=(Path("a.jpg"),))):
         check_config(each)
-    with pytest.raises(ConfigError, match="--images: must be at least one file"):
-        check_config(PredictConfig(images=()))
+    with pytest.raises(ConfigError, match="--ellipse-score: must be at least 0, not -1"):
+        check_config(PredictConfig(images=(), ellipse_score=-1))

@@ -95,8 +95,37 @@ def test_ellipse_has_one_sigma_as_half_axes() -> None:
     assert abs(columns.max() - (x + 60)) <= 2
     assert abs(rows.min() - (y - 20)) <= 2
     assert abs(rows.max() - (y + 20)) <= 2
-    assert _is(with_one, (x - 59, y), component_colour(0))
+    assert _is(with_one, (x - 60, y), component_colour(0))
     assert with_one.getpixel((x - 30, y)) == image.getpixel((x - 30, y))  # an outline alone
+
+
+def test_ellipses_are_thin_and_under_every_limb() -> None:
+    """Two people: the ellipses of the better one leave the limbs and keypoints of the other as they are."""
+    image = _photograph()
+    boxes, people = [[60, 60, 300, 440], [300, 60, 640, 440]], [[[200, 100], [260, 400], [90, 400]], POINTS]
+    sigmas = np.full((2, 3, 2), 90.0)
+    both = (boxes, people, sigmas, [0.9, 0.8], [0, 1], ARMS)
+    with_ellipses = np.asarray(draw_poses(image, *both, legend=False))
+    without = np.asarray(draw_poses(image, *both, legend=False, ellipse_score=1.1))
+    drawn = (without != np.asarray(image)).any(-1)
+    assert (with_ellipses[drawn] == without[drawn]).all()
+    added = (with_ellipses != without).any(-1).sum()
+    # Six outlines, of 2 pi 90 pixels each, one pixel thick but for steps; some of it is hidden or outside.
+    assert 0.3 * 6 * 2 * np.pi * 90 < added < 6 * 2 * np.pi * 90
+
+
+def test_only_sure_people_have_ellipses() -> None:
+    image = _photograph()
+    sigmas = [[40, 40]] * 3
+    for score, option, expected in (
+        (0.49, {}, False),
+        (0.5, {}, True),
+        (0.7, {"ellipse_score": 0.8}, False),
+        (0.4, {"ellipse_score": 0.0}, True),
+        (1.0, {"ellipse_score": 1.1}, False),
+    ):
+        drawn = _draw(image, sigmas=sigmas, scores=[score], **option)
+        assert (not np.array_equal(np.asarray(drawn), np.asarray(_draw(image, scores=[score])))) == expected, score
 
 
 @pytest.mark.parametrize("sigma", [0.0, -3.0, np.nan, np.inf, 1e9])
@@ -126,7 +155,7 @@ def test_small_pictures_are_enlarged_with_their_poses() -> None:
     assert drawn.size == (400, 200)
     assert drawn.mode == "RGB"
     assert _is(drawn, (280, 160), component_colour(0))
-    assert _is(drawn, (200, 59), component_colour(0))  # the ellipse, of 5 * 4 pixels
+    assert _is(drawn, (200, 60), component_colour(0))  # the ellipse, of 5 * 4 pixels
     assert _draw(image, points, boxes=[[25, 5, 75, 45]], min_side=0).size == (100, 50)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -74,9 +75,10 @@ def test_prediction_and_evaluation_find_the_same(run: Path, drawn: DataPaths, tm
 
 def test_threshold_leaves_out_weak_boxes(run: Path, drawn: DataPaths, tmp_path: Path) -> None:
     image = drawn.images / "001.jpg"
-    scores = [one["score"] for one in predict(config([image], run, tmp_path, threshold=0.0))["images"][0]["detections"]]
+    all_of_them = predict(config([image], run, tmp_path / "all", threshold=0.0))["images"][0]["detections"]
+    scores = [one["score"] for one in all_of_them]
     middle = scores[len(scores) // 2]
-    kept = predict(config([image], run, tmp_path, threshold=middle))["images"][0]["detections"]
+    kept = predict(config([image], run, tmp_path / "kept", threshold=middle))["images"][0]["detections"]
     assert len(kept) == sum(score >= middle for score in scores)
 
 
@@ -87,7 +89,7 @@ def test_broken_images_are_reported_and_the_others_done(
     cut.write_bytes(cut.read_bytes()[:400])
     empty.write_bytes(b"")
     absent.unlink()
-    result = predict(config([cut, empty, absent, fine], run, tmp_path))
+    result = predict(config([cut, empty, absent, fine], run, tmp_path / "out"))
     assert [entry["file"] for entry in result["images"]] == [str(fine)]
     assert [entry["file"] for entry in result["failed"]] == [str(cut), str(empty), str(absent)]
     assert len(warned) == 3
@@ -99,6 +101,61 @@ def test_images_of_one_name_get_pictures_of_their_own(run: Path, drawn: DataPath
     shutil.copy(drawn.images / "002.jpg", other)
     result = predict(config([drawn.images / "001.jpg", other], run, tmp_path / "out"))
     assert [entry["picture"] for entry in result["images"]] == ["001.png", "001-2.png"]
+
+
+def test_names_that_differ_in_capitals_or_by_a_number_keep_apart(run: Path, drawn: DataPaths, tmp_path: Path) -> None:
+    """Some file systems take Road.png for road.png."""
+    files = [tmp_path / folder / name for folder, name in (("a", "road.jpg"), ("b", "Road.jpg"), ("c", "road-2.jpg"))]
+    for file in files:
+        file.parent.mkdir()
+        shutil.copy(drawn.images / "001.jpg", file)
+    result = predict(config(files, run, tmp_path / "out"))
+    names = [entry["picture"].lower() for entry in result["images"]]
+    assert len(set(names)) == 3
+    assert len(list((tmp_path / "out").glob("*.png"))) == 3
+
+
+def test_a_second_run_keeps_what_the_first_wrote(run: Path, drawn: DataPaths, tmp_path: Path) -> None:
+    first, second = drawn.images / "001.jpg", drawn.images / "002.jpg"
+    predict(config([first], run, tmp_path / "out"))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(ConfigError, match=r"--output: .*out is there already.*give another name, or remove it"):
+        predict(config([second], run, tmp_path / "out"))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_the_input_is_never_written_over(run: Path, drawn: DataPaths, tmp_path: Path) -> None:
+    with Image.open(drawn.images / "001.jpg") as image:
+        image.save(tmp_path / "mine.png")
+    with pytest.raises(ConfigError, match="--output"):
+        predict(config([tmp_path / "mine.png"], run, tmp_path))
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="--output"):
+        predict(config([tmp_path / "mine.png"], run, tmp_path / "file"))
+
+
+def test_an_interruption_keeps_what_is_done_and_names_the_rest(
+    run: Path, drawn: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = sorted(drawn.images.iterdir())[:4]
+    save = Image.Image.save
+
+    def interrupted(self: Image.Image, file: Any, *arguments: Any, **options: Any) -> None:
+        if len(list((tmp_path / "out").glob("*.png"))) == 2:
+            file.write(b"half a pict")
+            raise KeyboardInterrupt
+        save(self, file, *arguments, **options)
+
+    monkeypatch.setattr(Image.Image, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        predict(config(paths, run, tmp_path / "out"))
+    result = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [entry["file"] for entry in result["images"]] == [str(path) for path in paths[:2]]
+    assert result["not_done"] == [str(path) for path in paths[2:]]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["001.png", "002.png", "predictions.json"]
+    for name in ("001.png", "002.png"):
+        with Image.open(tmp_path / "out" / name) as picture:
+            picture.load()
 
 
 def test_checkpoint_alone_is_enough(run: Path, drawn: DataPaths, tmp_path: Path) -> None:
