@@ -67,7 +67,7 @@ NVCC_HOST_FLAGS = ["-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragma
 
 # Seconds of one core that compiling takes: the CPU library, and the CUDA library for one architecture.
 CPU_SECONDS = 60
-CUDA_SECONDS = 90
+CUDA_SECONDS = 180
 
 
 class Torch(NamedTuple):

@@ -9,6 +9,7 @@ import torch
 
 import mdnkernels
 from mdnkernels import backends, command_line, native
+from mdnkernels.native import library
 
 
 def report() -> str:
@@ -17,7 +18,7 @@ def report() -> str:
     lines = [
         f"mdnkernels {mdnkernels.__version__}, Python {platform.python_version()}, {platform.machine()}",
         f"torch {torch.__version__}, built for CUDA {cuda}, device {device}",
-        f"native library: {native.problem or 'loaded, SIMD level ' + native.simd_level()}",
+        f"native library: {native.problem or f'loaded, SIMD level {native.simd_level()}, {library.PATH}'}",
         f"native CUDA library: {native.cuda_problem or 'loaded'}",
         f"asked for: {backends.chosen() or 'nothing (the first that is there runs)'}",
         "",

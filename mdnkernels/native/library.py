@@ -39,46 +39,47 @@ PATH = Path(_GIVEN) if _GIVEN else _find("cpu")
 CUDA_PATH = _find("cuda")
 
 
-def _rebuild(needed: str) -> str:
-    """What to do where a library is not there or is of no use. `needed`: what building it takes."""
+def _advice(switch: str, effect: str) -> str:
+    """What to do where a library is not there or is of no use."""
     if _CSRC.exists():
-        return f"'pip install -e .' in {_CHECKOUT} builds it, with {needed}"
-    return f"'pip install --force-reinstall --no-deps .' in a checkout builds it, with {needed}"
+        return f"'{switch}pip install -e .' in {_CHECKOUT} {effect}"
+    return f"'{switch}pip install --force-reinstall --no-deps .' in a checkout {effect}"
 
 
-def _needed() -> str:
+def _build() -> str:
     there = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
-    return f"the C++ compiler {there}" if there else "a C++17 compiler, g++ or clang++, which is not there (or set CXX)"
+    absent = "a C++17 compiler, g++ or clang++, which is not there (or set CXX)"
+    return _advice("", f"builds it, with {f'the C++ compiler {there}' if there else absent}")
 
 
 def _load() -> str | None:
     if _GIVEN and not PATH.exists():
         return f"MDNKERNELS_LIBRARY names {PATH}, which does not exist"
     if not PATH.exists():
-        return f"the native library was not built; {_rebuild(_needed())}"
+        return f"the native library was not built; {_build()}"
     if not _GIVEN and not _is_current(PATH, "cpu"):
-        return f"the native library {PATH} was built of other sources than {_CSRC} has; {_rebuild(_needed())}"
+        return f"the native library {PATH} was built of other sources than {_CSRC} has; {_build()}"
     try:
         torch.ops.load_library(str(PATH))
     except (OSError, RuntimeError) as error:
-        return f"the native library {PATH} did not load: {error}; {_rebuild(_needed())}"
+        return f"the native library {PATH} did not load: {error}; {_build()}"
     return None
 
 
 def _load_cuda() -> str | None:
     if problem is not None:
         return problem  # the schemas of its ops are in the CPU's library
-    rebuild = _rebuild("nvcc, and MDNKERNELS_BUILD_CUDA=1 set says what else is missing")
+    build = _advice("MDNKERNELS_BUILD_CUDA=1 ", "builds it or says what is missing")
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
     if not CUDA_PATH.exists():
-        return f"the native CUDA library was not built; {rebuild}"
+        return f"the native CUDA library was not built; {build}"
     if (
         torch.cuda.device_count() == 0
     ):  # unlike is_available, it asks the driver's management library: forks stay usable
         return "torch sees no CUDA device"
     if not _is_current(CUDA_PATH, "cuda"):
-        return f"the native CUDA library {CUDA_PATH} was built of other sources than {_CSRC} has; {rebuild}"
+        return f"the native CUDA library {CUDA_PATH} was built of other sources than {_CSRC} has; {build}"
     try:
         torch.ops.load_library(str(CUDA_PATH))
     except (OSError, RuntimeError) as error:

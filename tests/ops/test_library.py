@@ -107,7 +107,7 @@ def test_the_library_that_runs_here_was_built_of_these_sources():
 def test_a_compiler_that_is_not_there_is_named(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert "a C++17 compiler, g++ or clang++, which is not there" in library._needed()
+    assert "a C++17 compiler, g++ or clang++, which is not there" in library._build()
 
 
 def test_a_file_without_a_fingerprint_is_of_unknown_sources(tmp_path):
