@@ -39,11 +39,13 @@ $(SETUP): pyproject.toml setup.py $(NATIVE)
 demo: setup
 	$(RUN) -m train demo
 
+# A process for each core, of one thread each: threads that share a core wait for one another.
+PYTEST := env OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist worksteal
 test: setup
-	$(RUN) -m pytest -m "not slow"
+	$(PYTEST) -m "not slow" --durations 10
 
 test-slow: setup
-	$(RUN) -m pytest
+	$(PYTEST)
 
 # The oldest torch, the oldest for CUDA 13, and the newest that pip finds. Each has its own environment and its own build
 # of the CPU library in build/torch-VERSION, and runs the op tests on it. TORCH_TESTS chooses among them. Torch 2.10.0

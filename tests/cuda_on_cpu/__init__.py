@@ -12,6 +12,7 @@ An op is added by its bindings alone: bindings_OP.cpp, as bindings.h says. Nothi
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -130,11 +131,13 @@ def kernels() -> ModuleType:
         optimization = KERNEL_FLAGS if source.stem.startswith("bindings_") else ENGINE_FLAGS
         lines += [f"build {source.stem}.o: compile {source}", f"  optimization = {optimization}"]
     lines += [f"build {module.name}: link {' '.join(f'{source.stem}.o' for source in sources)}", ""]
-    (folder / "build.ninja").write_text("\n".join(lines))
     ninja = shutil.which("ninja") or str(Path(sysconfig.get_path("scripts")) / "ninja")
     # A sanitizer that is preloaded for the tests has no business in the compiler.
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-    built = subprocess.run([ninja, "-C", str(folder)], env=environment, capture_output=True, text=True)
+    with (folder / "lock").open("w") as lock:  # pytest's workers build once, one after the other
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (folder / "build.ninja").write_text("\n".join(lines))
+        built = subprocess.run([ninja, "-C", str(folder)], env=environment, capture_output=True, text=True)
     if built.returncode != 0:
         raise RuntimeError(f"the CUDA kernels do not compile for the CPU:\n{built.stdout}{built.stderr}")
     spec = importlib.util.spec_from_file_location("cuda_on_cpu_kernels", module)
