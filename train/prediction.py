@@ -34,7 +34,8 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     boxes and picture are of the image in the configured orientation: for "exif" turned as the file's EXIF value
     "exif_orientation" says (1 to 8; 1 is not at all), for "stored" as the pixels lie in the file. An image that cannot
     be read is reported under "failed", and the others are done. Where something ends it early, Ctrl-C for one, what was
-    found by then is written, and the rest is named under "not_done". Raises ConfigError, CheckpointError.
+    found by then is written, and the rest is named under "not_done". For poses "keypoints" names the keypoints of each
+    detection in their order. Raises ConfigError, CheckpointError.
     """
     check_config(config)
     paths = find_images(config.images)
@@ -53,6 +54,8 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     failed: list[dict[str, str]] = []
     names = FreeNames()
     result: dict[str, Any] = {"orientation": config.orientation, "images": done, "failed": failed}
+    if task.skeleton is not None:
+        result["keypoints"] = list(task.skeleton.names)
     try:
         for path in paths:
             try:

@@ -79,7 +79,9 @@ def test_it_is_evaluated_without_the_training_data(run: Path, tmp_path: Path, in
 
 def test_prediction_draws_them(run: Path, animals: DataPaths, tmp_path: Path) -> None:
     config = PredictConfig(images=(animals.images / "1.png",), run=run, output=tmp_path, threshold=0.0, device="cpu")
-    (entry,) = predict(config)["images"]
+    result = predict(config)
+    (entry,) = result["images"]
+    assert result["keypoints"] == list(NAMES)
     assert {one["category"] for one in entry["detections"]} == {"mouse"}
     assert {len(one["keypoints"]) for one in entry["detections"]} == {15}
     with Image.open(tmp_path / entry["picture"]) as picture:

@@ -39,6 +39,10 @@ def flat(root: dict[str, Any]) -> None:
     each(root, bbox=[3, 4, 0, 5])
 
 
+def outside(root: dict[str, Any]) -> None:
+    each(root, bbox=[5000, 6000, 20, 30])
+
+
 def mixed(root: dict[str, Any]) -> None:
     each(root, iscrowd=1)
     root["annotations"] = root["annotations"][:3]
@@ -53,6 +57,7 @@ REASONS = [
     (crowds, "detection", "COUNT annotations, all of them crowds (iscrowd is 1)"),
     (nothing, "detection", "there are no annotations"),
     (flat, "detection", "COUNT annotations, all of them left out as bad entries (the first: annotations[0].bbox: "),
+    (outside, "detection", "COUNT annotations, all of them left out as bad entries (the first: annotations[0].bbox: "),
     (
         mixed,
         "detection",
