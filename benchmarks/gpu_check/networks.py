@@ -46,8 +46,11 @@ class LossWeights:
     heatmap_weight: float = 1.0
     offset_weight: float = 1.0
     size_weight: float = 0.1
-    pose_weight: float = 0.1
     keypoint_weight: float = 1.0
+
+    def weight_of_pose(self, components: int) -> float:
+        """Of the mixture's negative log-likelihood, or of the base's L1."""
+        return 1.0 if components == 0 else 0.1
 
 
 def items(options: Options) -> Items:
