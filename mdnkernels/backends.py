@@ -165,7 +165,8 @@ def use_backend(name: str | None) -> Choice:
     """Run every op on one backend from here on, or, as `with mdnkernels.use_backend("eager"): ...`, within a block.
 
     The choice holds for the whole process, all threads included, until another is made; the end of its block undoes it.
-    An op that the backend does not have raises RuntimeError when it is called.
+    An op that the backend does not have raises RuntimeError when it is called. Within torch.func transforms, and for
+    inputs with a forward-mode tangent, a fused backend raises NotImplementedError: only eager has their rules.
 
     Args:
         name: "native", "triton" or "eager". None asks for none: MDNKERNELS_BACKEND's or the first that is there runs.

@@ -224,10 +224,9 @@ def mixture_mode(
         loc (B, C, *P), the chosen component's mean, or sum_m alpha_m mu_m for "mean", in the target's units;
         scale (B, S, *P), its sigma (for "mean" sum_m alpha_m sigma_m), None without `scale`;
         component (B, *P), int64, the chosen one, for "mean" the one of largest alpha; equal scores give the lowest;
-        weight (B, *P), alpha of that component among all M. With `components`, "mean" takes for alpha a
-        softmax over their logits.
-        With `index` each is (B, ., N), and padding gives 0, 0, -1, 0. Gradients flow to loc, scale, and to logits
-        through weight and "mean".
+        weight (B, *P), alpha of that component among all M. With `components`, alpha in "mean" is the softmax over the
+        logits of these alone. With `index` each is (B, ., N), and padding gives 0, 0, -1, 0. Gradients flow to loc,
+        scale, and to logits through weight and "mean".
 
     Raises:
         TypeError, ValueError, IndexError: as in `mixture_nll`; components that are empty, repeated or not in [0, M).
