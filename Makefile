@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 SETUP := $(VENV)/.installed
-NATIVE := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh)
+NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 EMULATOR := $(wildcard tests/cuda_on_cpu/*.cpp tests/cuda_on_cpu/*.h tests/cuda_on_cpu/*.cuh)
 # The CUDA library is built for the GPUs present. The tests look into it without one too: for one architecture then.
 ifeq ($(shell nvidia-smi --list-gpus 2>/dev/null),)
@@ -83,7 +83,7 @@ SANITIZED := env $(SANITIZER_FLAGS) MDNKERNELS_LIBRARY=build/sanitize/mdnkernels
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)"
 sanitize: setup
 	MDNKERNELS_BUILD_CUDA=0 $(SANITIZER_FLAGS) $(RUN) setup.py -q build_ext --build-lib build/sanitize --build-temp build/sanitize-objects
-	$(SANITIZED) $(RUN) -m pytest tests/ops tests/cuda_on_cpu tests/train/test_images.py tests/train/test_colour.py -m "not slow" -k "not compile and not export and not level and not whole_range and not ptxas and not -eager]"
+	$(SANITIZED) $(RUN) -m pytest tests/ops tests/cuda_on_cpu tests/train/data/test_images.py tests/train/data/test_colour.py -m "not slow" -k "not compile and not export and not level and not whole_range and not ptxas and not -eager]"
 	$(SANITIZED) $(RUN) -m tests.ops.fuzz --cases 2000
 
 lint: setup

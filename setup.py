@@ -41,6 +41,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
+CSRC = ROOT / "csrc"
 fingerprint = runpy.run_path(str(ROOT / "mdnkernels" / "native" / "sources.py"))["fingerprint"]
 # Optional: there is no library without its compiler.
 CPU_LIBRARY = Extension("mdnkernels.native.libmdnkernels_cpu", sources=[], optional=True)
@@ -303,7 +304,12 @@ class BuildNative(build_ext):
 
 def built_of(library: str) -> str:
     """The compiler's option that writes the fingerprint of its sources into a library."""
-    return f"-DMDN_SOURCES='\"{fingerprint(ROOT / 'csrc', library)}\"'"
+    return f"-DMDN_SOURCES='\"{fingerprint(CSRC, library)}\"'"
+
+
+def object_name(source: Path) -> str:
+    """Return a source's path in csrc as one name: sources of several ops have one file name."""
+    return ".".join(source.relative_to(CSRC).with_suffix("").parts)
 
 
 def cpu_ninja(compiler: str, torch: Path, library: Path) -> str:
@@ -311,7 +317,7 @@ def cpu_ninja(compiler: str, torch: Path, library: Path) -> str:
     flags = " ".join([*COMPILE_FLAGS, *WARNINGS, *DEFINES, os.environ.get("CXXFLAGS", "")])
     link_flags = os.environ.get("LDFLAGS", "")
     lines = [
-        f"compile = {compiler} {flags} -isystem {torch}/include",
+        f"compile = {compiler} {flags} -I{CSRC} -isystem {torch}/include",
         "rule compile",
         "  command = $compile $flags -MMD -MF $out.d -c $in -o $out",
         "  depfile = $out.d",
@@ -320,10 +326,10 @@ def cpu_ninja(compiler: str, torch: Path, library: Path) -> str:
         f"  command = {compiler} -shared $in -o $out -L{torch}/lib -ltorch_cpu -lc10 {link_flags}",
     ]
     objects = []
-    for source in sorted([ROOT / "csrc" / "ops.cpp", *(ROOT / "csrc" / "cpu").glob("*.cpp")]):
+    for source in sorted(CSRC.rglob("*.cpp")):
         levels = LEVELS if source.stem.endswith("_kernel") else {"baseline": []}
         for level, options in levels.items():
-            objects.append(f"{source.stem}.{level}.o")
+            objects.append(f"{object_name(source)}.{level}.o")
             flags = " ".join([*options, *([built_of("cpu")] if source.stem == "ops" else [])])
             lines += [f"build {objects[-1]}: compile {source}", f"  flags = {flags}"]
     lines += [f"build {library}: link {' '.join(objects)}", f"default {library}", ""]
@@ -336,7 +342,7 @@ def cuda_ninja(compiler: str, toolkit: Path, torch: Path, library: Path, archite
     flags = [*NVCC_FLAGS, *code_flags(architectures), f"-Xcompiler={','.join(NVCC_HOST_FLAGS)}", *DEFINES]
     lines = [
         "rule compile",
-        f"  command = {nvcc} -ccbin {compiler} {' '.join(flags)} -isystem {torch}/include "
+        f"  command = {nvcc} -ccbin {compiler} {' '.join(flags)} -I{CSRC} -isystem {torch}/include "
         "$flags -MMD -MF $out.d -c $in -o $out",
         "  depfile = $out.d",
         "  deps = gcc",
@@ -345,8 +351,8 @@ def cuda_ninja(compiler: str, toolkit: Path, torch: Path, library: Path, archite
         "-lcudart -ldl",
     ]
     objects = []
-    for source in sorted((ROOT / "csrc" / "cuda").glob("*.cu")):
-        objects.append(f"{source.stem}.o")
+    for source in sorted(CSRC.rglob("*.cu")):
+        objects.append(f"{object_name(source)}.o")
         lines.append(f"build {objects[-1]}: compile {source}")
         if source.stem == "launch":
             lines.append(f"  flags = {built_of('cuda')}")

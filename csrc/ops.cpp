@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "cpu/memory.h"
-#include "cpu/simd_level.h"
+#include "core/cpu/memory.h"
+#include "core/cpu/simd_level.h"
 
 #if defined(MDN_SOURCES)  // see mdnkernels/native/sources.py
 extern "C" __attribute__((used)) const char mdnkernels_cpu_sources[] = "mdnkernels sources " MDN_SOURCES;
@@ -18,11 +18,11 @@ STABLE_TORCH_LIBRARY(mdnkernels, m) {
   // exp, log and log1p as the kernels compute them, for the tests of their accuracy.
   m.def("apply_function(Tensor x, str name) -> Tensor");
   // image (h, w, 3) uint8, on the CPU, as (height, width, 3): the output's point (x, y) shows the image's point
-  // (step_x x + x0, step_y y + y0). For train/images.py.
+  // (step_x x + x0, step_y y + y0). For train/data/images.py.
   m.def(
       "resample_window(Tensor image, float step_x, float x0, float step_y, float y0, int height, int width) -> Tensor");
   // images (B, H, W, 3) uint8, on the CPU. Sums are (B, 3) int64; mixed, (B, 3, H, W) float32, is matrix (B, 3, 3)
-  // times the channels plus offset (B, 3). For train/colour.py.
+  // times the channels plus offset (B, 3). For train/data/colour.py.
   m.def("channel_sums(Tensor images) -> Tensor");
   m.def("mix_channels(Tensor images, Tensor matrix, Tensor offset) -> Tensor");
   // All tensors (B, K, P), weight (B, P). Gives the loss and, where they are asked for, the gradients of the reduced

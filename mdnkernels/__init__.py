@@ -3,12 +3,13 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from mdnkernels.backends import use_backend
-from mdnkernels.focal import heatmap_focal_loss
-from mdnkernels.mixture import MixtureMode, MixtureNLLLoss, mixture_mode, mixture_nll
 from mdnkernels.native import empty_cache
-from mdnkernels.patches import gather_patches
-from mdnkernels.peaks import Peaks, topk_peaks
-from mdnkernels.splat import splat_gaussians
+from mdnkernels.ops.gather_patches import gather_patches
+from mdnkernels.ops.heatmap_focal_loss import heatmap_focal_loss
+from mdnkernels.ops.mixture_mode import MixtureMode, mixture_mode
+from mdnkernels.ops.mixture_nll import MixtureNLLLoss, mixture_nll
+from mdnkernels.ops.splat_gaussians import splat_gaussians
+from mdnkernels.ops.topk_peaks import Peaks, topk_peaks
 
 try:
     __version__ = version("mdnkernels")

@@ -10,6 +10,7 @@ derivatives (torch.autograd.forward_ad) eager is all that is there: it has their
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import os
 import warnings
@@ -20,29 +21,25 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from mdnkernels import eager, native, triton
+from mdnkernels import native, triton
 
 BACKENDS = ("native", "triton", "eager")
 
-# The one table of implementations. Each function takes the checked arguments of its op, positionally and in one form.
-TABLE: dict[str, dict[str, Callable[..., Any]]] = {
-    "mixture_nll": {"native": native.mixture_nll, "triton": triton.mixture_nll, "eager": eager.mixture_nll},
-    "mixture_mode": {"native": native.mixture_mode, "triton": triton.mixture_mode, "eager": eager.mixture_mode},
-    "topk_peaks": {"native": native.topk_peaks, "triton": triton.topk_peaks, "eager": eager.topk_peaks},
-    "gather_patches": {"native": native.gather_patches, "triton": triton.gather_patches, "eager": eager.gather_patches},
-    "heatmap_focal_loss": {
-        "native": native.heatmap_focal_loss,
-        "triton": triton.heatmap_focal_loss,
-        "eager": eager.heatmap_focal_loss,
-    },
-    "splat_gaussians": {
-        "native": native.splat_gaussians,
-        "triton": triton.splat_gaussians,
-        "eager": eager.splat_gaussians,
-    },
-}
+# The one table of implementations, of which each op's folder adds its own. Each function takes the checked arguments of
+# its op, positionally and in one form.
+TABLE: dict[str, dict[str, Callable[..., Any]]] = {}
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def add(op: str) -> None:
+    """Take the implementations of `op` into the table: the functions of its name in mdnkernels.ops.OP.BACKEND."""
+    TABLE[op] = {}
+    for backend in BACKENDS:
+        if backend == "triton" and triton.problem is not None:
+            TABLE[op][backend] = triton.absent
+        else:
+            TABLE[op][backend] = getattr(importlib.import_module(f"mdnkernels.ops.{op}.{backend}"), op)
 
 
 def missing(op: str, backend: str, device_type: str) -> str | None:

@@ -45,7 +45,7 @@ def parse(text: str) -> list[Usage]:
             of = {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", values)}
             kernels.append(
                 Usage(
-                    Path(source[1]).stem if source else "",
+                    Path(source[1]).parent.name if source else "",
                     architecture[1] if architecture else "",
                     kernel,
                     of["REG"],

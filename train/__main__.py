@@ -13,10 +13,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from train.config import CheckDataConfig, DemoConfig, EvaluateConfig, ExportConfig, FitConfig, PredictConfig
+from train.config.options import CheckDataConfig, DemoConfig, EvaluateConfig, ExportConfig, FitConfig, PredictConfig
+from train.config.recipes import recipe, recipe_help, recipe_names
 from train.errors import ConfigError, UserError
-from train.interrupt import ending_at_once
-from train.recipes import recipe, recipe_help, recipe_names
+from train.loop.interrupt import ending_at_once
 
 Config = FitConfig | EvaluateConfig | PredictConfig | ExportConfig | CheckDataConfig | DemoConfig
 
@@ -83,7 +83,7 @@ def _fit_default(arguments: Sequence[str]) -> FitConfig | None:
             if given is not None:
                 raise ConfigError(f"{other}, --resume: give one; --resume goes on with the run that it names")
         with ending_at_once():
-            from train.run_directory import RunDirectory  # which imports torch
+            from train.run.directory import RunDirectory  # which imports torch
 
         return RunDirectory(Path(resume)).read_config()
     if name is None:
@@ -115,26 +115,26 @@ def run(config: Config) -> int:
 def _function_of(config: Config) -> Callable[[Any], Any]:
     # Torch and all that stands on it are imported only here, so that --help answers at once.
     if isinstance(config, FitConfig):
-        from train.engine import fit
+        from train.loop.engine import fit
 
         return fit
     if isinstance(config, EvaluateConfig):
-        from train.evaluation import evaluate
+        from train.inference.evaluation import evaluate
 
         return evaluate
     if isinstance(config, PredictConfig):
-        from train.prediction import predict
+        from train.inference.prediction import predict
 
         return predict
     if isinstance(config, ExportConfig):
-        from train.exporting import export
+        from train.inference.export import export
 
         return export
     if isinstance(config, CheckDataConfig):
-        from train.check_data import check_data
+        from train.data.check import check_data
 
         return check_data
-    from train.demo import run_demo
+    from train.demo.demo import run_demo
 
     return run_demo
 

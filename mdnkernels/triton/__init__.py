@@ -29,20 +29,14 @@ def _problem() -> str | None:
 problem: str | None = _problem()
 
 if TYPE_CHECKING or problem is None:
-    from mdnkernels.triton.focal import heatmap_focal_loss
     from mdnkernels.triton.launch import INTERPRETED
-    from mdnkernels.triton.mixture import mixture_nll
-    from mdnkernels.triton.mode import mixture_mode
-    from mdnkernels.triton.patches import gather_patches
-    from mdnkernels.triton.peaks import topk_peaks
-    from mdnkernels.triton.splat import splat_gaussians
 else:
     INTERPRETED = False
 
-    def _absent(*arguments: Any) -> Any:
-        raise RuntimeError(problem)
 
-    gather_patches = heatmap_focal_loss = mixture_mode = mixture_nll = splat_gaussians = topk_peaks = _absent
+def absent(*arguments: Any) -> Any:
+    """Stand for every op in Triton where `problem` is not None."""
+    raise RuntimeError(problem)
 
 
 def missing(device_type: str) -> str | None:
@@ -54,16 +48,3 @@ def missing(device_type: str) -> str | None:
     if device_type != "cuda":
         return f"the Triton kernels are for GPUs, not for {device_type}"
     return None if torch.cuda.is_available() else "no GPU is present"
-
-
-__all__ = [
-    "INTERPRETED",
-    "gather_patches",
-    "heatmap_focal_loss",
-    "missing",
-    "mixture_mode",
-    "mixture_nll",
-    "problem",
-    "splat_gaussians",
-    "topk_peaks",
-]

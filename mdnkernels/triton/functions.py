@@ -1,4 +1,4 @@
-"""The formulas of csrc/math/ in Triton."""
+"""The formulas of csrc/core/functions.h and csrc/mixture/ in Triton."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@
         loss = mdnkernels.mixture_nll(...)
     report.launches[0].read.sectors
 
-runs the public functions as they will run on a GPU, with the kernels of csrc/cuda in place of the CPU's. A mistake of a
-kernel raises KernelError, which names the kernel, the block and the thread.
+runs the public functions as they will run on a GPU, with the kernels of csrc/ops/*/cuda.cuh in place of the CPU's. A
+mistake of a kernel raises KernelError, which names the kernel, the block and the thread.
 
 An op is added by its bindings alone: bindings_OP.cpp, as bindings.h says. Nothing else is to be registered.
 """

@@ -1,7 +1,7 @@
 // What an op's bindings are written with: torch's tensors as Python gives them, without torch's headers.
 //
 // A bindings_OP.cpp holds one function for each op, of the schema's arguments and results (csrc/ops.cpp), that mirrors
-// the launching function of csrc/cuda/OP.cu, and names it:
+// the launching function of csrc/ops/OP/cuda.cu, and names it:
 //
 //   #include "bindings.h"
 //   #include "cuda/OP.cuh"

@@ -1,6 +1,6 @@
-// Mirrors csrc/cuda/gather_patches.cu.
+// Mirrors csrc/ops/gather_patches/cuda.cu.
 #include "bindings.h"
-#include "cuda/gather_patches.cuh"
+#include "ops/gather_patches/cuda.cuh"
 #include "views.h"
 
 namespace {

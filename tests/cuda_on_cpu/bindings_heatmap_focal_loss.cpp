@@ -1,6 +1,6 @@
-// Mirrors csrc/cuda/heatmap_focal_loss.cu.
+// Mirrors csrc/ops/heatmap_focal_loss/cuda.cu.
 #include "bindings.h"
-#include "cuda/heatmap_focal_loss.cuh"
+#include "ops/heatmap_focal_loss/cuda.cuh"
 #include "views.h"
 
 namespace {

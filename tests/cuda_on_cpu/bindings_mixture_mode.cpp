@@ -1,7 +1,7 @@
-// Mirrors csrc/cuda/mixture_mode.cu.
+// Mirrors csrc/ops/mixture_mode/cuda.cu.
 #include "bindings.h"
-#include "cuda/mixture_mode.cuh"
-#include "options.h"
+#include "mixture/options.h"
+#include "ops/mixture_mode/cuda.cuh"
 #include "views.h"
 
 namespace {

@@ -1,7 +1,7 @@
-// Mirrors csrc/cuda/mixture_nll.cu.
+// Mirrors csrc/ops/mixture_nll/cuda.cu.
 #include "bindings.h"
-#include "cuda/mixture_nll.cuh"
-#include "options.h"
+#include "mixture/options.h"
+#include "ops/mixture_nll/cuda.cuh"
 #include "views.h"
 
 namespace {

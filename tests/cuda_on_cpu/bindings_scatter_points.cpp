@@ -1,6 +1,6 @@
-// Mirrors csrc/cuda/scatter_points.cu.
+// Mirrors csrc/ops/scatter_points/cuda.cu.
 #include "bindings.h"
-#include "cuda/scatter_points.cuh"
+#include "ops/scatter_points/cuda.cuh"
 #include "views.h"
 
 namespace {

@@ -1,6 +1,6 @@
-// Mirrors csrc/cuda/splat_gaussians.cu.
+// Mirrors csrc/ops/splat_gaussians/cuda.cu.
 #include "bindings.h"
-#include "cuda/splat_gaussians.cuh"
+#include "ops/splat_gaussians/cuda.cuh"
 #include "views.h"
 
 namespace {

@@ -1,6 +1,6 @@
-// Mirrors csrc/cuda/topk_peaks.cu.
+// Mirrors csrc/ops/topk_peaks/cuda.cu.
 #include "bindings.h"
-#include "cuda/topk_peaks.cuh"
+#include "ops/topk_peaks/cuda.cuh"
 #include "views.h"
 
 namespace {

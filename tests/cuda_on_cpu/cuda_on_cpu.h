@@ -1,6 +1,7 @@
 // CUDA's built-ins for the host compiler, so that a .cuh is compiled unchanged and runs on the CPU, watched.
 //
-// Accesses to memory are seen where they go through csrc/cuda/device.cuh or through an atomic. Raw pointers and raw
+// Accesses to memory are seen where they go through csrc/core/cuda/device.cuh or through an atomic. Raw pointers and
+// raw
 // __shared__ arrays work, unseen; there is no `extern __shared__`.
 #pragma once
 

@@ -1,7 +1,7 @@
 // Small kernels that do one thing each, right or wrong, to show what the emulator computes, counts and reports.
 #pragma once
 
-#include "cuda/device.cuh"
+#include "core/cuda/device.cuh"
 
 namespace toy {
 

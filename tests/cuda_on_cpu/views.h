@@ -1,9 +1,9 @@
-// What bindings of kernels that work on tiles share: tensors as views, and the launch itself, as csrc/cuda/launch.h
-// has them of torch's tensors.
+// What bindings of kernels that work on tiles share: tensors as views, and the launch itself, as
+// csrc/core/cuda/launch.h has them of torch's tensors.
 #pragma once
 
 #include "bindings.h"
-#include "cuda/tiles.cuh"
+#include "core/cuda/tiles.cuh"
 
 namespace cuda_on_cpu {
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+CSRC = ROOT / "csrc"
+SOURCES = {source.parent.name: source for source in sorted((CSRC / "ops").glob("*/cuda.cu"))}  # by op
 ARCHITECTURES = ("sm_80", "sm_90")
 FOLDER = ROOT / "build" / "ptxas"  # of reports and cubins, SOURCE.ARCHITECTURE and SOURCE.ARCHITECTURE.cubin
 
@@ -45,7 +46,8 @@ def reports(architectures: tuple[str, ...] = ARCHITECTURES) -> dict[tuple[str, s
         RuntimeError: nvcc refused the sources; says why.
     """
     FOLDER.mkdir(parents=True, exist_ok=True)
-    flags = f"-std=c++17 -O3 -DTORCH_TARGET_VERSION=0x020a000000000000 -isystem {Path(torch.__file__).parent}/include"
+    torch_headers = Path(torch.__file__).parent / "include"
+    flags = f"-std=c++17 -O3 -DTORCH_TARGET_VERSION=0x020a000000000000 -I{CSRC} -isystem {torch_headers}"
     lines = [
         "rule report",
         f"  command = {nvcc()} {flags} -arch=$architecture -Xptxas=-v -MMD -MF $out.d -MT $out --cubin $in "
@@ -53,17 +55,17 @@ def reports(architectures: tuple[str, ...] = ARCHITECTURES) -> dict[tuple[str, s
         "  depfile = $out.d",
         "  deps = gcc",
     ]
-    for source in SOURCES:
+    for op, source in SOURCES.items():
         for architecture in architectures:
-            lines += [f"build {source.stem}.{architecture}: report {source}", f"  architecture = {architecture}"]
+            lines += [f"build {op}.{architecture}: report {source}", f"  architecture = {architecture}"]
     (FOLDER / "build.ninja").write_text("\n".join([*lines, ""]))
     ninja = shutil.which("ninja") or str(Path(sysconfig.get_path("scripts")) / "ninja")
     built = subprocess.run([ninja, "-C", str(FOLDER)], capture_output=True, text=True)
     if built.returncode != 0:
         raise RuntimeError(f"nvcc refuses the CUDA kernels:\n{built.stdout}")
     return {
-        (source.stem, architecture): parse((FOLDER / f"{source.stem}.{architecture}").read_text())
-        for source in SOURCES
+        (op, architecture): parse((FOLDER / f"{op}.{architecture}").read_text())
+        for op in SOURCES
         for architecture in architectures
     }
 

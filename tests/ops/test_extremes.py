@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import mdnkernels
-from mdnkernels.eager.mixture import activate_scale
+from mdnkernels.mixture.eager import activate_scale
 from tests.ops import reference
 from tests.ops.cases import ACTIVATIONS, FAMILIES
 

@@ -1,4 +1,4 @@
-"""The elementary functions of csrc/math/functions.h against float64 and mpmath, at every SIMD level of this machine."""
+"""The elementary functions of csrc/core/functions.h against float64 and mpmath, at every SIMD level of this machine."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def test_a_checkout_prefers_its_own_library_and_passes_over_a_stale_one(checkout
 
 def test_a_checkout_takes_no_library_of_other_sources_and_says_how_to_build_one(checkout, installed, run_from):
     installed.build(current(checkout))
-    with (checkout.folder / "csrc" / "options.h").open("a") as file:
+    with (checkout.folder / "csrc" / "mixture" / "options.h").open("a") as file:
         file.write("// changed\n")
     problem = run_from(checkout, problem=True)
     assert f"{installed.library} was built of other sources than {checkout.folder / 'csrc'}" in problem

@@ -1,4 +1,4 @@
-"""Large outputs of the native ops live in recycled memory: csrc/cpu/memory.h."""
+"""Large outputs of the native ops live in recycled memory: csrc/core/cpu/memory.h."""
 
 from __future__ import annotations
 

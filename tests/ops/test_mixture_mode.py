@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import mdnkernels
 from mdnkernels import mixture_mode
-from mdnkernels.eager.mixture import activate_scale
+from mdnkernels.mixture.eager import activate_scale
 from tests.ops.cases import ACTIVATIONS
 from tests.ops.simd import run_at_level
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 import mdnkernels
 from mdnkernels import mixture_nll
-from mdnkernels.eager.mixture import activate_scale
+from mdnkernels.mixture.eager import activate_scale
 from tests.ops.cases import MixtureCase, loss_and_gradients, mixture_cases
 
 property_of_both_backends = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])

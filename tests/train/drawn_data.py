@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from train.config import AugmentConfig, DataConfig, FitConfig, ModelConfig, OptimizerConfig
+from train.config.options import AugmentConfig, DataConfig, FitConfig, ModelConfig, OptimizerConfig
 
 
 class DataPaths(NamedTuple):

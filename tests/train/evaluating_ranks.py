@@ -12,7 +12,7 @@ import signal
 import sys
 from typing import Any
 
-import train.evaluation
+import train.inference.evaluation
 from train.__main__ import main
 
 
@@ -25,7 +25,7 @@ def fail(fault: str) -> None:
         raise MemoryError("no memory is left in process 1")
 
     if os.environ["RANK"] == "1" and fault != "none":
-        train.evaluation.look = look
+        train.inference.evaluation.look = look
 
 
 if __name__ == "__main__":

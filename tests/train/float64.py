@@ -12,18 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import train.engine
-import train.evaluation
-import train.step
-from train.tasks import DetectionTask
+import train.inference.evaluation
+import train.loop.engine
+import train.loop.step
+from train.tasks.tasks import DetectionTask
 
 
 def use_float64(replace: Callable[[Any, str, Any], None] = setattr) -> None:
     """Switches the network, its input and its targets over. replace: `setattr`, or what a test undoes."""
-    build, placed, targets = train.engine.build_network, train.evaluation.placed, DetectionTask.targets
-    replace(train.engine, "build_network", lambda *arguments: build(*arguments).double())
-    replace(train.evaluation, "placed", lambda found, transform: placed(found, transform.double()))
-    for module in (train.step, train.evaluation):
+    build, placed, targets = train.loop.engine.build_network, train.inference.evaluation.placed, DetectionTask.targets
+    replace(train.loop.engine, "build_network", lambda *arguments: build(*arguments).double())
+    replace(train.inference.evaluation, "placed", lambda found, transform: placed(found, transform.double()))
+    for module in (train.loop.step, train.inference.evaluation):
         replace(module, "normalise", _one_by_one(module.normalise))
 
     def wide_targets(*arguments: Any) -> Any:

@@ -16,22 +16,29 @@ from PIL import Image
 from models import Skeleton, build_model, placed
 from tests.train.animals import COLOURS, LINKS, NAMES, draw_animals
 from tests.train.drawn_data import DataPaths, edit_json, tiny_fit
-from tests.train.test_engine import last, resume
-from tests.train.test_round_trip import perfect_pose_maps
+from tests.train.loop.test_engine import last, resume
+from tests.train.tasks.test_round_trip import perfect_pose_maps
 from train.__main__ import main, parse
-from train.check_data import check_data
-from train.coco import CocoAnnotations, read_annotations
-from train.config import AugmentConfig, CheckDataConfig, EvaluateConfig, FitConfig, InferenceConfig, PredictConfig
-from train.data import EvaluationSet, Sample, TrainingSet, evaluation_loader
-from train.engine import fit
+from train.config.options import (
+    AugmentConfig,
+    CheckDataConfig,
+    EvaluateConfig,
+    FitConfig,
+    InferenceConfig,
+    PredictConfig,
+)
+from train.data.check import check_data
+from train.data.coco import CocoAnnotations, read_annotations
+from train.data.sets import EvaluationSet, Sample, TrainingSet, evaluation_loader
+from train.data.skeletons import SkeletonInFile
+from train.data.transforms import Views
 from train.errors import CheckpointError, ConfigError, DatasetError
-from train.evaluation import evaluate
-from train.network import restore_network
-from train.prediction import predict
-from train.score import POSE_METRICS, score_poses
-from train.skeletons import SkeletonInFile
-from train.tasks import PoseTask
-from train.transforms import Views
+from train.inference.evaluation import evaluate
+from train.inference.prediction import predict
+from train.inference.score import POSE_METRICS, score_poses
+from train.loop.engine import fit
+from train.loop.network import restore_network
+from train.tasks.tasks import PoseTask
 
 SIGMAS = (0.03, 0.05, 0.05, 0.1, 0.08)
 SKELETON = Skeleton(NAMES, SIGMAS, ((1, 2),), LINKS)

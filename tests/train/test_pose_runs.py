@@ -13,14 +13,14 @@ from PIL import Image
 from models import COCO_PERSON
 from tests.train.drawn_data import DataPaths, edit_json, tiny_fit
 from tests.train.figures import draw_figures
-from train.checkpoint import load_checkpoint
-from train.config import EvaluateConfig, InferenceConfig, PredictConfig
-from train.engine import fit
+from train.config.options import EvaluateConfig, InferenceConfig, PredictConfig
 from train.errors import ConfigError, DatasetError
-from train.evaluation import evaluate
-from train.prediction import predict
-from train.run_log import read_log
-from train.score import POSE_METRICS
+from train.inference.evaluation import evaluate
+from train.inference.prediction import predict
+from train.inference.score import POSE_METRICS
+from train.loop.engine import fit
+from train.run.checkpoint import load_checkpoint
+from train.run.log import read_log
 
 
 @pytest.fixture(scope="module")

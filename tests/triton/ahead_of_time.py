@@ -20,7 +20,13 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from mdnkernels.triton import focal, launch, mixture, mode, patches, peaks, splat
+from mdnkernels.ops.gather_patches import triton as patches
+from mdnkernels.ops.heatmap_focal_loss import triton as focal
+from mdnkernels.ops.mixture_mode import triton as mode
+from mdnkernels.ops.mixture_nll import triton as mixture
+from mdnkernels.ops.splat_gaussians import triton as splat
+from mdnkernels.ops.topk_peaks import triton as peaks
+from mdnkernels.triton import launch
 from tests.cuobjdump import usage
 
 MODULES = (focal, launch, mixture, mode, patches, peaks, splat)

@@ -10,7 +10,12 @@ import triton
 from torch._dynamo.backends.common import aot_autograd
 from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 
-from mdnkernels.triton import focal, mixture, mode, patches, peaks, splat
+from mdnkernels.ops.gather_patches import triton as patches
+from mdnkernels.ops.heatmap_focal_loss import triton as focal
+from mdnkernels.ops.mixture_mode import triton as mode
+from mdnkernels.ops.mixture_nll import triton as mixture
+from mdnkernels.ops.splat_gaussians import triton as splat
+from mdnkernels.ops.topk_peaks import triton as peaks
 from tests.triton.ahead_of_time import HEATMAP, POINTS, NoDevice, mixture_maps
 
 

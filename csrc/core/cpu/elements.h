@@ -1,0 +1,211 @@
+// Elements in memory against elements in arithmetic: how a block of positions gets from tensors of any strides and
+// dtype into rows of float or double, one row a channel, and back.
+#pragma once
+
+#include "core/simd.h"
+#include "core/view.h"
+
+namespace mdn {
+
+struct BFloat16 {
+  uint16_t bits;
+};
+struct Float16 {
+  uint16_t bits;
+};
+
+constexpr int most_positions = 4096;  // in a block
+
+// (batch, point) pairs, at most one block of them.
+struct Positions {
+  int64_t first_batch, first_point;
+  int count;
+  bool one_batch;
+  const int64_t* batch;   // [count]
+  const int64_t* point;   // [count], in the tensor itself
+  const int64_t* chosen;  // [count], the index's value, -1 for padding; null without an index
+};
+
+namespace MDN_SIMD_LEVEL {
+
+// Row r starts at data + r * stride.
+template <class T>
+struct Rows {
+  T* data = nullptr;
+  int64_t stride = 0;
+  MDN_INLINE T* operator[](int64_t row) const { return data + row * stride; }
+};
+
+MDN_INLINE float from_bits(uint32_t bits) {
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+MDN_INLINE uint32_t to_bits(float value) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+MDN_INLINE void convert(double from, double& to) { to = from; }
+MDN_INLINE void convert(float from, float& to) { to = from; }
+MDN_INLINE void convert(uint8_t from, float& to) { to = from != 0 ? 1.0f : 0.0f; }
+MDN_INLINE void convert(uint8_t from, double& to) { to = from != 0 ? 1.0 : 0.0; }
+MDN_INLINE void convert(BFloat16 from, float& to) { to = from_bits(uint32_t(from.bits) << 16); }
+
+MDN_INLINE void convert(float from, BFloat16& to) {
+  const uint32_t bits = to_bits(from);
+  const uint32_t nearest_even = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  to.bits = uint16_t(from == from ? nearest_even : 0x7fc0);
+}
+
+MDN_INLINE void convert(Float16 from, float& to) {
+  const uint32_t magnitude = (from.bits & 0x7fffu) << 13;
+  // A multiplication by 2^112 moves the exponent's bias and makes subnormals normal.
+  const uint32_t finite = to_bits(from_bits(magnitude) * from_bits((127 + 112) << 23));
+  const uint32_t special = magnitude | 0x7f800000u;
+  to = from_bits(((from.bits & 0x8000u) << 16) | (magnitude >= 0x0f800000u ? special : finite));
+}
+
+MDN_INLINE void convert(float from, Float16& to) {
+  const uint32_t sign = (to_bits(from) >> 16) & 0x8000u;
+  const uint32_t bits = to_bits(from) & 0x7fffffffu;
+  // Below 2^-14: adding 0.5 shifts the mantissa to where a half's subnormals lie, rounding to nearest even.
+  const uint32_t subnormal = to_bits(from_bits(bits) + 0.5f) - to_bits(0.5f);
+  const uint32_t normal = (bits - (112u << 23) + 0xfff + ((bits >> 13) & 1)) >> 13;
+  const uint32_t special = bits > 0x7f800000u ? 0x7e00u : 0x7c00u;
+  const uint32_t half = bits >= 0x477ff000u ? special : (bits < 0x38800000u ? subnormal : normal);
+  to.bits = uint16_t(sign | half);
+}
+
+template <class T>
+struct StorageOf {
+  static constexpr DType dtype = sizeof(T) == 4 ? DType::float32 : DType::float64;
+};
+
+// Whether the points of this block lie side by side in `view`.
+MDN_INLINE bool side_by_side(const View& view, const Positions& positions) {
+  return view.point_stride == 1 && positions.one_batch && !view.gathered;
+}
+
+MDN_INLINE int64_t origin(const View& view, const Positions& positions) {
+  return positions.first_batch * view.batch_stride + positions.first_point * view.point_stride;
+}
+
+// Where the block's i-th position lies; that of padding, which is read but not used, is the image's first.
+MDN_INLINE int64_t offset_of(const View& view, const Positions& positions, int i) {
+  const int64_t point = view.gathered ? positions.chosen[i] : positions.point[i];
+  return positions.batch[i] * view.batch_stride + (point < 0 ? 0 : point) * view.point_stride;
+}
+
+// Points of a non-contiguous block are moved in tiles this long, so that a line fetched for one channel still lies in
+// the first-level cache when the next channel, its neighbour in a channels_last map, is wanted.
+constexpr int tile_points = 16;
+
+// The two do not overlap: bytes may alias anything, and would keep this from becoming vectors.
+template <class T, class Storage>
+MDN_INLINE void convert_row(const Storage* __restrict from, T* __restrict to, int count) {
+  for (int i = 0; i < count; ++i) convert(from[i], to[i]);
+}
+
+template <class T, class Storage>
+void read_rows(const View& view, const Positions& positions, int64_t channels, Rows<T> to, int padded) {
+  const Storage* data = static_cast<const Storage*>(view.data);
+  if (side_by_side(view, positions)) {
+    data += origin(view, positions);
+    for (int64_t c = 0; c < channels; ++c) {
+      convert_row(data + c * view.channel_stride, to[c], positions.count);
+    }
+  } else if (view.channel_stride == 1) {
+    for (int begin = 0; begin < positions.count; begin += tile_points) {
+      const int count = positions.count - begin < tile_points ? positions.count - begin : tile_points;
+      const Storage* from[tile_points];
+      for (int i = 0; i < count; ++i) from[i] = data + offset_of(view, positions, begin + i);
+      for (int64_t c = 0; c < channels; ++c) {
+        T* row = to[c] + begin;
+        for (int i = 0; i < count; ++i) convert(from[i][c], row[i]);
+      }
+    }
+  } else {
+    int64_t offset[most_positions];
+    for (int i = 0; i < positions.count; ++i) offset[i] = offset_of(view, positions, i);
+    // Points of an index lie anywhere, each on a line of its own: those some channels on are asked for meanwhile.
+    const int64_t ahead = view.gathered ? (1 + 128 / (positions.count + 1)) * view.channel_stride : 0;
+    for (int64_t c = 0; c < channels; ++c) {
+      const Storage* channel = data + c * view.channel_stride;
+      T* row = to[c];
+      if (ahead != 0) {
+        for (int i = 0; i < positions.count; ++i) __builtin_prefetch(channel + offset[i] + ahead);
+      }
+      for (int i = 0; i < positions.count; ++i) convert(channel[offset[i]], row[i]);
+    }
+  }
+  for (int64_t c = 0; c < channels; ++c) {
+    for (int i = positions.count; i < padded; ++i) to[c][i] = 0;
+  }
+}
+
+// The block's rows of `view`: in place where they lie side by side in the arithmetic type and fill whole vectors, else
+// copied into `scratch`.
+template <class T>
+Rows<const T> rows_of(const View& view, const Positions& positions, int64_t channels, Rows<T> scratch) {
+  const int padded = (positions.count + lanes<T> - 1) / lanes<T> * lanes<T>;
+  if (view.dtype == StorageOf<T>::dtype && side_by_side(view, positions) && padded == positions.count) {
+    return {static_cast<const T*>(view.data) + origin(view, positions), view.channel_stride};
+  }
+  switch (view.dtype) {
+    case DType::boolean:
+      read_rows<T, uint8_t>(view, positions, channels, scratch, padded);
+      break;
+    case DType::bfloat16:
+      if constexpr (sizeof(T) == 4) read_rows<T, BFloat16>(view, positions, channels, scratch, padded);
+      break;
+    case DType::float16:
+      if constexpr (sizeof(T) == 4) read_rows<T, Float16>(view, positions, channels, scratch, padded);
+      break;
+    default:
+      read_rows<T, T>(view, positions, channels, scratch, padded);
+  }
+  return {scratch.data, scratch.stride};
+}
+
+// Where the block's rows of an output are computed: in place under the conditions of rows_of, else in `scratch`, from
+// which write_rows moves them.
+template <class T>
+Rows<T> output_rows(const View& view, const Positions& positions, Rows<T> scratch) {
+  const bool whole = positions.count % lanes<T> == 0;
+  if (view.dtype == StorageOf<T>::dtype && side_by_side(view, positions) && whole) {
+    return {static_cast<T*>(view.data) + origin(view, positions), view.channel_stride};
+  }
+  return scratch;
+}
+
+template <class T, class Storage>
+void write_rows_as(const View& view, const Positions& positions, int64_t channels, Rows<T> from) {
+  Storage* data = static_cast<Storage*>(view.data);
+  for (int begin = 0; begin < positions.count; begin += tile_points) {
+    const int count = positions.count - begin < tile_points ? positions.count - begin : tile_points;
+    for (int64_t c = 0; c < channels; ++c) {
+      const T* row = from[c] + begin;
+      for (int i = 0; i < count; ++i) {
+        const int64_t offset =
+            positions.batch[begin + i] * view.batch_stride + positions.point[begin + i] * view.point_stride;
+        convert(row[i], data[offset + c * view.channel_stride]);
+      }
+    }
+  }
+}
+
+template <class T>
+void write_rows(const View& view, const Positions& positions, int64_t channels, Rows<T> from, Rows<T> scratch) {
+  if (from.data != scratch.data) return;  // computed in place
+  if constexpr (sizeof(T) == 4) {
+    if (view.dtype == DType::bfloat16) return write_rows_as<T, BFloat16>(view, positions, channels, from);
+    if (view.dtype == DType::float16) return write_rows_as<T, Float16>(view, positions, channels, from);
+  }
+  write_rows_as<T, T>(view, positions, channels, from);
+}
+
+}  // namespace MDN_SIMD_LEVEL
+}  // namespace mdn

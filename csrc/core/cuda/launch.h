@@ -1,0 +1,57 @@
+// What every op shares on a GPU: the device and stream of a call, its tensors and its launches. Nothing here waits for
+// the device, so every op can be captured in a CUDA graph.
+#pragma once
+
+#include <cuda_runtime.h>
+#include <torch/csrc/stable/accelerator.h>
+
+#include <vector>
+
+#include "core/cuda/tiles.cuh"
+#include "core/torch_tensors.h"
+
+namespace mdn {
+
+// Makes the tensor's device the current one for as long as it lives, and knows torch's current stream there.
+class DeviceCall {
+ public:
+  explicit DeviceCall(const Tensor& on);
+  cudaStream_t stream() const { return stream_; }
+
+ private:
+  torch::stable::accelerator::DeviceGuard guard_;
+  cudaStream_t stream_;
+};
+
+// Makes a run_OP's launches in a call's stream.
+struct Launcher {
+  const DeviceCall& call;
+  const char* op;
+
+  template <class... Parameters, class... Arguments>
+  void operator()(void (*kernel)(Parameters...), int blocks, int threads, int shared_bytes,
+                  Arguments... arguments) const {
+    if (shared_bytes > 48 << 10) {  // more than every kernel may use
+      check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), shared_bytes);
+    }
+    kernel<<<blocks, threads, shared_bytes, call.stream()>>>(arguments...);
+    check(cudaGetLastError(), shared_bytes);
+  }
+
+  // Raises where the launch was refused.
+  void check(cudaError_t error, int shared_bytes) const {
+    STD_TORCH_CHECK(error == cudaSuccess, "mdnkernels: launching ", op, " with ", shared_bytes,
+                    " bytes of shared memory: ", cudaGetErrorString(error));
+  }
+};
+
+inline TileView tile_view_of(const Tensor& tensor, bool gathered = false) {
+  return {view_of(tensor, gathered), tensor.size(0)};
+}
+
+// An uninitialised contiguous tensor on the device of `like`.
+inline Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType dtype) {
+  return torch::stable::new_empty(like, sizes, dtype);
+}
+
+}  // namespace mdn

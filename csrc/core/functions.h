@@ -1,0 +1,146 @@
+// exp, log and log1p over a value type: a SIMD vector here, a float or double on a GPU thread (scalar.h).
+//
+// The float vectors' polynomials are minimax fits; their errors are measured by tests/ops/test_functions.py. NaN and
+// infinities propagate, subnormal arguments and results are exact to rounding. double goes to libm lane by lane.
+#pragma once
+
+#if defined(__CUDACC__) || defined(MDN_CUDA_ON_CPU)
+#include "core/scalar.h"
+#else
+#include "core/simd.h"
+#endif
+
+namespace mdn {
+namespace MDN_SIMD_LEVEL {
+
+template <class V>
+MDN_INLINE V minimum(V a, V b) {
+  return a < b ? a : b;
+}
+
+// NaN in `a` gives NaN, NaN in `b` gives `a`.
+template <class V>
+MDN_INLINE V maximum(V a, V b) {
+  return b > a ? b : a;
+}
+
+template <class V>
+MDN_INLINE V absolute(V a) {
+  return a < 0 ? -a : a;
+}
+
+#ifdef MDN_VECTOR_BYTES
+
+using FloatVector = Vector<float>;
+using DoubleVector = Vector<double>;
+
+MDN_INLINE FloatVector bits_to_float(Mask<float> bits) { return reinterpret_cast<FloatVector>(bits); }
+
+#if MDN_VECTOR_BYTES == 64
+// The same in one instruction each, which compilers do not find by themselves. (GCC 12 warns of its own unmasked
+// intrinsics.)
+constexpr uint16_t all_lanes = 0xffff;
+MDN_INLINE FloatVector minimum(FloatVector a, FloatVector b) { return _mm512_maskz_min_ps(all_lanes, a, b); }
+MDN_INLINE FloatVector maximum(FloatVector a, FloatVector b) { return _mm512_maskz_max_ps(all_lanes, b, a); }
+#elif MDN_VECTOR_BYTES == 32
+MDN_INLINE FloatVector minimum(FloatVector a, FloatVector b) { return _mm256_min_ps(a, b); }
+MDN_INLINE FloatVector maximum(FloatVector a, FloatVector b) { return _mm256_max_ps(b, a); }
+#endif
+
+MDN_INLINE FloatVector absolute(FloatVector a) { return bits_to_float(reinterpret_cast<Mask<float>>(a) & 0x7fffffff); }
+
+// p 2^n for a whole n in [-150, 129]; in two factors, so that neither leaves the range of a float where the result is
+// subnormal or infinite. NaN in either stays.
+MDN_INLINE FloatVector scaled_by_power_of_two(FloatVector p, FloatVector n) {
+#if MDN_VECTOR_BYTES == 64
+  return _mm512_maskz_scalef_ps(all_lanes, p, n);
+#else
+  const Mask<float> whole = __builtin_convertvector(n == n ? n : FloatVector{}, Mask<float>);
+  const Mask<float> half = whole >> 1;
+  return p * bits_to_float((half + 127) << 23) * bits_to_float((whole - half + 127) << 23);
+#endif
+}
+
+// e^x: x = n ln 2 + r with |r| <= ln(2) / 2, and a polynomial for e^r.
+MDN_INLINE FloatVector exp(FloatVector x) {
+  x = minimum(broadcast(89.0f), x);  // NaN stays
+  x = maximum(x, broadcast(-104.0f));
+  const float round = 12582912.0f;  // 1.5 * 2^23: adding it leaves no bits for a fraction
+  const FloatVector n = (x * 1.44269504088896341f + round) - round;
+  FloatVector r = x - n * 0.693359375f;
+  r = r - n * -2.12194440e-4f;
+  // In pairs, not one after the other: in most kernels everything waits for this.
+  const FloatVector r2 = r * r;
+  const FloatVector p01 = r * 1.6666665459e-1f + 5.0000001201e-1f;
+  const FloatVector p23 = r * 8.3334519073e-3f + 4.1665795894e-2f;
+  const FloatVector p45 = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  FloatVector p = (p45 * r2 + p23) * r2 + p01;
+  p = p * r2 + r + 1.0f;
+  return scaled_by_power_of_two(p, n);
+}
+
+// log x: x = m 2^e with m in [sqrt(1/2), sqrt(2)), and a polynomial in m - 1.
+MDN_INLINE FloatVector log(FloatVector x) {
+  const Mask<float> subnormal = x < 1.17549435e-38f;
+  const FloatVector scaled = subnormal ? x * 8388608.0f : x;
+  const Mask<float> bits = reinterpret_cast<Mask<float>>(scaled);
+  Mask<float> exponent = ((bits - 0x3f3504f3) >> 23);  // 0x3f3504f3 is sqrt(1/2)
+  const FloatVector f = bits_to_float(bits - (exponent << 23)) - 1.0f;
+  exponent = subnormal ? exponent - 23 : exponent;
+  const FloatVector e = __builtin_convertvector(exponent, FloatVector);
+  FloatVector p = f * 7.0376836292e-2f + -1.1514610310e-1f;
+  p = p * f + 1.1676998740e-1f;
+  p = p * f + -1.2420140846e-1f;
+  p = p * f + 1.4249322787e-1f;
+  p = p * f + -1.6668057665e-1f;
+  p = p * f + 2.0000714765e-1f;
+  p = p * f + -2.4999993993e-1f;
+  p = p * f + 3.3333331174e-1f;
+  const FloatVector square = f * f;
+  FloatVector y = p * f * square;
+  y = y + e * -2.12194440e-4f;
+  y = y - square * 0.5f;
+  FloatVector result = f + y;
+  result = result + e * 0.693359375f;
+  const FloatVector infinity = __builtin_inff() - FloatVector{};
+  result = x == infinity ? x : result;
+  result = x == 0.0f ? -infinity : result;
+  return (x >= 0.0f) ? result : (x == x ? __builtin_nanf("") - FloatVector{} : x);
+}
+
+MDN_INLINE DoubleVector exp(DoubleVector x) {
+  for (int lane = 0; lane < lanes<double>; ++lane) x[lane] = __builtin_exp(x[lane]);
+  return x;
+}
+
+MDN_INLINE DoubleVector log(DoubleVector x) {
+  for (int lane = 0; lane < lanes<double>; ++lane) x[lane] = __builtin_log(x[lane]);
+  return x;
+}
+
+// log(1 + x) for x in [0, 1], which is all that softplus asks of e^-|x|: no exponent to take apart, no division.
+MDN_INLINE FloatVector log1p(FloatVector x) {
+  // In pairs, not one after the other: what waits for e^-|x| to be known is the longest chain of its kernels.
+  const FloatVector x2 = x * x, x4 = x2 * x2;
+  const FloatVector p01 = x * 3.3332842588e-1f + -4.9999997020e-1f;
+  const FloatVector p23 = x * 1.9854106009e-1f + -2.4986526370e-1f;
+  const FloatVector p45 = x * 1.1561845243e-1f + -1.5847565234e-1f;
+  const FloatVector p67 = x * 2.5224054232e-2f + -6.6757723689e-2f;
+  const FloatVector high = (x4 * -4.4662114233e-3f + (x2 * p67 + p45));
+  const FloatVector p = x4 * high + (x2 * p23 + p01);
+  return p * x2 + x;
+}
+
+// The same for x >= 0 in any other type, exact to rounding where 1 + x rounds to 1 (Kahan): the rounding error of u = 1
+// + x cancels in log(u) / (u - 1).
+template <class V>
+MDN_INLINE V log1p(V x) {
+  const V u = 1 + x;
+  const V d = u - 1;
+  return d == 0 ? x : log(u) * (x / (d == 0 ? 1 + V{} : d));
+}
+
+#endif  // MDN_VECTOR_BYTES
+
+}  // namespace MDN_SIMD_LEVEL
+}  // namespace mdn

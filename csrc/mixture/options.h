@@ -1,0 +1,39 @@
+// Options by the names that an op's schema gives them.
+#pragma once
+
+#include <initializer_list>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "mixture/mixture.h"
+
+namespace mdn {
+
+template <class Option>
+Option option_of(const char* kind, const std::string& name,
+                 std::initializer_list<std::pair<const char*, Option>> options) {
+  for (const auto& [known, option] : options) {
+    if (name == known) return option;
+  }
+  throw std::runtime_error("mdnkernels: unknown " + std::string(kind) + " " + name);
+}
+
+inline Family family_of(const std::string& name) {
+  return option_of<Family>("family", name, {{"gaussian", Family::gaussian}, {"laplace", Family::laplace}});
+}
+
+inline ScaleActivation activation_of(const std::string& name) {
+  return option_of<ScaleActivation>("scale_activation", name,
+                                    {{"elu", ScaleActivation::elu},
+                                     {"softplus", ScaleActivation::softplus},
+                                     {"exp", ScaleActivation::exp},
+                                     {"identity", ScaleActivation::identity}});
+}
+
+inline Selection selection_of(const std::string& name) {
+  return option_of<Selection>(
+      "select", name, {{"weight", Selection::weight}, {"density", Selection::density}, {"mean", Selection::mean}});
+}
+
+}  // namespace mdn

@@ -1,0 +1,123 @@
+// gather_patches on the CPU, and its gradient.
+//
+// Forward: objects over threads. Backward: the gradient is zeroed in parallel; then each image's covered cells are
+// listed, sorted, with the window elements that lie on them in the order of the objects, and images x blocks of
+// channels go over threads. Each cell is summed by one thread in that order: the same bits for any number of threads.
+#include "ops/gather_patches/cpu.h"
+
+#include <algorithm>
+
+#include "core/cpu/simd_level.h"
+#include "core/cpu/tensors.h"
+
+namespace mdn {
+namespace {
+
+MapView map_of(const Tensor& map) {
+  return {map.data_ptr(), dtype_of(map), map.size(1),   map.size(2),  map.size(3),
+          map.stride(0),  map.stride(1), map.stride(2), map.stride(3)};
+}
+
+Tensor gather_patches(Tensor feature, Tensor index, int64_t kernel_size) {
+  const Tensor cells = torch::stable::contiguous(index);
+  const int64_t batch = feature.size(0), points = index.size(1);
+  const int64_t window = kernel_size * kernel_size, length = feature.size(1) * window;
+  const Tensor patches = fresh(feature, {batch, points, length}, feature.scalar_type());
+  if (patches.numel() == 0) return patches;
+
+  const MapView map = map_of(feature);
+  const PatchKernel& kernel = MDN_AT_SIMD_LEVEL(patch_kernel);
+  const int64_t* cell = static_cast<const int64_t*>(cells.data_ptr());
+  const int64_t element = feature.element_size();
+  const char* from = static_cast<const char*>(map.data);
+  char* to = static_cast<char*>(patches.data_ptr());
+  const int64_t grain = std::max<int64_t>(1, 4096 / length);
+  torch::stable::parallel_for(0, batch * points, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const char* image = from + i / points * map.batch_stride * element;
+      kernel.gather(map, image, cell[i], static_cast<int>(kernel_size), to + i * length * element);
+    }
+  });
+  return patches;
+}
+
+// One image's covered cells, by position.
+struct Cover {
+  std::vector<CoveredCell> cells;
+  std::vector<WindowElement> elements;
+};
+
+Cover cover_of(const MapView& map, const int64_t* index, int64_t points, int64_t kernel_size) {
+  struct Hit {
+    int64_t position;
+    WindowElement element;
+  };
+  std::vector<Hit> hits;
+  const int64_t reach = kernel_size / 2;
+  for (int64_t n = 0; n < points; ++n) {
+    if (index[n] < 0) continue;
+    const int64_t top = index[n] / map.width - reach, left = index[n] % map.width - reach;
+    for (int64_t y = std::max<int64_t>(top, 0); y < std::min(top + kernel_size, map.height); ++y) {
+      for (int64_t x = std::max<int64_t>(left, 0); x < std::min(left + kernel_size, map.width); ++x) {
+        hits.push_back({y * map.width + x, {n, (y - top) * kernel_size + (x - left)}});
+      }
+    }
+  }
+  std::sort(hits.begin(), hits.end(), [](const Hit& a, const Hit& b) {
+    return a.position < b.position || (a.position == b.position && a.element.object < b.element.object);
+  });
+  Cover cover;
+  cover.elements.reserve(hits.size());
+  for (const Hit& hit : hits) {
+    const int64_t at = static_cast<int64_t>(cover.elements.size());
+    const int64_t offset = hit.position / map.width * map.row_stride + hit.position % map.width * map.column_stride;
+    if (at == 0 || cover.cells.back().offset != offset) cover.cells.push_back({offset, at, at});
+    cover.cells.back().end = at + 1;
+    cover.elements.push_back(hit.element);
+  }
+  return cover;
+}
+
+Tensor gather_patches_backward(Tensor grad_patches, Tensor index, std::vector<int64_t> size,
+                               std::vector<int64_t> stride, int64_t kernel_size) {
+  const Tensor gradient = fresh_strided(grad_patches, size, stride);
+  if (gradient.numel() == 0) return gradient;
+  zero(gradient);
+  if (index.numel() == 0) return gradient;
+
+  const Tensor patches = torch::stable::contiguous(grad_patches);
+  const Tensor index_contiguous = torch::stable::contiguous(index);
+  const int64_t batch = index.size(0), points = index.size(1);
+  const MapView map = map_of(gradient);
+  const int64_t window = kernel_size * kernel_size, length = map.channels * window;
+  const int64_t* first = static_cast<const int64_t*>(index_contiguous.data_ptr());
+  std::vector<Cover> covers(batch);
+  torch::stable::parallel_for(0, batch, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) covers[b] = cover_of(map, first + b * points, points, kernel_size);
+  });
+
+  const PatchKernel& kernel = MDN_AT_SIMD_LEVEL(patch_kernel);
+  const int64_t element = gradient.element_size();
+  const char* from = static_cast<const char*>(patches.data_ptr());
+  char* to = static_cast<char*>(map.data);
+  constexpr int64_t block = 64;  // channels; whole cache lines of a channels_last map
+  const int64_t blocks = (map.channels + block - 1) / block;
+  torch::stable::parallel_for(0, batch * blocks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t b = i / blocks, channel = i % blocks * block;
+      kernel.scatter(map, to + b * map.batch_stride * element, covers[b].cells.data(),
+                     static_cast<int64_t>(covers[b].cells.size()), covers[b].elements.data(),
+                     from + b * points * length * element, window, channel, std::min(channel + block, map.channels));
+    }
+  });
+  return gradient;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CPU, m) {
+  m.impl("gather_patches", TORCH_BOX(&gather_patches));
+  m.impl("gather_patches_backward", TORCH_BOX(&gather_patches_backward));
+}
+
+}  // namespace mdn

@@ -1,0 +1,51 @@
+// What the two halves of mixture_nll share: mixture_nll.cpp knows torch and threads, mixture_nll_kernel.cpp is built
+// once for each instruction set and knows neither.
+#pragma once
+
+#include "core/cpu/elements.h"
+#include "mixture/mixture.h"
+
+namespace mdn {
+
+struct MixtureCall {
+  // Views of (B, channels, points). With an index, logits, loc and scale are read at its points; all else, the
+  // gradients included, has a point for each entry of the index.
+  View logits, loc, scale, target, mask, weight;  // mask and weight may be absent: data is null
+  View nll;                                       // per position; absent where the loss is reduced
+  View grad_logits, grad_loc, grad_scale, grad_target;
+  bool parameter_gradients, target_gradient;
+  const int64_t* index;  // (B, points), contiguous, or null
+  int64_t batch, points;
+  int components, dims, scales, groups;
+  Family family;
+  ScaleActivation activation;
+  bool double_precision;
+  double min_scale;
+  const double* dim_scale;  // [dims] or null
+  double gradient_factor;   // the reduction's own factor on every position's gradient
+  int block;                // positions that are computed together, a multiple of every vector length
+  int span;                 // positions that one thread takes at a time, some blocks
+};
+
+constexpr int largest_block = 256;
+
+struct MixtureKernel {
+  // Scratch that one thread needs, in bytes.
+  int64_t (*scratch_bytes)(const MixtureCall&);
+  // The weight (or count) of the positions in one span with something observed.
+  double (*observed_weight)(const MixtureCall&, int64_t span, void* scratch);
+  // Loss and gradients of one span; returns the weighted sum of its losses.
+  double (*run)(const MixtureCall&, int64_t span, void* scratch);
+};
+
+namespace baseline {
+extern const MixtureKernel mixture_kernel;
+}
+namespace avx2 {
+extern const MixtureKernel mixture_kernel;
+}
+namespace avx512 {
+extern const MixtureKernel mixture_kernel;
+}
+
+}  // namespace mdn

@@ -1,0 +1,82 @@
+// splat_gaussians on the CPU.
+//
+// Memory story: one thread makes a (image, label) map whole, zeros first and then its objects, while it lies in the
+// second-level cache; a map without objects goes past the caches. No two threads touch one map, and a maximum does not
+// depend on the order: the result is the same for any number of threads.
+#include "ops/splat_gaussians/cpu.h"
+
+#include <algorithm>
+
+#include "core/cpu/simd_level.h"
+#include "core/cpu/tensors.h"
+#include "ops/splat_gaussians/formula.h"
+
+namespace mdn {
+namespace {
+
+constexpr int64_t cells_in_share = 32768;  // the least that is worth a thread
+
+// The objects of each (image, label) map: those of map i are object[first[i]] to object[first[i + 1] - 1].
+struct ObjectsOfMaps {
+  std::vector<int64_t> first, object;
+};
+
+ObjectsOfMaps sort_by_map(const int64_t* label, int64_t batch, int64_t count, int64_t labels) {
+  ObjectsOfMaps objects;
+  objects.first.assign(batch * labels + 1, 0);
+  const auto real = [&](int64_t i) { return label[i] >= 0 && label[i] < labels; };
+  const auto map = [&](int64_t i) { return i / count * labels + label[i]; };
+  for (int64_t i = 0; i < batch * count; ++i) {
+    if (real(i)) ++objects.first[map(i) + 1];
+  }
+  for (int64_t m = 0; m < batch * labels; ++m) objects.first[m + 1] += objects.first[m];
+  objects.object.resize(objects.first.back());
+  std::vector<int64_t> next(objects.first.begin(), objects.first.end() - 1);
+  for (int64_t i = 0; i < batch * count; ++i) {
+    if (real(i)) objects.object[next[map(i)]++] = i;
+  }
+  return objects;
+}
+
+Tensor splat_gaussians(Tensor center, Tensor radius, Tensor label, int64_t labels, int64_t height, int64_t width) {
+  const Tensor centers = torch::stable::contiguous(center), radii = torch::stable::contiguous(radius);
+  const Tensor label_of_objects = torch::stable::contiguous(label);
+  const int64_t batch = label.size(0), count = label.size(1), cells = height * width;
+  const Tensor heatmap = fresh(label, {batch, labels, height, width}, ScalarType::Float);
+  const auto* center_of = static_cast<const int64_t*>(centers.data_ptr());
+  const auto* radius_of = static_cast<const int64_t*>(radii.data_ptr());
+  const ObjectsOfMaps objects =
+      sort_by_map(static_cast<const int64_t*>(label_of_objects.data_ptr()), batch, count, labels);
+  auto* maps = static_cast<float*>(heatmap.data_ptr());
+  const SplatKernel& kernel = MDN_AT_SIMD_LEVEL(splat_kernel);
+  const bool past_cache = batch * labels * cells * int64_t(sizeof(float)) > (4 << 20);
+
+  const int64_t grain = std::max<int64_t>(1, cells_in_share / cells);
+  torch::stable::parallel_for(0, batch * labels, grain, [&](int64_t begin, int64_t end) {
+    const ThreadScratch scratch(kernel.scratch_bytes(height, width));
+    for (int64_t m = begin; m < end; ++m) {
+      float* map = maps + m * cells;
+      const int64_t first = objects.first[m], last = objects.first[m + 1];
+      kernel.zero(map, cells, past_cache && first == last);
+      for (int64_t i = first; i < last; ++i) {
+        const int64_t object = objects.object[i];
+        const int64_t x = center_of[2 * object], y = center_of[2 * object + 1], r = radius_of[object];
+        const SplatWindow window = {x,
+                                    y,
+                                    std::max<int64_t>(x - r, 0),
+                                    std::min(x + r + 1, width),
+                                    std::max<int64_t>(y - r, 0),
+                                    std::min(y + r + 1, height),
+                                    baseline::gaussian_sigma(r)};
+        if (window.left < window.right && window.top < window.bottom) kernel.splat(map, width, window, scratch.get());
+      }
+    }
+  });
+  return heatmap;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CPU, m) { m.impl("splat_gaussians", TORCH_BOX(&splat_gaussians)); }
+
+}  // namespace mdn

@@ -1,0 +1,1 @@
+"""What the mixture's ops share, and no other op."""

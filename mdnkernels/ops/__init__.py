@@ -1,0 +1,1 @@
+"""The ops: one folder each, with the public function, its gradients and its implementations by backend."""

@@ -1,0 +1,187 @@
+import math
+import warnings
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from train.drawing.plots import scale_by_component, scale_correlation, training_curves
+
+
+def _saved(figure: Figure, folder: Path) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure.savefig(folder / "figure.png", dpi=60)
+    with Image.open(folder / "figure.png") as image:
+        pixels = np.asarray(image.convert("RGB"))
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+    return pixels
+
+
+def _history(names: list[str], count: int = 50) -> list[dict[str, float]]:
+    noise = np.random.default_rng(0).normal(0, 0.1, (count, len(names)))
+    return [
+        {"step": 10 * i, "lr": 1e-3} | {f"loss/{name}": 3 / (1 + i) + noise[i, k] for k, name in enumerate(names)}
+        for i in range(count)
+    ]
+
+
+def test_training_curves_have_a_panel_for_each_loss_and_all_runs_in_it(tmp_path: Path) -> None:
+    figure = training_curves({"mixture": _history(["heatmap", "mixture"]), "base": _history(["heatmap", "size"])})
+    panels = {panel.get_title(): panel for panel in figure.axes if panel.get_visible()}
+    assert sorted(panels) == ["heatmap", "mixture", "size"]
+    assert [len(panels[name].get_lines()) for name in sorted(panels)] == [4, 2, 2]  # raw and smooth of each run
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["mixture", "base"]
+    _saved(figure, tmp_path)
+    figure.savefig(tmp_path / "figure.pdf")
+
+
+def test_training_curve_passes_through_the_records_and_a_smooth_mean() -> None:
+    history = [{"step": step, "loss/size": value} for step, value in ((20, 1.0), (0, 3.0), (10, 2.0))]
+    raw, smooth = training_curves({"run": history}, smoothing=0).axes[0].get_lines()
+    assert raw.get_xdata().tolist() == [0, 10, 20]
+    assert raw.get_ydata().tolist() == smooth.get_ydata().tolist() == [3, 2, 1]
+    constant = [{"step": i, "loss/size": 4.0} for i in range(100)]
+    _, smooth = training_curves({"run": constant}, smoothing=0.1).axes[0].get_lines()
+    np.testing.assert_allclose(smooth.get_ydata(), 4.0)  # no droop at the ends
+    line = [{"step": i, "loss/size": float(i)} for i in range(100)]
+    _, smooth = training_curves({"run": line}, smoothing=0.05).axes[0].get_lines()
+    np.testing.assert_allclose(smooth.get_ydata()[20:80], np.arange(20, 80))  # no lag
+
+
+def test_a_steep_start_does_not_flatten_the_rest() -> None:
+    history = _history(["heatmap"], 200)
+    history[0]["loss/heatmap"] = 1e4
+    assert training_curves({"run": history}).axes[0].get_ylim()[1] < 10
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_short_runs_and_values_that_are_not_finite_can_be_drawn(count: int, tmp_path: Path) -> None:
+    history = [*_history(["heatmap"], count), {"step": 1e4, "loss/heatmap": math.nan}]
+    _saved(training_curves({"run": history, "empty": []}), tmp_path)
+
+
+def test_training_curves_refuse_nothing_to_draw_and_missing_steps() -> None:
+    with pytest.raises(ValueError, match="'loss/'"):
+        training_curves({"run": [{"step": 1, "AP": 0.2}]})
+    with pytest.raises(ValueError, match=r"histories\['run'\].*'loss/size'.*'step'"):
+        training_curves({"run": [{"loss/size": 1.0}]})
+
+
+def test_scale_figure_counts_every_object_and_names_medians(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    size = np.exp(rng.uniform(math.log(8), math.log(130), 500))
+    component = np.digitize(size, [20, 60])
+    summary = scale_correlation(size, component, rng.integers(0, 4, 500))
+    figure = scale_by_component(size, component, 4, summary=summary)
+    above, below = figure.axes
+    outlines = above.patches[1::2]
+    assert sum(patch.get_data().values.sum() for patch in outlines) == 500
+    assert [int(patch.get_data().values.sum()) for patch in outlines] == np.bincount(component, minlength=4).tolist()
+    text = [entry.get_text() for entry in figure.legends[0].get_texts()]
+    assert f"median {np.median(size[component == 0]):.3g} px" in text[0]
+    assert text[3] == "component 3\nn = 0"
+    assert f"component {summary['component_pearson']:.2f}" in above.get_title()
+    heights = np.array([bar.get_height() for bar in below.patches]).reshape(4, -1).sum(0)
+    assert set(heights.round(9)) <= {0.0, 1.0}
+    _saved(figure, tmp_path)
+
+
+def test_weights_count_in_the_histogram() -> None:
+    figure = scale_by_component([10, 20, 40], [0, 0, 1], 2, weights=[0.5, 0.25, 1.0])
+    assert [patch.get_data().values.sum() for patch in figure.axes[0].patches[1::2]] == [0.75, 1.0]
+
+
+@pytest.mark.parametrize("size", [[], [30.0], [30.0, 30.0, 30.0], [-1.0, math.nan, 0.0], [25.0, 31.0, 44.0]])
+def test_scale_figure_of_few_or_equal_or_impossible_objects(size: list[float], tmp_path: Path) -> None:
+    summary = scale_correlation(size, [0] * len(size), [0] * len(size))
+    _saved(scale_by_component(size, [0] * len(size), 1, summary=summary), tmp_path)
+
+
+def test_scale_functions_refuse_what_does_not_fit() -> None:
+    with pytest.raises(ValueError, match=r"component has shape \(1,\)"):
+        scale_by_component([1, 2], [0], 1)
+    with pytest.raises(ValueError, match="num_components is 0"):
+        scale_by_component([1, 2], [0, 0], 0)
+    with pytest.raises(ValueError, match=r"label has shape \(3,\)"):
+        scale_correlation([1, 2], [0, 0], [0, 0, 0])
+
+
+def test_correlation_matches_values_worked_out_by_hand() -> None:
+    # log sizes 0, 2, 4, 6 with mean 3: total 9 + 1 + 1 + 9 = 20. Component 1 holds {0, 2}, mean 1; component 0 {4, 6},
+    # mean 5: between 4 * 2^2 = 16. Ordered by median, component 1 comes first: the ranks less their mean are -.5, -.5,
+    # .5, .5, their product with -3, -1, 1, 3 is 4, and their squares sum to 1. Labels 0, 1, 0, 1: means 2 and 4,
+    # between 4, product 2. Component and label are independent.
+    result = scale_correlation(np.exp([0.0, 2.0, 4.0, 6.0]), [1, 1, 0, 0], [0, 1, 0, 1])
+    assert result["component_eta_squared"] == pytest.approx(16 / 20)
+    assert result["component_pearson"] == pytest.approx(4 / math.sqrt(20))
+    assert result["category_eta_squared"] == pytest.approx(4 / 20)
+    assert result["category_pearson"] == pytest.approx(2 / math.sqrt(20))
+    assert result["component_eta_squared_chance"] == pytest.approx(1 / 3)
+    assert result["cramers_v"] == pytest.approx(0, abs=1e-12)
+    assert result["component_count"] == {0: 2, 1: 2}
+    assert result["component_median"][1] == pytest.approx((1 + math.exp(2)) / 2)
+    assert (result["n"], result["left_out"]) == (4, 0)
+
+
+def test_cramers_v_matches_a_table_worked_out_by_hand() -> None:
+    # Counts [[3, 1], [1, 3]], all expected 2: chi^2 = 4 / 2 = 2, V = sqrt(2 / (8 * 1)) = 0.5. A copy gives 1.
+    component, label = [0] * 4 + [1] * 4, [0, 0, 0, 1, 0, 1, 1, 1]
+    size = np.arange(1.0, 9.0)
+    assert scale_correlation(size, component, label)["cramers_v"] == pytest.approx(0.5)
+    assert scale_correlation(size, component, component)["cramers_v"] == pytest.approx(1)
+
+
+def test_order_of_components_does_not_matter() -> None:
+    rng = np.random.default_rng(2)
+    size, label = np.exp(rng.normal(3, 1, 200)), rng.integers(0, 3, 200)
+    component = np.digitize(size, [10, 40])
+    first = scale_correlation(size, component, label)
+    second = scale_correlation(size, np.array([5, 0, 3])[component], label)
+    for name in ("component_eta_squared", "component_pearson", "cramers_v"):
+        assert first[name] == pytest.approx(second[name])
+    assert first["component_pearson"] > 0.85
+
+
+def test_chance_level_is_what_unrelated_components_reach() -> None:
+    rng = np.random.default_rng(3)
+    size = np.exp(rng.normal(3, 1, 60))
+    drawn = [scale_correlation(size, rng.integers(0, 5, 60), np.zeros(60, int)) for _ in range(200)]
+    mean = np.mean([result["component_eta_squared"] for result in drawn])
+    assert mean == pytest.approx(4 / 59, rel=0.15)
+    assert drawn[0]["component_eta_squared_chance"] == pytest.approx(4 / 59)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("size", "component", "label", "eta_squared"),
+    [
+        ([], [], [], math.nan),
+        ([5.0], [0], [0], math.nan),
+        ([5.0, 5.0, 5.0], [0, 1, 2], [0, 1, 2], math.nan),
+        ([5.0, 7.0, 9.0], [1, 1, 1], [0, 1, 2], 0.0),
+        ([0.0, -3.0, math.inf, 5.0], [0, 1, 1, 1], [0, 0, 0, 0], math.nan),
+    ],
+)
+def test_what_is_not_defined_is_nan(
+    size: list[float], component: list[int], label: list[int], eta_squared: float
+) -> None:
+    result = scale_correlation(size, component, label)
+    assert result["component_eta_squared"] == pytest.approx(eta_squared, nan_ok=True)
+    assert math.isnan(result["component_pearson"])
+    assert result["n"] + result["left_out"] == len(size)
+
+
+def test_padding_is_left_out_and_counted() -> None:
+    result = scale_correlation([4.0, 9.0, 16.0, 25.0], [0, 1, -1, 1], [0, 1, 1, -1])
+    assert (result["n"], result["left_out"]) == (2, 2)
+
+
+def test_no_global_state_of_matplotlib_changes(tmp_path: Path) -> None:
+    before = dict(matplotlib.rcParams)
+    _saved(training_curves({"run": _history(["heatmap"])}), tmp_path)
+    assert dict(matplotlib.rcParams) == before

@@ -1,0 +1,269 @@
+"""From a model's boxes to COCO's numbers: the way back to the image, and the edge cases of pycocotools."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models import Detections, placed
+from tests.train.drawn_data import DataPaths, edit_json, tiny_fit
+from train.config.options import EvaluateConfig, InferenceConfig
+from train.data.coco import Category, CocoAnnotations, read_annotations
+from train.data.colour import normalise
+from train.data.transforms import window
+from train.errors import CheckpointError, ConfigError, DatasetError
+from train.inference.evaluation import evaluate
+from train.inference.score import BOX_METRICS, score_boxes
+from train.loop.engine import fit
+from train.loop.network import restore_network
+from train.run.checkpoint import load_checkpoint
+from train.tasks.tasks import DetectionTask
+
+CATEGORIES = (Category(3, "plate"), Category(9, "ring"))
+
+
+def perfect(annotations: CocoAnnotations) -> list[dict[str, object]]:
+    return [
+        {
+            "image_id": int(annotations.image_ids[row]),
+            "category_id": annotations.categories[label].id,
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": 0.9,
+            "component": 1,
+        }
+        for row in range(len(annotations))
+        for (x1, y1, x2, y2), label in zip(annotations[row].boxes.tolist(), annotations[row].labels, strict=True)
+    ]
+
+
+def found(boxes: list[list[float]], labels: list[int]) -> Detections:
+    count = len(boxes)
+    return Detections(
+        box=torch.tensor(boxes),
+        score=torch.linspace(0.9, 0.1, count),
+        label=torch.tensor(labels),
+        component=torch.arange(count),
+        weight=torch.ones(count),
+        sigma=torch.full((count, 2), 3.0),
+    )
+
+
+def results(found: Detections, matrix: np.ndarray) -> list[dict[str, Any]]:
+    """Of one image of 65 x 50 pixels."""
+    batch = placed(Detections(*(values[None] for values in found)), torch.from_numpy(matrix)[None])
+    return DetectionTask(CATEGORIES).results(Detections(*(values[0] for values in batch)), (65, 50))
+
+
+def test_boxes_go_back_to_the_image_and_are_clipped_to_it() -> None:
+    matrix = window((50, 40), 0.5, (64, 64))  # the input shows x from 34 to 66, y from 24 to 56
+    entries = results(found([[0.0, 0, 20, 10], [60, 0, 70, 8], [1, 1, 1, 1], [0, 0, 9, 9]], [1, 0, 0, -1]), matrix)
+    assert [entry["category_id"] for entry in entries] == [9, 3]
+    np.testing.assert_allclose(entries[0]["bbox"], [34, 24, 10, 5])
+    np.testing.assert_allclose(entries[1]["bbox"], [64, 24, 1, 4])
+    assert entries[0]["sigma"] == [1.5, 1.5]
+    assert entries[1]["component"] == 1
+    json.dumps(entries)
+
+
+def test_flipped_input_gives_the_same_boxes() -> None:
+    matrix = window((50, 40), 0.5, (64, 64), flip=True)
+    (entry,) = results(found([[44.0, 0, 64, 10]], [1]), matrix)
+    np.testing.assert_allclose(entry["bbox"], [34, 24, 10, 5])
+    assert entry["sigma"] == [1.5, 1.5]
+
+
+def test_truth_scores_one(drawn: DataPaths) -> None:
+    annotations = read_annotations(drawn.annotations)
+    score = score_boxes(annotations, perfect(annotations))
+    assert tuple(score.metrics) == BOX_METRICS
+    assert score.metrics["AP"] == pytest.approx(1)
+    assert score.metrics["APlarge"] == -1  # there are none
+    assert len(score.table.splitlines()) == 12
+
+
+def test_no_detections_score_zero(drawn: DataPaths) -> None:
+    assert score_boxes(read_annotations(drawn.annotations), []).metrics["AP"] == 0
+
+
+def test_no_annotations_have_nothing_to_score(drawn_copy: DataPaths) -> None:
+    truth = read_annotations(drawn_copy.annotations)
+    edit_json(drawn_copy.annotations, lambda root: root.update(annotations=[]))
+    empty = read_annotations(drawn_copy.annotations)
+    for detections in (perfect(truth), []):
+        assert score_boxes(empty, detections).metrics["AP"] == -1
+
+
+def test_list_without_areas_ids_and_crowd_flags_is_scored(drawn_copy: DataPaths) -> None:
+    edit_json(
+        drawn_copy.annotations,
+        lambda root: [entry.pop(name) for entry in root["annotations"] for name in ("area", "iscrowd", "id")],
+    )
+    annotations = read_annotations(drawn_copy.annotations)
+    assert score_boxes(annotations, perfect(annotations)).metrics["AP"] == pytest.approx(1)
+
+
+def test_detections_in_a_crowd_are_not_wrong(drawn_copy: DataPaths) -> None:
+    whole = read_annotations(drawn_copy.annotations)
+    edit_json(drawn_copy.annotations, lambda root: root["annotations"][0].update(iscrowd=1))
+    assert score_boxes(read_annotations(drawn_copy.annotations), perfect(whole)).metrics["AP"] == pytest.approx(1)
+
+
+@pytest.fixture(scope="module")
+def run(drawn: DataPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("evaluation") / "run"
+    return fit(tiny_fit(drawn, path, epochs=1, val_images=drawn.images, val_annotations=drawn.annotations))
+
+
+@pytest.fixture(scope="module")
+def two_sizes(run: Path) -> Path:
+    """A checkpoint whose component 0 says about 3 x 3 cells everywhere and component 1 about 9 x 9."""
+    content = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
+    (name,) = [name for name in content["model"] if name.endswith("loc.output.bias")]
+    content["model"][name] += torch.tensor([3.0, 3, 9, 9])
+    path = run / "two-sizes.pt"
+    torch.save(content, path)
+    return path
+
+
+def config(run: Path | None = None, **options: object) -> EvaluateConfig:
+    return EvaluateConfig(run=run, workers=0, device="cpu", **options)  # type: ignore[arg-type]
+
+
+def test_run_is_scored_as_at_the_end_of_training(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = json.loads((run / "evaluation" / "metrics.json").read_text())
+    detections = json.loads((run / "evaluation" / "detections.json").read_text())
+    assert {"image_id", "category_id", "bbox", "score", "component", "sigma"} == detections[0].keys()
+    assert {entry["category_id"] for entry in detections} <= {3, 7, 9}
+    assert {entry["component"] for entry in detections} <= {0, 1}
+    # Another batch size may round differently, as it takes another convolution kernel.
+    metrics = evaluate(config(run, batch=4))
+    assert before.pop("images_per_second") > 0
+    assert metrics.pop("images_per_second") > 0
+    assert {**metrics, "skipped_images": 0} == pytest.approx(before)
+    assert "Average Precision" in capsys.readouterr().out
+
+
+def test_broken_image_in_the_val_set_has_no_detections_and_is_counted(
+    run: Path, drawn_copy: DataPaths, tmp_path: Path, warned: list[str]
+) -> None:
+    broken = drawn_copy.images / "002.jpg"
+    broken.write_bytes(broken.read_bytes()[:500])
+    out = tmp_path / "out"
+    evaluate(config(run, images=drawn_copy.images, annotations=drawn_copy.annotations, output=out))
+    assert json.loads((out / "metrics.json").read_text())["skipped_images"] == 1
+    assert 2 not in {entry["image_id"] for entry in json.loads((out / "detections.json").read_text())}
+    assert any("002.jpg" in message for message in warned)
+
+
+def test_sizes_of_one_component_alone(run: Path, two_sizes: Path, tmp_path: Path) -> None:
+    medians = []
+    for component in (0, 1):
+        inference = InferenceConfig(component=component)
+        evaluate(config(checkpoint=two_sizes, inference=inference, output=tmp_path))
+        detections = json.loads((tmp_path / "detections.json").read_text())
+        assert {entry["component"] for entry in detections} == {component}
+        medians.append(np.median([entry["bbox"][2] for entry in detections]))
+    assert medians[1] > 1.5 * medians[0]
+    with pytest.raises(ConfigError, match="--component: 2 is not there; the model has 2"):
+        evaluate(config(run, inference=InferenceConfig(component=2)))
+
+
+def test_what_cannot_be_evaluated_is_named(run: Path, drawn_copy: DataPaths, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a run directory or --checkpoint"):
+        evaluate(config())
+    with pytest.raises(ConfigError, match="no such run directory"):
+        evaluate(config(tmp_path / "absent"))
+    with pytest.raises(ConfigError, match="--images and --annotations: both"):
+        evaluate(config(run, images=drawn_copy.images))
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        evaluate(config(checkpoint=tmp_path / "absent.pt"))
+    edit_json(drawn_copy.annotations, lambda root: root["categories"][0].update(name="wheel"))
+    with pytest.raises(DatasetError, match=r"categories: id 9 \(wheel\) is unknown to the model"):
+        evaluate(config(run, images=drawn_copy.images, annotations=drawn_copy.annotations))
+
+
+def entries(folder: Path) -> list[dict[str, Any]]:
+    return json.loads((folder / "detections.json").read_text())
+
+
+def test_several_scales_are_those_alone_merged(run: Path, tmp_path: Path) -> None:
+    """Without overlap nothing is lowered: each scale's best box of each image is found again among the merged ones."""
+    alone = []
+    for number, scale in enumerate((1.0, 2.0)):
+        evaluate(config(run, inference=InferenceConfig(scales=(scale,)), output=tmp_path / str(number)))
+        alone.append(entries(tmp_path / str(number)))
+    evaluate(config(run, inference=InferenceConfig(scales=(1.0, 2.0)), output=tmp_path / "both"))
+    both = entries(tmp_path / "both")
+    for image in range(1, 9):
+        of_image = [[one for one in found if one["image_id"] == image] for found in (*alone, both)]
+        best = max(of_image[0] + of_image[1], key=lambda one: one["score"])
+        first = max(of_image[2], key=lambda one: one["score"])
+        assert first["bbox"] == pytest.approx(best["bbox"], abs=0.01)
+        assert len(of_image[2]) <= 100
+        scores = sorted((one["score"] for one in of_image[0] + of_image[1]), reverse=True)
+        merged = sorted((one["score"] for one in of_image[2]), reverse=True)
+        assert all(low <= high + 1e-6 for low, high in zip(merged, scores, strict=False))
+
+
+def test_original_resolution_gives_what_the_image_gives_alone(run: Path, drawn: DataPaths, tmp_path: Path) -> None:
+    evaluate(config(run, inference=InferenceConfig(resolution="original"), output=tmp_path))
+    model, _ = restore_network(load_checkpoint(run / "checkpoints" / "last.pt"))
+    with Image.open(drawn.images / "002.jpg") as image:
+        pixels = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
+    height, width = pixels.shape[1:]
+    tall, wide = (-(-side // model.divisor) * model.divisor for side in (height, width))
+    top, left = (tall - height) // 2, (wide - width) // 2
+    padded = torch.zeros(3, tall, wide, dtype=torch.uint8)
+    padded[:, top : top + height, left : left + width] = pixels
+    found = model.predict(normalise(padded[None]))
+    expected = [row for row in range(100) if found.label[0, row] >= 0]
+    own = [one for one in entries(tmp_path) if one["image_id"] == 2]
+    assert own
+    best = found.box[0, expected[0]] - torch.tensor([left, top, left, top])
+    x, y, w, h = own[0]["bbox"]
+    clipped = torch.minimum(best.clamp(min=0), torch.tensor([width, height, width, height]))
+    np.testing.assert_allclose([x, y, x + w, y + h], clipped, atol=0.05)
+    assert own[0]["score"] == pytest.approx(found.score[0, expected[0]].item(), abs=1e-4)
+
+
+def test_flip_looks_at_the_mirror_image(run: Path, tmp_path: Path) -> None:
+    for name, inference in (
+        ("plain", InferenceConfig()),
+        ("average", InferenceConfig(flip=True)),
+        ("stronger", InferenceConfig(flip=True, flip_stronger=True)),
+    ):
+        evaluate(config(run, inference=inference, output=tmp_path / name))
+    plain, average, stronger = (entries(tmp_path / name) for name in ("plain", "average", "stronger"))
+    assert plain[0]["score"] != average[0]["score"]
+    assert average[0]["score"] == stronger[0]["score"]
+    assert [one["bbox"] for one in average] != [one["bbox"] for one in stronger]
+
+
+def test_a_test_set_without_annotations_gets_the_servers_file_and_no_score(
+    run: Path, drawn_copy: DataPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    edit_json(drawn_copy.annotations, lambda root: root.pop("annotations"))
+    given = {"images": drawn_copy.images, "annotations": drawn_copy.annotations, "output": tmp_path}
+    with pytest.raises(DatasetError, match='"annotations" is missing'):
+        evaluate(config(run, **given))
+    metrics = evaluate(config(run, split="test-dev", **given))
+    assert metrics.keys() == {"images_per_second"}
+    found = entries(tmp_path)
+    assert {one["image_id"] for one in found} == set(range(1, 9))
+    assert all(one.keys() == {"image_id", "category_id", "bbox", "score"} for one in found)
+    assert "Average" not in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="--split test-dev: needs --images and --annotations"):
+        evaluate(config(run, split="test-dev"))
+
+
+def test_the_base_has_no_stronger_view(drawn: DataPaths, tmp_path: Path) -> None:
+    base = fit(tiny_fit(drawn, tmp_path / "run", epochs=1, components=0))
+    given = {"images": drawn.images, "annotations": drawn.annotations}
+    with pytest.raises(ConfigError, match="--flip-stronger: compares mixing weights"):
+        evaluate(config(base, inference=InferenceConfig(flip_stronger=True), **given))

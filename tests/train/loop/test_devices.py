@@ -1,0 +1,64 @@
+"""--device: what it names, and what it says where there is no such device."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from train.config.options import FitConfig, from_plain, to_plain
+from train.errors import ConfigError
+from train.loop.network import pick_device
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A machine that says it has two GPUs; the indices that were made current."""
+    current: list[int] = []
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.accelerator, "set_device_index", current.append)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    return current
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: None)
+
+
+def test_a_device_is_what_its_name_says(two_gpus: list[int]) -> None:
+    assert pick_device("auto") == torch.device("cuda")
+    assert pick_device("cpu") == torch.device("cpu")
+    assert pick_device("cuda") == torch.device("cuda")
+    assert two_gpus == []
+    assert pick_device("cuda:1") == torch.device("cuda", 1)
+    assert two_gpus == [1]  # for what is only said to be on "cuda"
+
+
+@pytest.mark.parametrize("device", ["cuda:2", "cuda:-1", "cuda:", "cuda:x", "mps", "gpu", "", "cpu:1", "cuda:1:1"])
+def test_a_device_that_is_not_there_is_named_beside_those_that_are(two_gpus: list[int], device: str) -> None:
+    with pytest.raises(ConfigError, match=f"^--device: {device} is not there; this machine has cpu, cuda:0, cuda:1$"):
+        pick_device(device)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused() -> None:
+    assert pick_device("auto") == pick_device("cpu") == torch.device("cpu")
+    for device in ("cuda", "cuda:0"):
+        with pytest.raises(
+            ConfigError, match=f"{device} is not there; this machine has cpu and no GPU that this torch"
+        ):
+            pick_device(device)
+
+
+def test_one_gpu_for_several_processes_is_refused(two_gpus: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ConfigError, match=r"--device: cuda:1 is one device for 4 processes; give cuda, and each"):
+        pick_device("cuda:1")
+    assert pick_device("cuda") == torch.device("cuda")
+
+
+def test_a_run_remembers_its_device() -> None:
+    plain = to_plain(FitConfig(run="r", device="cuda:1"))  # type: ignore[arg-type]
+    assert plain["device"] == "cuda:1"
+    assert from_plain(FitConfig, plain, "config").device == "cuda:1"

@@ -1,0 +1,99 @@
+"""Ctrl-C outside of training: status 130, no traceback, nothing half-written, no process left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import train.inference.evaluation
+from tests.train.drawn_data import ROOT, DataPaths, tiny_fit
+from train.__main__ import main
+from train.loop.engine import fit
+from train.loop.interrupt import ending_at_once, sigint_ignored
+
+
+def python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    code = f"import os, signal, subprocess, sys\nfrom train.loop.interrupt import *\n{code}"
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, **options)
+
+
+def test_during_imports_it_ends_the_process_at_once() -> None:
+    done = python("with ending_at_once():\n    os.kill(os.getpid(), signal.SIGINT)\n    print('went on')")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_where_it_is_ignored_it_stays_ignored() -> None:
+    """Of a process in the background, as nohup and a script's & start it."""
+    code = "with ending_at_once():\n    os.kill(os.getpid(), signal.SIGINT)\n    print('went on')"
+    ignored = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    assert python(code, preexec_fn=ignored).stdout == "went on\n"
+
+
+def test_a_process_that_is_started_meanwhile_ignores_it() -> None:
+    child = "import os, signal; os.kill(os.getpid(), signal.SIGINT); print('went on')"
+    done = python(f"with sigint_ignored():\n    subprocess.run([sys.executable, '-c', {child!r}])")
+    assert (done.returncode, done.stdout) == (0, "went on\n")
+
+
+def test_the_handler_comes_back_and_other_threads_have_none() -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    for context in (ending_at_once, sigint_ignored):
+        with context():
+            assert signal.getsignal(signal.SIGINT) is not handler
+        assert signal.getsignal(signal.SIGINT) is handler
+    errors: list[BaseException] = []
+
+    def in_thread() -> None:
+        try:
+            with ending_at_once():
+                pass
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    thread.join()
+    assert not errors
+
+
+def test_an_interrupted_evaluation_writes_nothing(
+    drawn: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    val = {"val_images": drawn.images, "val_annotations": drawn.annotations, "val_limit": 2}
+    run = fit(tiny_fit(drawn, tmp_path / "run", epochs=1, train_limit=4, **val))
+    before = {path.name: path.read_bytes() for path in (run / "evaluation").iterdir()}
+    look = train.inference.evaluation.look
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return look(*arguments)
+
+    monkeypatch.setattr(train.inference.evaluation, "look", interrupted)
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--workers", "1", "--device", "cpu"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    assert {path.name: path.read_bytes() for path in (run / "evaluation").iterdir()} == before
+
+
+@pytest.mark.slow
+def test_an_interrupted_demo_ends_its_trainings(tmp_path: Path) -> None:
+    """The signal reaches the first process alone, as from `kill`; a terminal sends it to all of them."""
+    command = [sys.executable, "-m", "train", "demo", "--output", str(tmp_path / "demo"), "--train-pictures", "400"]
+    command += ["--val-pictures", "10", "--tasks", "detection", "--device", "cpu"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stderr is not None
+    while ": step " not in (line := process.stderr.readline()):
+        assert line, "the demo ended by itself"
+    process.send_signal(signal.SIGINT)
+    # Both trainings hold the pipe open while they run.
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in rest

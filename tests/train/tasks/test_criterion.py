@@ -1,0 +1,213 @@
+"""The named losses, their weights, and that sparse and dense outputs are the same to them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from models import COCO_PERSON
+from train.config.options import ModelConfig, OptimizerConfig
+from train.tasks.criterion import Criterion, DetectionCriterion, PoseCriterion, mixture_statistics
+from train.tasks.targets import DetectionTargets, detection_targets, pose_targets
+
+BOXES = torch.tensor([[[4.0, 4, 20, 28], [30, 8, 50, 16], [0, 0, 0, 0]], [[8, 40, 60, 62], [0, 0, 0, 0], [0, 0, 0, 0]]])
+LABELS = torch.tensor([[0, 1, -1], [1, -1, -1]])
+WEIGHTS = OptimizerConfig()
+
+
+@pytest.fixture
+def targets() -> DetectionTargets:
+    return detection_targets(BOXES, LABELS, 2, (16, 16))
+
+
+def dense_output(components: int, seed: int = 0) -> dict[str, Tensor]:
+    """One stack's maps for two images, two classes, 16 x 16 cells."""
+    generator = torch.Generator().manual_seed(seed)
+    channels = {"heatmap": 2, "offset": 2}
+    channels |= {"logits": components, "loc": 2 * components, "scale": 2 * components} if components else {"size": 2}
+    return {
+        name: torch.randn(2, count, 16, 16, generator=generator).requires_grad_() for name, count in channels.items()
+    }
+
+
+def at_cells(output: dict[str, Tensor], index: Tensor) -> dict[str, Tensor]:
+    """What a network with sparse heads gives; padding holds values that must not matter."""
+    sparse = {"heatmap": output["heatmap"]}
+    for name in output.keys() - {"heatmap"}:
+        cells = index.clamp(min=0)[:, None].expand(-1, output[name].shape[1], -1)
+        values = output[name].flatten(2).gather(2, cells)
+        sparse[name] = torch.where(index[:, None] >= 0, values, 1e4)
+    return sparse
+
+
+@pytest.mark.parametrize("components", [0, 1, 3])
+def test_sparse_and_dense_outputs_give_the_same_losses_and_gradients(
+    components: int, targets: DetectionTargets
+) -> None:
+    criterion = DetectionCriterion(ModelConfig(components=components), WEIGHTS)
+    output = dense_output(components)
+    gradients = []
+    for form in (output, at_cells(output, targets.index)):
+        losses = criterion([form], targets)
+        gradients.append(torch.autograd.grad(criterion.total(losses), list(output.values())))
+        assert set(losses) == {"heatmap", "offset", "mixture" if components else "size"}
+    for dense, sparse in zip(*gradients, strict=True):
+        torch.testing.assert_close(dense, sparse)
+
+
+def test_mixture_loss_is_the_mean_over_objects_of_the_density(targets: DetectionTargets) -> None:
+    output = {name: value.double() for name, value in dense_output(3).items()}
+    values = []
+    for image, column in ((0, 0), (0, 1), (1, 0)):
+        y, x = divmod(int(targets.index[image, column]), 16)
+        density = 0.0
+        alpha = output["logits"][image, :, y, x].softmax(0)
+        for m in range(3):
+            phi = 1.0
+            for d in range(2):
+                raw = output["scale"][image, 2 * m + d, y, x].item()
+                sigma = (raw if raw > 0 else math.expm1(raw)) + 2
+                z = (targets.size[image, d, column].item() - output["loc"][image, 2 * m + d, y, x].item()) / sigma
+                phi *= math.exp(-z * z / 2) / (sigma * math.sqrt(2 * math.pi))
+            density += alpha[m].item() * phi
+        values.append(-math.log(density))
+    loss = DetectionCriterion(ModelConfig(components=3), WEIGHTS)([dense_output(3)], targets)["mixture"]
+    assert loss.item() == pytest.approx(sum(values) / 3, rel=1e-5)
+
+
+def test_base_size_loss_is_the_mean_absolute_difference(targets: DetectionTargets) -> None:
+    output = at_cells(dense_output(0), targets.index)
+    real = (targets.index >= 0)[:, None].expand(-1, 2, -1)
+    losses = DetectionCriterion(ModelConfig(components=0), WEIGHTS)([output], targets)
+    for name in ("size", "offset"):
+        expected = (output[name] - getattr(targets, name))[real].abs().mean()
+        torch.testing.assert_close(losses[name], expected)
+
+
+def test_losses_are_means_over_the_stacks(targets: DetectionTargets) -> None:
+    criterion = DetectionCriterion(ModelConfig(components=2), WEIGHTS)
+    stacks = [dense_output(2, seed) for seed in (1, 2)]
+    together, *alone = criterion(stacks, targets), criterion(stacks[:1], targets), criterion(stacks[1:], targets)
+    for name, loss in together.items():
+        torch.testing.assert_close(loss, (alone[0][name] + alone[1][name]) / 2)
+
+
+def test_total_weighs_the_losses_as_equation_six(targets: DetectionTargets) -> None:
+    criterion = DetectionCriterion(ModelConfig(components=2), WEIGHTS)
+    losses = criterion([dense_output(2)], targets)
+    expected = losses["heatmap"] + losses["offset"] + 0.1 * losses["mixture"]
+    torch.testing.assert_close(criterion.total(losses), expected)
+
+
+@pytest.mark.parametrize("components", [0, 2])
+def test_batch_without_any_object_trains_on_the_background(components: int) -> None:
+    targets = detection_targets(torch.zeros(2, 1, 4), torch.full((2, 1), -1), 2, (16, 16))
+    output = dense_output(components)
+    criterion = DetectionCriterion(ModelConfig(components=components), WEIGHTS)
+    losses = criterion([at_cells(output, targets.index)], targets)
+    assert losses["offset"] == 0
+    assert losses["mixture" if components else "size"] == 0
+    criterion.total(losses).backward()
+    assert output["heatmap"].grad is not None
+    assert output["heatmap"].grad.abs().sum() > 0
+    for name in output.keys() - {"heatmap"}:
+        gradient = output[name].grad
+        assert gradient is None or (gradient == 0).all()
+
+
+def test_mixture_statistics_describe_the_objects(targets: DetectionTargets) -> None:
+    def statistics(logits: Tensor) -> dict[str, float]:
+        _, _, scale = DetectionCriterion(ModelConfig(components=3), WEIGHTS).regression_at(output, targets)
+        return {name: v.item() for name, v in mixture_statistics(logits, scale, targets.index >= 0, 1.0).items()}
+
+    output = at_cells(dense_output(3), targets.index)
+    found = statistics(output["logits"])
+    real = targets.index >= 0
+    alpha = output["logits"].softmax(1).transpose(1, 2)[real]
+    raw = output["scale"].transpose(1, 2)[real].unflatten(1, (3, 2))
+    sigma = torch.nn.functional.elu(raw) + 2
+    for m in range(3):
+        assert found[f"alpha_{m}"] == pytest.approx(alpha[:, m].mean().item())
+        assert found[f"sigma_{m}"] == pytest.approx(sigma[:, m].mean().item())
+    assert statistics(torch.zeros(2, 3, 3))["alpha_entropy"] == pytest.approx(1)
+    certain = torch.tensor([50.0, 0, 0])[None, :, None].expand(2, 3, 3)
+    assert statistics(certain)["alpha_entropy"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("components", [0, 2])
+def test_a_size_for_each_class_is_trained_at_the_objects_class_alone(
+    components: int, targets: DetectionTargets
+) -> None:
+    """As many channels again for the other class, channel by channel, which must get no gradient."""
+    plain = dense_output(components)
+    expected = DetectionCriterion(ModelConfig(components=components), WEIGHTS)([plain], targets)
+    names = ("logits", "loc", "scale") if components else ("size",)
+    both = dict(plain)
+    label = torch.full((2, 16 * 16), -1)
+    for image, column in ((0, 0), (0, 1), (1, 0)):
+        label[image, targets.index[image, column]] = targets.label[image, column]
+    right = torch.stack([label.view(2, 1, 16, 16) == y for y in range(2)], 2)  # (B, 1, 2, h, w)
+    for name in names:
+        both[name] = torch.where(right, plain[name].detach()[:, :, None], 1e3).flatten(1, 2).requires_grad_()
+    criterion = DetectionCriterion(ModelConfig(components=components, class_specific=True), WEIGHTS)
+    losses = criterion([both], targets)
+    torch.testing.assert_close(losses, expected)
+    criterion.total(losses).backward()
+    for name in names:
+        assert not both[name].grad.unflatten(1, (-1, 2))[~right.expand(-1, both[name].shape[1] // 2, -1, -1, -1)].any()
+
+
+def pose_output(components: int) -> dict[str, Tensor]:
+    """One stack's maps for the two images, sixteen cells a side."""
+    generator = torch.Generator().manual_seed(3)
+    channels = {"heatmap": 1, "offset": 2, "size": 2, "keypoint_heatmap": 17, "keypoint_offset": 2}
+    channels |= {"logits": components, "loc": 34 * components, "scale": 2 * components} if components else {}
+    channels |= {} if components else {"keypoints": 34}
+    return {
+        name: torch.randn(2, count, 16, 16, generator=generator, requires_grad=True) for name, count in channels.items()
+    }
+
+
+@pytest.mark.parametrize("empty", [False, True], ids=["objects in both", "objects in one part alone"])
+@pytest.mark.parametrize("components", [0, 2])
+@pytest.mark.parametrize("task", ["detection", "pose"])
+def test_parts_of_a_batch_add_up_to_its_losses_and_gradients(task: str, components: int, empty: bool) -> None:
+    """However unevenly the objects are spread, where a mean of the parts' means would be another number."""
+    config = ModelConfig(task=task, components=components)
+    labels = LABELS.clone()
+    if empty:
+        labels[1] = -1
+    criterion: Criterion[Any]
+    targets: Any
+    if task == "detection":
+        targets, output = detection_targets(BOXES, labels, 2, (16, 16)), dense_output(components)
+        criterion = DetectionCriterion(config, WEIGHTS)
+    else:
+        points = 60 * torch.rand(2, 3, 17, 2, generator=torch.Generator().manual_seed(1))
+        seen = torch.arange(2 * 3 * 17).view(2, 3, 17, 1) % 3
+        targets = pose_targets(BOXES, labels.clamp(max=0), torch.cat((points, seen), 3), (16, 16))
+        output = pose_output(components)
+        criterion = PoseCriterion(config, WEIGHTS, COCO_PERSON)
+    whole = criterion([output], targets)
+    counts = criterion.counts(targets)
+    parts = []
+    for row in (slice(0, 1), slice(1, 2)):
+        some = targets._make(values[row] for values in targets)
+        part = {name: values[row] for name, values in output.items()}
+        parts.append(criterion.parts_of(criterion([part], some), criterion.counts(some), counts))
+    for name, loss in whole.items():
+        torch.testing.assert_close(parts[0][name] + parts[1][name], loss)
+    together = criterion.total(parts[0]) + criterion.total(parts[1])
+    gradients = [torch.autograd.grad(total, list(output.values())) for total in (criterion.total(whole), together)]
+    for expected, given in zip(*gradients, strict=True):
+        torch.testing.assert_close(given, expected)
+
+
+def test_whole_batch_is_its_own_only_part_bit_for_bit(targets: DetectionTargets) -> None:
+    criterion = DetectionCriterion(ModelConfig(components=2), WEIGHTS)
+    losses, counts = criterion([dense_output(2)], targets), criterion.counts(targets)
+    assert all(torch.equal(part, losses[name]) for name, part in criterion.parts_of(losses, counts, counts).items())

@@ -1,0 +1,266 @@
+"""What a network finds in a data set, in the images' own pixels, and COCO's score for it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from models import merge_scales, placed
+from train.config.options import EvaluateConfig, InferenceConfig, check_config
+from train.data.coco import Category, CocoAnnotations
+from train.data.colour import normalise
+from train.data.images import ImageError, open_image, read_rgb
+from train.data.objects import why_no_object
+from train.data.sets import BadSamples, EvaluationSet, batch_tensor, evaluation_loader, open_annotations
+from train.data.transforms import Views
+from train.errors import ConfigError, DatasetError, EvaluationError
+from train.inference.preparation import arithmetic, make_ready
+from train.inference.score import Score
+from train.loop.network import check_inference, find_checkpoint, pick_device, restore_network
+from train.loop.processes import Processes, launched_processes, what_died
+from train.run.checkpoint import Checkpoint, load_checkpoint
+from train.run.files import write_json
+from train.tasks.tasks import Task
+
+logger = logging.getLogger("train")
+
+# What the evaluation server takes of an entry.
+SERVER_FIELDS = ("image_id", "category_id", "bbox", "keypoints", "score")
+
+
+class Findings(NamedTuple):
+    """What a network found in a data set."""
+
+    results: list[dict[str, Any]]
+    """COCO's entries, of the task's `results`, with their image_id."""
+    skipped: list[str]
+    """Image files that could not be read; they count as images in which nothing was found."""
+    images: int
+    """How many were looked at."""
+    seconds: float
+    """How long the network and its decoding took for them, without loading and warping."""
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, float]:
+    """Scores a checkpoint on its run's val set, or on the configured one; writes detections.json and metrics.json.
+
+    Under a launcher (torchrun, accelerate launch) the processes share the images out; the main one scores and writes.
+    Returns COCO's numbers by name, and "images_per_second"; for test-dev the latter alone. Raises ConfigError,
+    DatasetError, CheckpointError; EvaluationError where a process that is needed has died.
+    """
+    try:
+        return _evaluate(config)
+    except Exception as error:
+        dead = what_died(error)
+        if dead is None:
+            raise
+        raise EvaluationError(f"{dead}; the evaluation is not finished") from error
+
+
+def _evaluate(config: EvaluateConfig) -> dict[str, float]:
+    check_config(config)
+    checkpoint = load_checkpoint(find_checkpoint(config.run, config.checkpoint))
+    model, task = restore_network(checkpoint)
+    check_inference(model, config.inference)
+    labelled = config.split == "val"
+    images, annotations = _data_of(config, checkpoint)
+    limit = config.limit
+    if limit is None and config.images is None:
+        limit = checkpoint.config.data.val_limit
+    entries = open_annotations(annotations, task.skeleton, labelled=labelled).first(limit)
+    if labelled:
+        check_categories(entries, checkpoint.categories)
+        warn_of_nothing_to_find(entries)
+    views = views_of(config.inference, checkpoint.config.data.input_size, model.divisor)
+    orientation = config.orientation or checkpoint.config.data.orientation
+    dataset = EvaluationSet(entries, images, views, skeleton=task.skeleton, orientation=orientation)
+    processes = launched_processes(pick_device(config.device))
+    device = processes.device
+    autocast = arithmetic(config.inference, device)
+    share = find(
+        make_ready(model, config.inference, device),
+        dataset,
+        task,
+        config.inference,
+        device=device,
+        batch=config.batch,
+        workers=config.workers,
+        autocast=autocast,
+        process=processes.number,
+        processes=processes.count,
+    )
+    found = collected(share, dataset, processes)
+    metrics: dict[str, float] = {}
+    if found is not None:
+        output = config.output or (Path("runs/evaluation") if config.run is None else config.run / "evaluation")
+        score = task.score(entries, found.results) if labelled else None
+        metrics = write_evaluation(output, found, score)
+        if score is not None:
+            print(score.table, end="")
+        where = f"{device}" if processes.count == 1 else f"{processes.count} processes ({device.type})"
+        print(f"{output}: {metrics['images_per_second']:.3g} images/s in the network and its decoding, on {where}")
+    return processes.from_main(metrics)
+
+
+def _data_of(config: EvaluateConfig, checkpoint: Checkpoint) -> tuple[Path, Path]:
+    """Folder of images and annotation file. Raises ConfigError where one or both are missing."""
+    if (config.images is None) != (config.annotations is None):
+        raise ConfigError("--images and --annotations: both are needed, or neither")
+    if config.split == "test-dev" and config.images is None:
+        raise ConfigError("--split test-dev: needs --images and --annotations, the test images and their list")
+    images, annotations = config.images, config.annotations
+    if images is None or annotations is None:
+        images, annotations = checkpoint.config.data.val_images, checkpoint.config.data.val_annotations
+    if images is None or annotations is None:
+        raise ConfigError("--images and --annotations: are needed, as the run was trained without a val set")
+    return images, annotations
+
+
+def views_of(config: InferenceConfig, input_size: int, divisor: int) -> Views:
+    """At which sizes the images are looked at. input_size: of the training. divisor: of the network."""
+    return Views(input_size, divisor, config.resolution, config.scales)
+
+
+@torch.no_grad()
+def find(
+    model: Any,
+    dataset: EvaluationSet,
+    task: Task,
+    config: InferenceConfig,
+    *,
+    device: torch.device,
+    batch: int,
+    workers: int,
+    autocast: contextlib.AbstractContextManager[Any] | None = None,
+    process: int = 0,
+    processes: int = 1,
+    stop: Callable[[], bool] = lambda: False,
+) -> Findings:
+    """Runs the network over the data set, or over this process's share of it; eval mode is set and undone here.
+
+    model: on `device`. batch: images a step; 1 where each has its own resolution. processes: they deal out the batches
+    that one alone would take, each to one of them. stop: asked after each batch whether to look at no more.
+    """
+    batch = 1 if config.resolution == "original" else batch
+    rows = range(len(dataset))
+    batches = [list(rows[start : start + batch]) for start in range(0, len(rows), batch)][process::processes]
+    bad = BadSamples(len(dataset), dataset.annotations.path)
+    results: list[dict[str, Any]] = []
+    images, seconds = 0, 0.0
+    was_training = model.training
+    model.eval()
+    try:
+        with autocast or contextlib.nullcontext():
+            for scales in evaluation_loader(dataset, batches, workers, pin=device.type == "cuda"):
+                bad.add(scales[0]["bad"])
+                if len(scales[0]["image"]) == 0:
+                    continue
+                began = time.perf_counter()
+                found = look(model, scales, task, config, device)  # on the CPU: the device is done
+                seconds += time.perf_counter() - began
+                images += len(scales[0]["image"])
+                for row, image_id in enumerate(scales[0]["image_id"].tolist()):
+                    width, height = scales[0]["original_size"][row].tolist()
+                    one = found._make(values[row] for values in found)
+                    results += [{"image_id": image_id, **entry} for entry in task.results(one, (width, height))]
+                if stop():
+                    break
+    finally:
+        model.train(was_training)
+    return Findings(results, sorted(bad.seen), images, seconds)
+
+
+def collected(found: Findings, dataset: EvaluationSet, processes: Processes) -> Findings | None:
+    """What the processes that shared a data set have found together: in the main process, and None in the others.
+
+    Results are in the order of the data set's images, as one process alone finds them. Raises DatasetError, in all of
+    them, where they could not read too many images between them.
+    """
+    source, skipped = dataset.annotations.path, sum(processes.numbers(len(found.skipped)))
+    if skipped > BadSamples(len(dataset), source).limit:
+        raise DatasetError(f"{source}: images: {skipped} of {len(dataset)} cannot be read, too many to skip")
+    shares = processes.collect(found)
+    if shares is None:
+        return None
+    row_of = {int(identity): row for row, identity in enumerate(dataset.annotations.image_ids)}
+    return Findings(
+        results=sorted((one for share in shares for one in share.results), key=lambda one: row_of[one["image_id"]]),
+        skipped=sorted(file for share in shares for file in share.skipped),
+        images=sum(share.images for share in shares),
+        seconds=max(share.seconds for share in shares),
+    )
+
+
+def sample_pictures(
+    dataset: EvaluationSet, task: Task, results: Sequence[dict[str, Any]], components: int, count: int = 4
+) -> Iterator[tuple[str, Image]]:
+    """A name for each of the first images that can be read, and the image with what was found in it.
+
+    results: of the data set, with their image_id. components: of the network.
+    """
+    for index in range(min(count, len(dataset))):
+        entry = dataset.annotations[index]
+        found = [result for result in results if result["image_id"] == entry.id]
+        try:
+            with open_image(dataset.images / entry.file_name) as image:
+                picture = read_rgb(image, dataset.orientation)
+                yield f"val/{entry.id}", task.picture(picture, found, num_components=components)
+        except ImageError:
+            continue
+
+
+def look(
+    model: Any, scales: Sequence[dict[str, Any]], task: Task, config: InferenceConfig, device: torch.device
+) -> Any:
+    """What the network finds in a batch at one scale or more (`collate_views`): on the CPU, in the images' pixels."""
+    found = []
+    for loaded in scales:
+        images: Tensor = normalise(batch_tensor(loaded, "image", device))
+        transform = loaded["transform"].float().to(device, non_blocking=True)
+        found.append(placed(task.predict(model, images, config), transform))
+    merged = merge_scales(found, config.detections)
+    return merged._make(values.cpu() for values in merged)
+
+
+def write_evaluation(folder: Path, found: Findings, score: Score | None) -> dict[str, float]:
+    """detections.json (COCO's results format) and metrics.json, which holds what is returned.
+
+    Without a score detections.json is as the evaluation server takes it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    results = found.results
+    if score is None:
+        results = [{name: entry[name] for name in SERVER_FIELDS if name in entry} for entry in results]
+    write_json(folder / "detections.json", results, indent=None)
+    metrics = {} if score is None else dict(score.metrics)
+    metrics["images_per_second"] = found.images / found.seconds if found.seconds else 0.0
+    write_json(folder / "metrics.json", {**metrics, "skipped_images": len(found.skipped)})
+    if found.skipped:
+        logger.warning("%d images could not be read and count as images without detections", len(found.skipped))
+    return metrics
+
+
+def check_categories(annotations: CocoAnnotations, known: Sequence[Category]) -> None:
+    """Raises DatasetError where a data set has a category that the model was not trained on."""
+    for category in annotations.categories:
+        if category not in known:
+            raise DatasetError(
+                f"{annotations.path}: categories: id {category.id} ({category.name}) is unknown to the model"
+            )
+
+
+def warn_of_nothing_to_find(annotations: CocoAnnotations) -> None:
+    """Say so where no annotation of a set to evaluate on counts: COCO's numbers for it are no result."""
+    nothing = why_no_object(annotations)
+    if nothing is not None:
+        logger.warning(
+            "%s: no object to find: %s; AP and AR will be 0, or -1 for nothing to measure", annotations.path, nothing
+        )

@@ -1,0 +1,168 @@
+"""Training: one run from its configuration to its last checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from models.skeleton import Skeleton
+from train.config.options import FitConfig, InferenceConfig, check_config, to_json, with_data_paths
+from train.data.objects import can_be_targets, why_no_object
+from train.data.sets import EvaluationSet, TrainingSet, open_annotations
+from train.data.skeletons import check_mirroring, check_sigmas
+from train.errors import CheckpointError, ConfigError, DatasetError, TrainingError, UserError
+from train.inference.evaluation import check_categories, views_of, warn_of_nothing_to_find
+from train.loop.interrupt import Interrupt
+from train.loop.network import build_network, pick_device, start_from_imagenet
+from train.loop.processes import Processes, what_died
+from train.loop.trainer import Trainer, stored_config
+from train.run.checkpoint import load_checkpoint, load_weights
+from train.run.directory import RunDirectory
+from train.run.files import write_text
+from train.tasks.tasks import Task, make_task, skeleton_to_read
+
+
+def fit(config: FitConfig) -> Path:
+    """Trains, or with `config.resume` goes on training, and returns the run directory.
+
+    The run's status.json says afterwards whether it is finished, was interrupted (SIGINT, SIGTERM or `stop_after`: the
+    step is finished and saved) or has failed. Where torchrun has restarted the processes of a run, it goes on from its
+    last checkpoint. Raises ConfigError, DatasetError, CheckpointError, TrainingError; and KeyboardInterrupt after a
+    SIGINT, in good order: what comes next in a script, or in the program, was not meant to run on half a training.
+    """
+    check_config(config)
+    config = with_data_paths(config)
+    accelerator = make_accelerator(config)
+    processes = Processes(accelerator, accelerator.device)
+    config = continued(config, processes)
+    run, checkpoint = None, None
+    if config.resume is None:
+        RunDirectory.check_free(config.run)
+    else:
+        run = RunDirectory.open(config.resume, clean=processes.is_main)
+        checkpoint = load_checkpoint(run.last)
+
+    train_set = open_training_set(config, None if checkpoint is None else checkpoint.skeleton)
+    categories = train_set.annotations.categories
+    task = make_task(config.model.task, categories, train_set.annotations.skeleton)
+    torch.manual_seed(config.seed)
+    model = build_network(config, task)
+    if config.model.imagenet is not None and checkpoint is None:
+        start_from_imagenet(model, config.model.imagenet)
+    val_set = open_val_set(config, task, model.divisor)
+    if checkpoint is not None:
+        if checkpoint.categories != categories:
+            raise CheckpointError(
+                f"{checkpoint.path}: categories: differ from those of {config.data.train_annotations}"
+            )
+        load_weights(model, checkpoint)
+    trainer = Trainer(config, accelerator, processes, task, model, train_set, val_set, checkpoint)
+    if run is None:
+        run = trainer.create_run()
+    elif processes.is_main:
+        write_text(run.config, to_json(stored_config(config)))
+        run.set_state("running")
+
+    with Interrupt() as interrupt:
+        try:
+            reason = trainer.train(run, interrupt)
+        except KeyboardInterrupt:
+            run.set_state("interrupted", "a second interruption, since the last checkpoint")
+            raise
+        except BaseException as error:
+            known = explained(error, run)
+            run.fail(str(known) if isinstance(known, UserError) else f"{type(known).__name__}: {known}")
+            if known is error:
+                raise
+            raise known from error
+    if processes.is_main:
+        run.set_state("finished" if reason is None else "interrupted", reason)
+    # A launcher ends all processes when one has ended so: not before the main one has written everything.
+    processes.wait()
+    if signal.SIGINT.name in (reason, interrupt.requested):
+        raise KeyboardInterrupt(reason)
+    return run.path
+
+
+def make_accelerator(config: FitConfig) -> Accelerator:
+    """The devices and processes that the configuration and the launcher ask for. Raises ConfigError."""
+    # Without a GPU Accelerate must be told so, or it takes each process that torchrun starts for a run of its own.
+    on_cpu = pick_device(config.device).type == "cpu"
+    if on_cpu and config.mixed_precision == "fp16":
+        raise ConfigError("--mixed-precision fp16: needs a GPU, as its gradients must be scaled; take bf16 on a CPU")
+    # Accelerate keeps its settings for the whole process; a second run in it may have others.
+    AcceleratorState._reset_state()
+    return Accelerator(cpu=on_cpu, mixed_precision=config.mixed_precision)
+
+
+def continued(config: FitConfig, processes: Processes) -> FitConfig:
+    """The configuration, resuming where torchrun has restarted a run that was made with it."""
+    run = RunDirectory(config.run)
+    if config.resume is None and processes.restarted() and run.config.is_file():
+        return dataclasses.replace(config, resume=config.run) if run.read_config() == stored_config(config) else config
+    return config
+
+
+def explained(error: BaseException, run: RunDirectory) -> BaseException:
+    """The error, as a TrainingError where what ended the training lies outside: the disk or another process."""
+    go_on = f"the last checkpoint is kept; go on with --resume {run.path}"
+    if isinstance(error, OSError) and error.errno is not None:
+        return TrainingError(f"{error.filename or run.path}: {error.strerror}; {go_on}")
+    dead = what_died(error)
+    return error if dead is None else TrainingError(f"{dead}; {go_on}")
+
+
+def open_training_set(config: FitConfig, known: Skeleton | None = None) -> TrainingSet:
+    """The training set that the paths of `with_data_paths` name; for poses its images with people.
+
+    known: the skeleton of a run that goes on; a new one has the annotations' own. Raises DatasetError, also where no
+    annotation can be a target, and ConfigError where --keypoint-sigmas or --flip do not go with the skeleton.
+    """
+    data, wanted = config.data, skeleton_to_read(config.model.task, config.model.keypoint_sigmas)
+    listed = annotations = open_annotations(data.train_annotations, None if wanted is None else known or wanted)
+    nothing = why_no_object(listed)
+    if nothing is not None:
+        raise DatasetError(f"{listed.path}: no object to train on: {nothing}")
+    skeleton = annotations.skeleton
+    if skeleton is not None:
+        check_sigmas(skeleton, config.model.keypoint_sigmas)
+        if config.augment.augment and config.augment.flip > 0:
+            check_mirroring(skeleton, f"--flip {config.augment.flip:g}", "train with --flip 0")
+        annotations = annotations.occupied()  # as CenterNet: most of COCO's images show nobody
+    if data.train_share < 1:
+        count = max(1, round(data.train_share * len(annotations)))
+        drawn = np.random.default_rng(config.seed).permutation(len(annotations))[:count]
+        annotations = annotations.chosen(np.sort(drawn))
+    annotations = annotations.first(data.train_limit)
+    if why_no_object(annotations) is not None:
+        raise DatasetError(
+            f"{listed.path}: no object to train on in the {len(annotations)} images that --train-limit and "
+            f"--train-share leave of {len(listed)}, which have {int(can_be_targets(listed).sum())}"
+        )
+    return TrainingSet(
+        annotations,
+        data.train_images,
+        data.input_size,
+        augment=config.augment,
+        seed=config.seed,
+        skeleton=skeleton,
+        orientation=data.orientation,
+    )
+
+
+def open_val_set(config: FitConfig, task: Task, divisor: int) -> EvaluationSet | None:
+    """The set to evaluate on, where one is configured. Raises DatasetError."""
+    data = config.data
+    if data.val_images is None or data.val_annotations is None:
+        return None
+    annotations = open_annotations(data.val_annotations, task.skeleton).first(data.val_limit)
+    check_categories(annotations, task.categories)
+    warn_of_nothing_to_find(annotations)
+    views = views_of(InferenceConfig(), data.input_size, divisor)
+    return EvaluationSet(annotations, data.val_images, views, skeleton=task.skeleton, orientation=data.orientation)

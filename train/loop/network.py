@@ -1,0 +1,98 @@
+"""The network of a configuration or of a checkpoint, and the device to run it on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models import PoseEstimator, load_imagenet
+from models.network import Network
+from train.config.options import Device, FitConfig, InferenceConfig
+from train.data.skeletons import check_mirroring
+from train.errors import ConfigError
+from train.run.checkpoint import Checkpoint, load_weights
+from train.tasks.tasks import Task, make_task
+
+
+def build_network(config: FitConfig, task: Task) -> Any:
+    """The configured model with fresh weights. Raises ConfigError where there is none or it cannot take the input."""
+    try:
+        model = task.build_model(config.model)
+    except ValueError as error:
+        raise ConfigError(f"--arch, --components, --class-specific: {error}") from error
+    if config.data.input_size % model.divisor:
+        raise ConfigError(
+            f"--input-size: {config.data.input_size} is no multiple of {model.divisor}, which {config.model.arch} needs"
+        )
+    return model
+
+
+def start_from_imagenet(model: Any, path: Path) -> None:
+    """Fills the backbone. Raises ConfigError where it has no such weights or the file is not theirs."""
+    try:
+        load_imagenet(model.backbone, path)
+    except (ValueError, TypeError, OSError) as error:
+        raise ConfigError(f"--imagenet: {error}") from error
+
+
+def restore_network(checkpoint: Checkpoint) -> tuple[Any, Task]:
+    """The trained model of a checkpoint, the average where there is one, on the CPU, in eval mode, and its task."""
+    task = make_task(checkpoint.config.model.task, checkpoint.categories, checkpoint.skeleton)
+    model = build_network(checkpoint.config, task)
+    load_weights(model, checkpoint, average=True)
+    return model.eval(), task
+
+
+def find_checkpoint(run: Path | None, checkpoint: Path | None) -> Path:
+    """The checkpoint that a run and --checkpoint mean. Raises ConfigError where neither is given or there is no run."""
+    if run is not None and not run.is_dir():
+        raise ConfigError(f"{run}: there is no such run directory")
+    if checkpoint is not None:
+        return checkpoint
+    if run is None:
+        raise ConfigError("a run directory or --checkpoint: one of them is needed")
+    return run / "checkpoints" / "last.pt"
+
+
+def pick_device(device: Device) -> torch.device:
+    """The device of that name; "auto" is the GPU (or other accelerator) where there is one, else the CPU.
+
+    device: "auto", "cpu", an accelerator's type ("cuda": its current device) or one of its devices ("cuda:1"), which
+    becomes the current one. Raises ConfigError where it is not there, naming those that are, and where one device is
+    named for several processes, each of which takes its own.
+    """
+    if device == "cpu":
+        return torch.device("cpu")
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if device == "auto":
+        return accelerator or torch.device("cpu")
+    if accelerator is None:
+        raise ConfigError(f"--device: {device} is not there; this machine has cpu and no GPU that this torch can use")
+    if device == accelerator.type:
+        return accelerator
+    name, _, number = device.partition(":")
+    there = [f"{accelerator.type}:{index}" for index in range(torch.accelerator.device_count())]
+    if device not in there:
+        raise ConfigError(f"--device: {device} is not there; this machine has {', '.join(['cpu', *there])}")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:
+        raise ConfigError(
+            f"--device: {device} is one device for {processes} processes; give {name}, and each process takes its own"
+        )
+    # For what is said to be on "cuda", and for kernels that run on the current device.
+    torch.accelerator.set_device_index(int(number))
+    return torch.device(name, int(number))
+
+
+def check_inference(model: Network, config: InferenceConfig) -> None:
+    """Raises ConfigError where the model cannot be looked at so."""
+    component = config.component
+    if component is not None and component >= model.components:
+        raise ConfigError(f"--component: {component} is not there; the model has {model.components} mixture components")
+    if config.flip_stronger and model.components == 0:
+        raise ConfigError("--flip-stronger: compares mixing weights, and this is the single-mode base; take --flip")
+    if isinstance(model, PoseEstimator) and (config.flip or config.flip_stronger):
+        check_mirroring(model.skeleton, "--flip, --flip-stronger", "leave them out")

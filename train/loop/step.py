@@ -1,0 +1,98 @@
+"""One optimizer step on one batch: in parts and on several processes, yet with the gradient of the whole batch."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from train.config.options import FitConfig
+from train.data.colour import normalise
+from train.data.sets import batch_tensor
+from train.errors import TrainingError
+from train.loop.processes import Processes
+from train.tasks.criterion import Criterion, mixture_statistics
+from train.tasks.tasks import Task
+
+
+class Stepper:
+    """Takes steps with a network and an optimizer that `accelerator` has prepared."""
+
+    def __init__(
+        self, config: FitConfig, accelerator: Accelerator, processes: Processes, task: Task, model: Any, optimizer: Any
+    ) -> None:
+        self.config = config
+        self.accelerator = accelerator
+        self.processes = processes
+        self.task = task
+        self.model = model
+        self.optimizer = optimizer
+        self.criterion: Criterion[Any] = task.criterion(config.model, config.optimizer).to(accelerator.device)
+        self.stride = accelerator.unwrap_model(model).stride
+        self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+
+    def step(
+        self, batch: dict[str, Any], number: int, parts: int, *, describe: bool
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """One optimizer step, which all processes take together.
+
+        batch: this process's images, at least `parts` of them. number: of the step, for messages. parts: how many the
+        batch is taken in. describe: whether the mixture's statistics are wanted.
+        Returns the losses of all processes' images with their "total", and the statistics of this one's.
+        Raises TrainingError, in every process, where the loss of one is not finite.
+        """
+        images, truth = self._on_device(batch)
+        size = (images.shape[2] // self.stride, images.shape[3] // self.stride)
+        targets = self.task.targets(truth, size, self.stride)
+        whole = self.processes.sum(self.criterion.counts(targets))
+        self.optimizer.zero_grad(set_to_none=True)
+        losses: list[dict[str, Tensor]] = []
+        mixtures: list[list[Tensor]] = []
+        for part in range(parts):
+            rows = slice(len(images) * part // parts, len(images) * (part + 1) // parts)
+            some = targets._make(values[rows] for values in targets)
+            last = part + 1 == parts
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
+                outputs = self.task.outputs(self.model, self._input(images, truth, rows), some)
+                added = self.criterion.parts_of(self.criterion(outputs, some), self.criterion.counts(some), whole)
+                # Processes' gradients are averaged where their sum is meant.
+                self.accelerator.backward(self.criterion.total(added) * self.processes.count)
+            losses.append({name: value.detach() for name, value in added.items()})
+            if describe:
+                mixtures.append([one.detach() for one in self.criterion.regression_at(outputs[-1], some)])
+        together = self._together(losses)
+        # Asked only now, so that the host does not wait for the device between the forward and the backward pass.
+        if not together["total"].isfinite().item():
+            raise self._not_finite(together, batch, number)
+        if self.config.optimizer.clip_norm is not None:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
+        self.optimizer.step()
+        return together, self._statistics(mixtures, targets) if describe else {}
+
+    def _on_device(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The images as they were loaded, and all that goes with them."""
+        device = self.accelerator.device
+        names = ("colour", "boxes", "labels", "keypoints")
+        return batch_tensor(batch, "image", device), {name: batch_tensor(batch, name, device) for name in names}
+
+    def _input(self, images: Tensor, truth: dict[str, Tensor], rows: slice) -> Tensor:
+        return normalise(images[rows], truth["colour"][rows]).contiguous(memory_format=self.memory_format)
+
+    def _together(self, losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """The losses of the whole batch, from those of this process's parts, and their total."""
+        names = list(losses[0])
+        sums = torch.stack([torch.stack([part[name] for name in names]) for part in losses]).sum(0)
+        together = dict(zip(names, self.processes.sum(sums).unbind(), strict=True))
+        return {**together, "total": self.criterion.total(together)}
+
+    def _statistics(self, mixtures: list[list[Tensor]], targets: Any) -> dict[str, Tensor]:
+        logits, _, scale = (torch.cat(values) for values in zip(*mixtures, strict=True))
+        return mixture_statistics(logits, scale, targets.index >= 0, self.config.model.least_scale)
+
+    def _not_finite(self, losses: dict[str, Tensor], batch: dict[str, Any], number: int) -> TrainingError:
+        values = ", ".join(f"{name} {value.item():g}" for name, value in losses.items())
+        ids = ", ".join(map(str, self.processes.objects(batch["image_id"].tolist())))
+        return TrainingError(f"step {number}: the loss is not finite ({values}); image ids: {ids}")

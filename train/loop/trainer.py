@@ -1,0 +1,290 @@
+"""The training loop of one run: epochs, steps, checkpoints, evaluations."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from train.config.options import FitConfig, InferenceConfig, OptimizerConfig
+from train.data.sampler import EpochBatchSampler, ImageList
+from train.data.sets import BadSamples, EvaluationSet, TrainingSet, training_loader
+from train.errors import TrainingError
+from train.inference.evaluation import collected, find, sample_pictures, write_evaluation
+from train.loop.batch_norm import synchronise_batch_norm
+from train.loop.ema import WeightAverage
+from train.loop.interrupt import Interrupt
+from train.loop.processes import Processes
+from train.loop.step import Stepper
+from train.run.checkpoint import Checkpoint, Progress, load_optimizer, load_weights, save_checkpoint
+from train.run.directory import RunDirectory
+from train.run.log import LossMeter, RunLog
+from train.run.resuming import resumed_progress
+from train.tasks.tasks import Task
+
+
+def learning_rate(config: OptimizerConfig, epoch: int) -> float:
+    """Of an epoch, counted from 0: a pure function, so that no schedule has to be saved."""
+    drops = sum(epoch >= drop for drop in config.drop_epochs)
+    return config.lr * config.drop_factor**drops
+
+
+def stored_config(config: FitConfig) -> FitConfig:
+    """What of a configuration belongs to the run and not to the session."""
+    return dataclasses.replace(config, resume=None, stop_after=None)
+
+
+class Trainer:
+    """The state of a run in this process: model, optimizer, data, and how far it is."""
+
+    def __init__(
+        self,
+        config: FitConfig,
+        accelerator: Accelerator,
+        processes: Processes,
+        task: Task,
+        model: Any,
+        train_set: TrainingSet,
+        val_set: EvaluationSet | None,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        self.config = config
+        self.accelerator = accelerator
+        self.device = accelerator.device
+        self.task = task
+        self.val_set = val_set
+        self.processes = processes
+        model = model.to(
+            self.device, memory_format=torch.channels_last if config.channels_last else torch.contiguous_format
+        )
+        self.average = None if config.optimizer.ema is None else WeightAverage(model, config.optimizer.ema)
+        self.model, self.optimizer = self._prepare(model)
+        self.stepper = Stepper(config, accelerator, self.processes, task, self.model, self.optimizer)
+        self.progress = Progress()
+        self.training_list = ImageList.of(train_set.annotations)
+        if checkpoint is not None:
+            self._restore(checkpoint)
+        self.sampler = EpochBatchSampler(
+            len(train_set),
+            config.optimizer.batch,
+            config.seed,
+            process=self.processes.number,
+            processes=self.processes.count,
+        )
+        self.loader = training_loader(train_set, self.sampler, config.data.workers, pin=self.device.type == "cuda")
+        self.bad = BadSamples(len(train_set), train_set.annotations.path)
+        self.meter = LossMeter()
+        self.saved = time.monotonic()
+        self.stop_at = None if config.stop_after is None else self.progress.step + config.stop_after
+
+    def _prepare(self, model: Any) -> tuple[Any, Any]:
+        """The network as it trains, and its optimizer."""
+        if self.config.sync_batch_norm and self.processes.count > 1:
+            model = synchronise_batch_norm(model, self.device)
+        optimizer = torch.optim.Adam(model.parameters(), lr=self.config.optimizer.lr, fused=True)
+        # Of a 1 x 1 kernel, whose strides have two names for the same order.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        prepared, optimizer = self.accelerator.prepare(model, optimizer)
+        if self.config.compile:
+            # In place: a wrapper would add its own name to that of every tensor in the checkpoint.
+            self.accelerator.unwrap_model(prepared).compile()
+        return prepared, optimizer
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        """All of a checkpoint but the weights, which the model has already."""
+        load_optimizer(self.optimizer, checkpoint)
+        if self.accelerator.scaler is not None and checkpoint.scaler is not None:
+            self.accelerator.scaler.load_state_dict(checkpoint.scaler)
+        if self.average is not None and checkpoint.average is not None:
+            load_weights(self.average.model, checkpoint, average=True)
+        self.progress = resumed_progress(checkpoint, self.config, self.training_list)
+
+    def create_run(self) -> RunDirectory:
+        """The run's directory, with the untrained network as its first checkpoint."""
+        if self.processes.is_main:
+            RunDirectory.create(self.config.run, stored_config(self.config), self.save)
+        self.processes.wait()
+        return RunDirectory(self.config.run)
+
+    def train(self, run: RunDirectory, interrupt: Interrupt) -> str | None:
+        """The epochs that are left, then the evaluation; returns why it stopped before the end, or None."""
+        epochs = self.config.optimizer.epochs
+        log = RunLog(
+            run.log if self.processes.is_main else None,
+            step=self.progress.step,
+            steps=self._steps_of_run(),
+        )
+        log.say(self._introduction(run))
+        evaluated = False
+        try:
+            while self.progress.epoch < epochs:
+                stopped = self._train_epoch(run, log, interrupt)
+                self.save(run.last)
+                if stopped is not None:
+                    log.say(f"stopped ({stopped}) after step {self.progress.step}; go on with --resume {run.path}")
+                    return stopped
+                every = self.config.evaluate_every
+                evaluated = every > 0 and self.progress.epoch % every == 0
+                stopped = self._evaluate(run, log, interrupt) if evaluated else None
+                if stopped is not None:
+                    return stopped
+            stopped = None if evaluated else self._evaluate(run, log, interrupt)
+            if stopped is not None:
+                return stopped
+            log.say(f"finished: {run.path}")
+            return None
+        finally:
+            log.close()
+
+    def _steps_of_run(self) -> int:
+        """Those that are done and those that are left; where the batch size has changed they are not all alike."""
+        epochs = self.config.optimizer.epochs - self.progress.epoch
+        if epochs <= 0:
+            return self.progress.step
+        this_epoch = len(self.sampler.batches_left(self.progress.images))
+        return self.progress.step + this_epoch + (epochs - 1) * self.sampler.batches
+
+    def _train_epoch(self, run: RunDirectory, log: RunLog, interrupt: Interrupt) -> str | None:
+        """What is left of the current epoch; returns why it stopped inside it, or None."""
+        epoch = self.progress.epoch
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.config.optimizer, epoch)
+        self.model.train()
+        self.sampler.set_position(epoch, self.progress.images)
+        began = asked = time.perf_counter()
+        for batch, positions in zip(self.loader, self.sampler.left, strict=True):
+            waited = time.perf_counter() - asked
+            self.bad.add(batch["bad"])
+            step = self.progress.step
+            images = self.processes.numbers(len(batch["image"]))
+            # A process of which no image can be read has nothing to step with: all of them leave the batch out.
+            if min(images) > 0:
+                step += 1
+                parts = min(self.config.optimizer.accumulate, *images)
+                losses, statistics = self._train_step(batch, step, parts)
+                self.meter.add(losses, sum(images), waited, time.perf_counter() - asked)
+                log.advance()
+                if step % self.config.log_every == 0:
+                    self._log_step(step, log, statistics)
+            self.progress = Progress(epoch, positions.stop, step)
+            stopped = self._stop_reason(interrupt)
+            if stopped is not None:
+                return stopped
+            if time.monotonic() - self.saved >= 60 * self.config.checkpoint_minutes:
+                self.save(run.last)
+            asked = time.perf_counter()
+        self.progress = Progress(epoch + 1, 0, self.progress.step)
+        log.record(
+            "epoch",
+            step=self.progress.step,
+            epoch=epoch + 1,
+            seconds=time.perf_counter() - began,
+            skipped_images=len(set(self.processes.objects(sorted(self.bad.seen)))),
+        )
+        return None
+
+    def _train_step(self, batch: dict[str, Any], step: int, parts: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """One optimizer step; returns the losses with their "total", and what the log wants to know of the mixture."""
+        describe = self.config.model.components > 0 and step % self.config.log_every == 0
+        result = self.stepper.step(batch, step, parts, describe=describe)
+        if self.average is not None:
+            self.average.update(self.accelerator.unwrap_model(self.model))
+        return result
+
+    def _log_step(self, step: int, log: RunLog, statistics: dict[str, Tensor]) -> None:
+        values = self.meter.read() | {f"mixture/{name}": float(value) for name, value in statistics.items()}
+        rate = self.optimizer.param_groups[0]["lr"]
+        losses = " ".join(f"{name[5:]} {value:.4g}" for name, value in values.items() if name.startswith("loss/"))
+        log.progress(f"step {step} {losses} lr {rate:g} {values['images_per_second']:.3g} images/s")
+        log.record("step", step=step, epoch=self.progress.epoch + 1, learning_rate=rate, **values)
+
+    def _stop_reason(self, interrupt: Interrupt) -> str | None:
+        arrived = self._signal(interrupt)
+        if arrived is not None:
+            return arrived
+        if self.stop_at is not None and self.progress.step >= self.stop_at:
+            return f"--stop-after {self.config.stop_after}"
+        return None
+
+    def _signal(self, interrupt: Interrupt) -> str | None:
+        """The signal that has reached this process or another: all stop at the same place."""
+        arrived = max(self.processes.numbers(interrupt.number))
+        return signal.Signals(arrived).name if arrived else None
+
+    def _evaluate(self, run: RunDirectory, log: RunLog, interrupt: Interrupt) -> str | None:
+        """Writes what the network of this moment finds in the val set; returns the signal that ended this early."""
+        if self.val_set is None:
+            return None
+        log.say(f"evaluating {len(self.val_set)} images after epoch {self.progress.epoch}")
+        model = self.accelerator.unwrap_model(self.model) if self.average is None else self.average.model
+        self.processes.take_buffers(model)
+        found = find(
+            model,
+            self.val_set,
+            self.task,
+            InferenceConfig(),
+            device=self.device,
+            batch=max(1, self.config.optimizer.batch // self.processes.count),
+            workers=self.config.data.workers,
+            autocast=self.accelerator.autocast(),
+            process=self.processes.number,
+            processes=self.processes.count,
+            stop=lambda: interrupt.requested is not None,
+        )
+        stopped = self._signal(interrupt)
+        if stopped is not None:
+            epoch, epochs = self.progress.epoch, self.config.optimizer.epochs
+            left_out = "does it" if epoch >= epochs else "leaves it out and goes on"
+            log.say(f"stopped ({stopped}) in the evaluation after epoch {epoch}; --resume {run.path} {left_out}")
+            return stopped
+        found = collected(found, self.val_set, self.processes)
+        if found is not None:
+            score = self.task.score(self.val_set.annotations, found.results)
+            write_evaluation(run.evaluation, found, score)
+            log.say(score.table.rstrip())
+            metrics = {f"metrics/{name}": value for name, value in score.metrics.items()}
+            log.record("evaluation", step=self.progress.step, epoch=self.progress.epoch, **metrics)
+            for name, picture in sample_pictures(self.val_set, self.task, found.results, model.components):
+                log.picture(name, picture, step=self.progress.step)
+        self.processes.wait()
+        return None
+
+    def save(self, path: Path) -> None:
+        """The checkpoint of this moment. Raises TrainingError, and keeps the last one, where weights are not finite."""
+        if self.processes.is_main:
+            scaler = self.accelerator.scaler
+            weights = self.accelerator.unwrap_model(self.model).state_dict()
+            broken = [name for name, value in weights.items() if not value.isfinite().all()]
+            if broken:
+                raise TrainingError(f"step {self.progress.step}: weights are not finite: {', '.join(broken[:3])}")
+            save_checkpoint(
+                path,
+                config=stored_config(self.config),
+                categories=self.task.categories,
+                skeleton=self.task.skeleton,
+                progress=self.progress,
+                training_list=self.training_list,
+                model=weights,
+                average=None if self.average is None else self.average.model.state_dict(),
+                optimizer=self.optimizer.state_dict(),
+                scaler=None if scaler is None else scaler.state_dict(),
+            )
+        self.saved = time.monotonic()
+
+    def _introduction(self, run: RunDirectory) -> str:
+        model = self.accelerator.unwrap_model(self.model)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        name = "single-mode base" if model.components == 0 else f"{model.components} components"
+        inside = f" and {self.progress.images} images of the next" if self.progress.images else ""
+        return (
+            f"{run.path}: {self.config.model.arch} for {self.config.model.task}, {name}, "
+            f"{len(self.task.categories)} categories, {parameters:,} parameters, {self.sampler.length} images, "
+            f"{self.progress.epoch} of {self.config.optimizer.epochs} epochs done{inside}, on {self.device}"
+        )

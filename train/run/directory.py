@@ -1,0 +1,102 @@
+"""The directory of one training run.
+
+config.json        the exact configuration
+status.json        {"state": "running" | "finished" | "interrupted" | "failed", "reason": ...}
+log.jsonl          one record per logged step, epoch and evaluation
+checkpoints/last.pt
+events.out.*       TensorBoard
+evaluation/        detections.json and metrics.json of the last evaluation
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from models.files import PARTIAL, sync_folder
+from train.config.options import FitConfig, read_config, to_json
+from train.errors import ConfigError
+from train.run.files import remove_partial, write_json, write_text
+
+
+class RunDirectory:
+    """Paths and state of a run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.json"
+        self.status = path / "status.json"
+        self.log = path / "log.jsonl"
+        self.last = path / "checkpoints" / "last.pt"
+        self.evaluation = path / "evaluation"
+
+    @classmethod
+    def create(cls, path: Path, config: FitConfig, save_first: Callable[[Path], None]) -> RunDirectory:
+        """A new run, which appears under its name only with everything in it, also if the process is killed meanwhile.
+
+        save_first: writes the initial checkpoint to the path that it is given.
+        Raises ConfigError where something stands at `path` already (an empty folder is taken over).
+        """
+        cls.check_free(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Hidden, and unlike any other process's: two runs of one name race for the rename alone, and one of them loses.
+        draft = cls(path.with_name(f".{path.name}{PARTIAL}{secrets.token_hex(4)}"))
+        try:
+            draft.last.parent.mkdir(parents=True)
+            write_text(draft.config, to_json(config))
+            draft.log.touch()
+            draft.set_state("running")
+            save_first(draft.last)
+            sync_folder(draft.path)
+            try:
+                os.rename(draft.path, path)
+            except OSError as error:
+                raise _taken(path) from error
+        except BaseException:
+            shutil.rmtree(draft.path, ignore_errors=True)
+            raise
+        sync_folder(path.parent)
+        return cls(path)
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raises ConfigError where a new run cannot be made at `path`: asked before a long preparation."""
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+            raise _taken(path)
+
+    @classmethod
+    def open(cls, path: Path, *, clean: bool = True) -> RunDirectory:
+        """A run to go on with. Raises ConfigError where `path` is none.
+
+        clean: remove what a killed process was writing; for one process alone.
+        """
+        run = cls(path)
+        if not run.config.is_file():
+            raise ConfigError(f"--resume: {path}: is not a run directory (it has no config.json)")
+        if clean:
+            remove_partial(run.last.parent)
+            remove_partial(path)
+        return run
+
+    def read_config(self) -> FitConfig:
+        """The configuration that the run was made with. Raises ConfigError that names file and field."""
+        return read_config(FitConfig, self.config)
+
+    def set_state(self, state: str, reason: str | None = None) -> None:
+        """state: running, finished, interrupted or failed."""
+        write_json(self.status, {"state": state, "reason": reason})
+
+    def fail(self, reason: str) -> None:
+        """The state failed. Of several processes the first one that fails knows best, and the disk may be full."""
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            if json.loads(self.status.read_text())["state"] != "failed":
+                self.set_state("failed", reason)
+
+
+def _taken(path: Path) -> ConfigError:
+    return ConfigError(f"--run: {path}: is there already; go on with it by --resume {path}, or take another name")

@@ -1,0 +1,134 @@
+"""What a run reports: log.jsonl, TensorBoard, and a progress bar on a terminal or plain lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL.Image import Image
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from train.run.files import write_text
+
+
+class RunLog:
+    """Writes records as they come; each is in the file, readable, when its call returns."""
+
+    def __init__(self, log: Path | None, *, step: int, steps: int) -> None:
+        """log: the run's log.jsonl; TensorBoard's file goes beside it. step: done so far. steps: of the whole run.
+
+        None is for a process that does not report: nothing is written. Records of later steps than `step`, which a run
+        wrote after the checkpoint that it resumes from, are removed: they come again.
+        """
+        self._enabled = log is not None
+        self._bar = None
+        if log is None:
+            return
+        _cut_after(log, step)
+        self._file = log.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(log.parent), purge_step=step + 1)
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True)
+
+    def record(self, kind: str, *, step: int, epoch: int, **values: float) -> None:
+        """One record: {"kind", "time", "step", "epoch", **values}; numbers that are not finite are left out.
+
+        epoch counts from 1, for people. Every value is a TensorBoard scalar of its name too.
+        """
+        if not self._enabled:
+            return
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        entry = {"kind": kind, "time": round(time.time(), 3), "step": step, "epoch": epoch, **finite}
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
+        for name, value in finite.items():
+            self._board.add_scalar(name, value, step)
+
+    def picture(self, name: str, picture: Image, *, step: int) -> None:
+        """A picture for TensorBoard."""
+        if self._enabled:
+            self._board.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+
+    def advance(self) -> None:
+        """One step is done."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def say(self, text: str) -> None:
+        """Lines for people."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        elif self._enabled:
+            print(text, file=sys.stderr, flush=True)
+
+    def progress(self, text: str) -> None:
+        """How training goes, beside the bar or as a line."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text)
+        else:
+            self.say(text)
+
+    def close(self) -> None:
+        """Ends bar and files."""
+        if self._enabled:
+            self._file.close()
+            self._board.close()
+        if self._bar is not None:
+            self._bar.close()
+
+
+def read_log(log: Path) -> list[dict[str, Any]]:
+    """The records of a log.jsonl; a last line that a killed run left unfinished is not one."""
+    records = []
+    for line in log.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except (ValueError, RecursionError):  # the second for lists that are nested without end
+            continue
+    return records
+
+
+def _cut_after(log: Path, step: int) -> None:
+    kept = [record for record in read_log(log) if record["step"] <= step]
+    write_text(log, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+class LossMeter:
+    """Sums over the steps since it was last read; losses stay on the device until then: no step waits for them."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._sums: dict[str, Any] = {}
+        self._steps = 0
+        self._images = 0
+        self._waited = 0.0
+        self._seconds = 0.0
+
+    def add(self, losses: Mapping[str, Tensor], images: int, waited: float, seconds: float) -> None:
+        """One step. losses: scalars on the device. waited: how many of its seconds the step waited for its data."""
+        for name, value in losses.items():
+            self._sums[name] = self._sums.get(name, 0) + value.detach()
+        self._steps += 1
+        self._images += images
+        self._waited += waited
+        self._seconds += seconds
+
+    def read(self) -> dict[str, float]:
+        """Mean losses as "loss/NAME", "images_per_second", and "data_wait", the share of time spent waiting for data.
+
+        Starts anew with the next step. At least one step must have been added.
+        """
+        values = {f"loss/{name}": float(total) / self._steps for name, total in self._sums.items()}
+        values |= {"images_per_second": self._images / self._seconds, "data_wait": self._waited / self._seconds}
+        self._reset()
+        return values
