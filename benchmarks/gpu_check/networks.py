@@ -18,8 +18,9 @@ from torch import Tensor
 
 from benchmarks.gpu_check.items import Items, Options
 from models import COCO_PERSON, Network, build_model
-from train.tasks.criterion import Criterion, DetectionCriterion, PoseCriterion
-from train.tasks.targets import DetectionTargets, PoseTargets, detection_targets, pose_targets
+from train.tasks.criterion import Criterion
+from train.tasks.detection import DetectionCriterion, DetectionTargets, detection_targets
+from train.tasks.pose import PoseCriterion, PoseTargets, pose_targets
 
 OBJECTS, CLASSES = 16, 80
 # Images at once in training and in inference; halved as often as the device's memory asks for it.

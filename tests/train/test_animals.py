@@ -38,7 +38,7 @@ from train.inference.prediction import predict
 from train.inference.score import POSE_METRICS, score_poses
 from train.loop.engine import fit
 from train.loop.network import restore_network
-from train.tasks.tasks import PoseTask
+from train.tasks.pose import PoseTask
 
 SIGMAS = (0.03, 0.05, 0.05, 0.1, 0.08)
 SKELETON = Skeleton(NAMES, SIGMAS, ((1, 2),), LINKS)

@@ -22,7 +22,8 @@ from train.data.sets import CocoImages, Sample, TrainingSet, collate
 from train.drawing.pictures import grid
 from train.errors import ConfigError
 from train.run.files import write_json, write_picture
-from train.tasks.tasks import Task, make_task, skeleton_to_read
+from train.tasks.base import Task
+from train.tasks.registry import make_task, skeleton_to_read
 
 # COCO's limits of small and medium, areas in square pixels.
 AREAS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}

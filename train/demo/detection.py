@@ -16,7 +16,7 @@ from train.drawing.plots import scale_by_component, scale_correlation
 from train.inference.score import BOX_METRICS
 from train.synthetic.detection import CATEGORIES, write_synthetic_detection
 from train.synthetic.sets import SyntheticPaths
-from train.tasks.tasks import DetectionTask
+from train.tasks.detection import DetectionTask
 
 CLASS_OF = {identity: number for number, identity in enumerate(CATEGORIES)}
 TASK = DetectionTask([Category(identity, name) for identity, name in CATEGORIES.items()])

@@ -15,7 +15,7 @@ from train.demo.report import MIN_SCORE, Contender, prediction_sheet, score_tabl
 from train.inference.score import POSE_METRICS
 from train.synthetic.poses import CATEGORY_ID, PoseSceneConfig, write_synthetic_pose
 from train.synthetic.sets import SyntheticPaths
-from train.tasks.tasks import PoseTask
+from train.tasks.pose import PoseTask
 
 TASK = PoseTask([Category(CATEGORY_ID, "person")])
 

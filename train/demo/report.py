@@ -12,7 +12,7 @@ from PIL import Image
 from train.config.options import DemoConfig
 from train.drawing.pictures import grid
 from train.synthetic.sets import SyntheticPaths
-from train.tasks.tasks import Task
+from train.tasks.base import Task
 
 # Results that the analysis of components and the sample pictures are made from.
 MIN_SCORE = 0.3

@@ -28,7 +28,7 @@ from train.loop.network import check_inference, find_checkpoint, pick_device, re
 from train.loop.processes import Processes, launched_processes, what_died
 from train.run.checkpoint import Checkpoint, load_checkpoint
 from train.run.files import write_json
-from train.tasks.tasks import Task
+from train.tasks.base import Task
 
 logger = logging.getLogger("train")
 

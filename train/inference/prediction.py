@@ -20,7 +20,7 @@ from train.inference.preparation import arithmetic, make_ready
 from train.loop.network import check_inference, find_checkpoint, pick_device, restore_network
 from train.run.checkpoint import load_checkpoint
 from train.run.files import write_json, write_picture
-from train.tasks.tasks import Task
+from train.tasks.base import Task
 
 logger = logging.getLogger("train")
 

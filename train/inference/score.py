@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from models.skeleton import Skeleton
 from train.data.coco import CocoAnnotations
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
 
 BOX_METRICS = (
     *("AP", "AP50", "AP75", "APsmall", "APmedium", "APlarge"),
@@ -67,6 +68,8 @@ def _score(
     names: Sequence[str],
     skeleton: Skeleton | None,
 ) -> Score:
+    from pycocotools.cocoeval import COCOeval  # which a machine that only times a task's network need not have
+
     categories = [{"id": category.id, "name": category.name} for category in annotations.categories]
     images = [{"id": int(identity)} for identity in annotations.image_ids]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -105,6 +108,8 @@ def _index(images: list[dict[str, Any]], categories: list[dict[str, Any]], entri
 
     Ids count from 1, since COCOeval takes a match with id 0 for no match.
     """
+    from pycocotools.coco import COCO
+
     coco = COCO()
     annotations = [{**entry, "id": number} for number, entry in enumerate(entries, start=1)]
     coco.dataset = {"images": images, "categories": categories, "annotations": annotations}

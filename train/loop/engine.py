@@ -25,7 +25,8 @@ from train.loop.trainer import Trainer, stored_config
 from train.run.checkpoint import load_checkpoint, load_weights
 from train.run.directory import RunDirectory
 from train.run.files import write_text
-from train.tasks.tasks import Task, make_task, skeleton_to_read
+from train.tasks.base import Task
+from train.tasks.registry import make_task, skeleton_to_read
 
 
 def fit(config: FitConfig) -> Path:

@@ -14,7 +14,8 @@ from train.config.options import Device, FitConfig, InferenceConfig
 from train.data.skeletons import check_mirroring
 from train.errors import ConfigError
 from train.run.checkpoint import Checkpoint, load_weights
-from train.tasks.tasks import Task, make_task
+from train.tasks.base import Task
+from train.tasks.registry import make_task
 
 
 def build_network(config: FitConfig, task: Task) -> Any:

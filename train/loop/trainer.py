@@ -27,7 +27,7 @@ from train.run.checkpoint import Checkpoint, Progress, load_optimizer, load_weig
 from train.run.directory import RunDirectory
 from train.run.log import LossMeter, RunLog
 from train.run.resuming import resumed_progress
-from train.tasks.tasks import Task
+from train.tasks.base import Task
 
 
 def learning_rate(config: OptimizerConfig, epoch: int) -> float:

@@ -17,7 +17,7 @@ from train.data.coco import Category
 from train.errors import ConfigError
 from train.loop.engine import open_training_set
 from train.loop.network import build_network
-from train.tasks.tasks import make_task
+from train.tasks.registry import make_task
 
 # Parameters of the published graphs, 80 classes or 17 keypoints.
 PUBLISHED = {

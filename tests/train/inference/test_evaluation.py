@@ -23,7 +23,7 @@ from train.inference.score import BOX_METRICS, score_boxes
 from train.loop.engine import fit
 from train.loop.network import restore_network
 from train.run.checkpoint import load_checkpoint
-from train.tasks.tasks import DetectionTask
+from train.tasks.detection import DetectionTask
 
 CATEGORIES = (Category(3, "plate"), Category(9, "ring"))
 
