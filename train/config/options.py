@@ -15,17 +15,15 @@ import cattrs
 from tyro.conf import Positional, arg
 
 from train.errors import ConfigError
+from train.tasks import TaskName, task_class
+from train.tasks.weights import LossWeights
 
 # What there is says `train.loop.network.pick_device`.
 Device = Annotated[str, arg(metavar="{auto,cpu,cuda,cuda:N}")]
 MixedPrecision = Literal["no", "bf16", "fp16"]
-TaskName = Literal["detection", "pose"]
 Resolution = Literal["fixed", "original"]
 Orientation = Literal["stored", "exif"]
 C = TypeVar("C")
-
-# A pose's sigma is multiplied by a keypoint's constant of OKS, 0.025 to 0.107, so that it spreads over cells too.
-MIN_SCALE: dict[str, float] = {"detection": 1.0, "pose": 9.0}
 
 
 @dataclass(frozen=True)
@@ -105,8 +103,8 @@ class ModelConfig:
 
     @property
     def least_scale(self) -> float:
-        """min_scale, or the task's own where it is not given."""
-        return MIN_SCALE[self.task] if self.min_scale is None else self.min_scale
+        """Return min_scale, or the task's own where it is not given."""
+        return task_class(self.task).min_scale if self.min_scale is None else self.min_scale
 
 
 @dataclass(frozen=True)
@@ -123,17 +121,17 @@ class OptimizerConfig:
     """Multiply the learning rate by --drop-factor after each of these epochs."""
     drop_factor: float = 0.1
     """What the learning rate is multiplied by at a drop."""
-    heatmap_weight: float = 1.0
+    heatmap_weight: float = LossWeights.heatmap_weight
     """Weight of the focal loss of the centre heatmaps."""
-    offset_weight: float = 1.0
+    offset_weight: float = LossWeights.offset_weight
     """Weight of the centres' L1 offset loss. The paper's text has 0.1, its code and CenterNet have 1."""
-    size_weight: float = 0.1
+    size_weight: float = LossWeights.size_weight
     """Weight of the size loss: the mixture's negative log-likelihood, or L1 for the base and for a pose's box. As
     published, the same for both."""
-    pose_weight: float | None = None
+    pose_weight: float | None = LossWeights.pose_weight
     """Weight of the pose loss. By default as published: 0.1 for the mixture's negative log-likelihood, 1 for the base's
     L1."""
-    keypoint_weight: float = 1.0
+    keypoint_weight: float = LossWeights.keypoint_weight
     """Weight of the keypoint heatmaps' focal loss and of the keypoints' L1 offset loss."""
     accumulate: int = 1
     """Take each process's images of a step in so many parts, one after the other: less memory, the same gradient, but
@@ -142,12 +140,6 @@ class OptimizerConfig:
     """Shrink a step's gradient to this norm where its own is larger."""
     ema: float | None = None
     """Decay of an exponential moving average of the weights, such as 0.999: what is then evaluated and predicts."""
-
-    def weight_of_pose(self, components: int) -> float:
-        """pose_weight, or that of a model of so many components where it is not given."""
-        if self.pose_weight is not None:
-            return self.pose_weight
-        return 1.0 if components == 0 else 0.1
 
 
 @dataclass(frozen=True)
@@ -413,7 +405,7 @@ def with_data_paths(config: FitConfig) -> FitConfig:
     """
     data = config.data
     if data.coco is not None:
-        kind = "person_keypoints" if config.model.task == "pose" else "instances"
+        kind = task_class(config.model.task).coco_annotations
         paths = {
             f"{split}_{part}": getattr(data, f"{split}_{part}") or path
             for split in ("train", "val")

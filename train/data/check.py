@@ -22,8 +22,8 @@ from train.data.sets import CocoImages, Sample, TrainingSet, collate
 from train.drawing.pictures import grid
 from train.errors import ConfigError
 from train.run.files import write_json, write_picture
+from train.tasks import make_task, task_class
 from train.tasks.base import Task
-from train.tasks.registry import make_task, skeleton_to_read
 
 # COCO's limits of small and medium, areas in square pixels.
 AREAS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
@@ -42,7 +42,7 @@ def check_data(config: CheckDataConfig) -> dict[str, Any]:
     check_config(config)
     if config.input_size % STRIDE:
         raise ConfigError(f"--input-size: {config.input_size} is no multiple of {STRIDE}, the pixels of an output cell")
-    wanted = skeleton_to_read(config.task, config.keypoint_sigmas)
+    wanted = task_class(config.task).skeleton_to_read(config.keypoint_sigmas)
     listed = read_annotations(config.annotations, wanted).first(config.limit)
     annotations = listed.inside()
     task = make_task(config.task, annotations.categories, annotations.skeleton)

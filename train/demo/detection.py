@@ -13,7 +13,6 @@ from train.config.options import DemoConfig
 from train.data.coco import Category
 from train.demo.report import MIN_SCORE, Contender, prediction_sheet, score_table, setting
 from train.drawing.plots import scale_by_component, scale_correlation
-from train.inference.score import BOX_METRICS
 from train.synthetic.detection import CATEGORIES, write_synthetic_detection
 from train.synthetic.sets import SyntheticPaths
 from train.tasks.detection import DetectionTask
@@ -51,7 +50,7 @@ class DetectionDemo:
             "",
             "COCO box AP on the val pictures, in percent:",
             "",
-            *score_table(contenders, BOX_METRICS),
+            *score_table(contenders, DetectionTask.metrics),
             *_component_lines(split),
             f"### Predictions on the first val pictures (score >= {MIN_SCORE}), coloured by component",
             "",

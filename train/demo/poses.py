@@ -12,7 +12,6 @@ from train.analysis.poses import GROUPS, match_figures, summarise
 from train.config.options import DemoConfig
 from train.data.coco import Category
 from train.demo.report import MIN_SCORE, Contender, prediction_sheet, score_table, setting
-from train.inference.score import POSE_METRICS
 from train.synthetic.poses import CATEGORY_ID, PoseSceneConfig, write_synthetic_pose
 from train.synthetic.sets import SyntheticPaths
 from train.tasks.pose import PoseTask
@@ -45,7 +44,7 @@ class PoseDemo:
             "",
             "COCO keypoint AP (OKS) on the val pictures, in percent:",
             "",
-            *score_table(contenders, POSE_METRICS),
+            *score_table(contenders, PoseTask.metrics),
             *_view_lines(contenders, summaries, config.components),
             f"### Predictions on the first val pictures (score >= {MIN_SCORE}), coloured by component",
             "",

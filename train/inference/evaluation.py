@@ -23,12 +23,12 @@ from train.data.sets import BadSamples, EvaluationSet, batch_tensor, evaluation_
 from train.data.transforms import Views
 from train.errors import ConfigError, DatasetError, EvaluationError
 from train.inference.preparation import arithmetic, make_ready
-from train.inference.score import Score
 from train.loop.network import check_inference, find_checkpoint, pick_device, restore_network
 from train.loop.processes import Processes, launched_processes, what_died
 from train.run.checkpoint import Checkpoint, load_checkpoint
 from train.run.files import write_json
 from train.tasks.base import Task
+from train.tasks.score import Score
 
 logger = logging.getLogger("train")
 
@@ -69,7 +69,7 @@ def _evaluate(config: EvaluateConfig) -> dict[str, float]:
     check_config(config)
     checkpoint = load_checkpoint(find_checkpoint(config.run, config.checkpoint))
     model, task = restore_network(checkpoint)
-    check_inference(model, config.inference)
+    check_inference(model, task, config.inference)
     labelled = config.split == "val"
     images, annotations = _data_of(config, checkpoint)
     limit = config.limit

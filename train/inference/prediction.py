@@ -45,7 +45,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     autocast = arithmetic(config.inference, device)
     checkpoint = load_checkpoint(find_checkpoint(config.run, config.checkpoint))
     model, task = restore_network(checkpoint)
-    check_inference(model, config.inference)
+    check_inference(model, task, config.inference)
     views = views_of(config.inference, checkpoint.config.data.input_size, model.divisor)
     model = make_ready(model, config.inference, device)
     output = _make_folder(config)
@@ -143,10 +143,9 @@ def draw_entry(
     orientation: Orientation,
 ) -> Image.Image:
     """A picture of the image file, in that orientation, with the task's `results` over it. Raises ImageError."""
-    options = {} if task.skeleton is None else {"ellipse_score": ellipse_score}
     with open_image(path) as image:
         picture = read_rgb(image, orientation)
-    return task.picture(picture, results, min_score=0, num_components=components, **options)
+    return task.picture(picture, results, min_score=0, num_components=components, ellipse_score=ellipse_score)
 
 
 class FreeNames:

@@ -25,8 +25,8 @@ from train.loop.trainer import Trainer, stored_config
 from train.run.checkpoint import load_checkpoint, load_weights
 from train.run.directory import RunDirectory
 from train.run.files import write_text
+from train.tasks import make_task, task_class
 from train.tasks.base import Task
-from train.tasks.registry import make_task, skeleton_to_read
 
 
 def fit(config: FitConfig) -> Path:
@@ -125,7 +125,7 @@ def open_training_set(config: FitConfig, known: Skeleton | None = None) -> Train
     known: the skeleton of a run that goes on; a new one has the annotations' own. Raises DatasetError, also where no
     annotation can be a target, and ConfigError where --keypoint-sigmas or --flip do not go with the skeleton.
     """
-    data, wanted = config.data, skeleton_to_read(config.model.task, config.model.keypoint_sigmas)
+    data, wanted = config.data, task_class(config.model.task).skeleton_to_read(config.model.keypoint_sigmas)
     listed = annotations = open_annotations(data.train_annotations, None if wanted is None else known or wanted)
     nothing = why_no_object(listed)
     if nothing is not None:

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from mdnkernels import heatmap_focal_loss, splat_gaussians
-from models import Detections, Detector, Mixture, build_model
+from models import Detections, Detector, Mixture, Network, build_model
 from models.detector import read_size
 from train.data.coco import CocoAnnotations
 from train.drawing.pictures import draw_detections
-from train.inference.score import Score, score_boxes
 from train.tasks.base import Task, predict_options
 from train.tasks.criterion import Criterion, count_centres, mean_absolute_error, read_points, regression_loss
 from train.tasks.entries import clipped_boxes, corners_of, rounded
+from train.tasks.score import Score, score_results
 from train.tasks.targets import centres_of, flat_cells
+from train.tasks.weights import LossWeights
 
 if TYPE_CHECKING:  # what a network is trained with needs no library of the command line
     from train.config.options import InferenceConfig, ModelConfig, OptimizerConfig
@@ -29,7 +30,7 @@ class DetectionTargets(NamedTuple):
 
     heatmap: Tensor
     """(B, Y, h, w) float32: a Gaussian at each box's centre, exactly 1 in the centre's cell."""
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # the field's name, though tuple has a method of that name
     """(B, N) int64: flat cell y * w + x of each box's centre, -1 for padding."""
     label: Tensor
     """(B, N) int64: class index, -1 for padding."""
@@ -42,7 +43,7 @@ class DetectionTargets(NamedTuple):
 def detection_targets(
     boxes: Tensor, labels: Tensor, num_classes: int, size: tuple[int, int], stride: int = 4
 ) -> DetectionTargets:
-    """CenterNet's targets.
+    """Return CenterNet's targets of boxes.
 
     boxes: (B, N, 4) float32, x1, y1, x2, y2 in input pixels, inside the input and of positive size. labels: (B, N)
     int64 class index, -1 for padding. size: (h, w) of the output. stride: input pixels per cell.
@@ -64,7 +65,7 @@ def detection_targets(
 class DetectionCriterion(Criterion[DetectionTargets]):
     """Focal loss of the heatmap, L1 of the offset, and the size's mixture NLL (or L1 for the base)."""
 
-    def __init__(self, model: ModelConfig, weights: OptimizerConfig) -> None:
+    def __init__(self, model: ModelConfig, weights: OptimizerConfig | LossWeights) -> None:
         """model: the network's configuration. weights: of the losses."""
         self.size_loss = "mixture" if model.components else "size"
         super().__init__(
@@ -101,7 +102,15 @@ class DetectionCriterion(Criterion[DetectionTargets]):
 class DetectionTask(Task):
     """Boxes of any categories."""
 
-    def build_model(self, config: ModelConfig) -> Detector:
+    name = "detection"
+    min_scale = 1.0
+    coco_annotations = "instances"
+    metrics = (
+        *("AP", "AP50", "AP75", "APsmall", "APmedium", "APlarge"),
+        *("AR1", "AR10", "AR100", "ARsmall", "ARmedium", "ARlarge"),
+    )
+
+    def build_model(self, config: ModelConfig) -> Network:
         return build_model(
             config.arch,
             num_classes=len(self.categories),
@@ -111,20 +120,21 @@ class DetectionTask(Task):
             activation_checkpointing=config.activation_checkpointing,
         )
 
-    def criterion(self, model: ModelConfig, weights: OptimizerConfig) -> DetectionCriterion:
+    def criterion(self, model: ModelConfig, weights: OptimizerConfig | LossWeights) -> DetectionCriterion:
         return DetectionCriterion(model, weights)
 
     def targets(self, batch: dict[str, Tensor], size: tuple[int, int], stride: int) -> DetectionTargets:
         return detection_targets(batch["boxes"], batch["labels"], len(self.categories), size, stride)
 
-    def outputs(self, model: torch.nn.Module, images: Tensor, targets: DetectionTargets) -> list[dict[str, Tensor]]:
-        return model(images, targets.index)
+    def outputs(self, model: nn.Module, images: Tensor, targets: DetectionTargets) -> list[dict[str, Tensor]]:
+        outputs: list[dict[str, Tensor]] = model(images, targets.index)
+        return outputs
 
     def predict(self, model: Detector, images: Tensor, config: InferenceConfig) -> Detections:
         return model.predict(images, **predict_options(config))
 
     def results(self, found: Detections, image_size: tuple[int, int]) -> list[dict[str, Any]]:
-        """category_id, bbox (x, y, width, height), score; and component, sigma of width and height.
+        """Return category_id, bbox (x, y, width, height), score, component, and sigma of width and height.
 
         A box of which nothing is inside the image is left out.
         """
@@ -141,7 +151,13 @@ class DetectionTask(Task):
         ]
 
     def picture(
-        self, image: Image.Image, entries: Sequence[dict[str, Any]], *, truth: bool = False, **options: Any
+        self,
+        image: Image.Image,
+        entries: Sequence[dict[str, Any]],
+        *,
+        truth: bool = False,
+        ellipse_score: float = 0.5,
+        **options: Any,
     ) -> Image.Image:
         class_of = {category.id: index for index, category in enumerate(self.categories)}
         return draw_detections(
@@ -155,4 +171,8 @@ class DetectionTask(Task):
         )
 
     def score(self, annotations: CocoAnnotations, results: Sequence[dict[str, Any]]) -> Score:
-        return score_boxes(annotations, results)
+        areas = [entry["bbox"][2] * entry["bbox"][3] for entry in results]
+        return score_results(annotations, results, areas, kind="bbox", metrics=self.metrics)
+
+
+TASK = DetectionTask

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from mdnkernels import heatmap_focal_loss, splat_gaussians
-from models import COCO_PERSON, Mixture, Poses, Skeleton, build_model
-from train.data.coco import Category, CocoAnnotations
+from models import COCO_PERSON, Mixture, Network, PoseEstimator, Poses, Skeleton, build_model
+from train.data.coco import CocoAnnotations
+from train.data.skeletons import SkeletonInFile
 from train.drawing.poses import draw_poses
-from train.errors import ConfigError
-from train.inference.score import Score, score_poses
 from train.tasks.base import Task, predict_options
 from train.tasks.criterion import Criterion, count_centres, mean_absolute_error, read_points, regression_loss
 from train.tasks.entries import clipped_boxes, corners_of, rounded
+from train.tasks.score import Score, score_results
 from train.tasks.targets import centres_of, flat_cells
+from train.tasks.weights import LossWeights
 
 if TYPE_CHECKING:  # what a network is trained with needs no library of the command line
     from train.config.options import InferenceConfig, ModelConfig, OptimizerConfig
@@ -30,7 +31,7 @@ class PoseTargets(NamedTuple):
 
     heatmap: Tensor
     """(B, 1, h, w) float32: a Gaussian at each person's centre; in its cell 1, or `UNCOUNTED` without keypoints."""
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # the field's name, though tuple has a method of that name
     """(B, N) int64: flat cell of each person's centre, -1 for padding and for people without keypoints."""
     size: Tensor
     """(B, 2, N) float32: width and height of the box, 0 for padding."""
@@ -55,7 +56,7 @@ UNCOUNTED = 0.9999
 def pose_targets(
     boxes: Tensor, labels: Tensor, keypoints: Tensor, size: tuple[int, int], stride: int = 4
 ) -> PoseTargets:
-    """CenterNet's targets for people.
+    """Return CenterNet's targets of people.
 
     boxes, labels, size, stride: as in `detection_targets`, with the one class 0. keypoints: (B, N, J, 3) float32, x and
     y in input pixels, and 0 where not labelled. Someone of whom nothing is labelled is neither a centre to find nor
@@ -99,19 +100,26 @@ def pose_targets(
     )
 
 
+# Of the pose loss: the mixture's negative log-likelihood, or the base's L1.
+PUBLISHED_WEIGHTS = {"mixture": 0.1, "pose": 1.0}
+
+
 class PoseCriterion(Criterion[PoseTargets]):
     """Focal losses of centres and keypoints, L1 of their offsets and of the box, and the pose's mixture NLL or L1."""
 
-    def __init__(self, model: ModelConfig, weights: OptimizerConfig, skeleton: Skeleton) -> None:
+    dim_scale: Tensor
+
+    def __init__(self, model: ModelConfig, weights: OptimizerConfig | LossWeights, skeleton: Skeleton) -> None:
         """model, weights: as in `DetectionCriterion`. skeleton: its constants multiply the mixture's sigma."""
         self.pose_loss = "mixture" if model.components else "pose"
+        own = weights.pose_weight
         super().__init__(
             model.components,
             {
                 "heatmap": weights.heatmap_weight,
                 "offset": weights.offset_weight,
                 "size": weights.size_weight,
-                self.pose_loss: weights.weight_of_pose(model.components),
+                self.pose_loss: PUBLISHED_WEIGHTS[self.pose_loss] if own is None else own,
                 "keypoint_heatmap": weights.keypoint_weight,
                 "keypoint_offset": weights.keypoint_weight,
             },
@@ -158,14 +166,22 @@ class PoseCriterion(Criterion[PoseTargets]):
 class PoseTask(Task):
     """People, or whatever the one category is, with the keypoints of a skeleton."""
 
-    def __init__(self, categories: Sequence[Category], skeleton: Skeleton = COCO_PERSON) -> None:
-        """Raises ConfigError for more categories than one."""
-        super().__init__(categories)
-        if len(self.categories) != 1:
-            raise ConfigError(f"--task pose: needs data of one category, these have {len(self.categories)}")
-        self.skeleton: Skeleton = skeleton
+    name = "pose"
+    # A keypoint's sigma is multiplied by its constant of OKS, 0.025 to 0.107, so that it spreads over cells too.
+    min_scale = 9.0
+    coco_annotations = "person_keypoints"
+    metrics = (
+        *("AP", "AP50", "AP75", "APmedium", "APlarge"),
+        *("AR", "AR50", "AR75", "ARmedium", "ARlarge"),
+    )
+    one_category = True
+    skeleton: Skeleton = COCO_PERSON
 
-    def build_model(self, config: ModelConfig) -> Any:
+    @classmethod
+    def skeleton_to_read(cls, sigmas: tuple[float, ...] | None) -> SkeletonInFile:
+        return SkeletonInFile(sigmas)
+
+    def build_model(self, config: ModelConfig) -> Network:
         return build_model(
             config.arch,
             task="pose",
@@ -176,22 +192,24 @@ class PoseTask(Task):
             activation_checkpointing=config.activation_checkpointing,
         )
 
-    def criterion(self, model: ModelConfig, weights: OptimizerConfig) -> PoseCriterion:
+    def criterion(self, model: ModelConfig, weights: OptimizerConfig | LossWeights) -> PoseCriterion:
         return PoseCriterion(model, weights, self.skeleton)
 
     def targets(self, batch: dict[str, Tensor], size: tuple[int, int], stride: int) -> PoseTargets:
         return pose_targets(batch["boxes"], batch["labels"], batch["keypoints"], size, stride)
 
-    def outputs(self, model: torch.nn.Module, images: Tensor, targets: PoseTargets) -> list[dict[str, Tensor]]:
-        return model(images, targets.index, targets.keypoint_index)
+    def outputs(self, model: nn.Module, images: Tensor, targets: PoseTargets) -> list[dict[str, Tensor]]:
+        outputs: list[dict[str, Tensor]] = model(images, targets.index, targets.keypoint_index)
+        return outputs
 
-    def predict(self, model: Any, images: Tensor, config: InferenceConfig) -> Poses:
+    def predict(self, model: PoseEstimator, images: Tensor, config: InferenceConfig) -> Poses:
         return model.predict(images, **predict_options(config), refine=config.refine)
 
     def results(self, found: Poses, image_size: tuple[int, int]) -> list[dict[str, Any]]:
-        """As for detection, and keypoints (x, y, 1 in turn); sigma is of x and y before a keypoint's own constant.
+        """Return category_id, bbox (x, y, width, height), keypoints (x, y, 1 in turn), score, component, and sigma.
 
-        Keypoints may lie outside the image; a box of which nothing is inside has no width or height.
+        sigma is of x and y, before a keypoint's own constant. Keypoints may lie outside the image; a box of which
+        nothing is inside has no width or height.
         """
         entries = []
         for row, box in clipped_boxes(found, image_size):
@@ -209,7 +227,13 @@ class PoseTask(Task):
         return entries
 
     def picture(
-        self, image: Image.Image, entries: Sequence[dict[str, Any]], *, truth: bool = False, **options: Any
+        self,
+        image: Image.Image,
+        entries: Sequence[dict[str, Any]],
+        *,
+        truth: bool = False,
+        ellipse_score: float = 0.5,
+        **options: Any,
     ) -> Image.Image:
         joints = len(self.skeleton.names)
         keypoints = np.array([one["keypoints"] for one in entries], dtype=np.float64).reshape(-1, joints, 3)
@@ -224,8 +248,26 @@ class PoseTask(Task):
             [one["score"] for one in entries],
             [one["component"] for one in entries],
             self.skeleton,
+            ellipse_score=ellipse_score,
             **options,
         )
 
     def score(self, annotations: CocoAnnotations, results: Sequence[dict[str, Any]]) -> Score:
-        return score_poses(annotations, results, self.skeleton)
+        areas = [_area(entry) for entry in results]
+        return score_results(
+            annotations, results, areas, kind="keypoints", metrics=self.metrics, skeleton=self.skeleton
+        )
+
+
+def _area(entry: dict[str, Any]) -> float:
+    """Return the area of the box around all keypoints of a result, by which COCO sorts it into medium and large.
+
+    One keypoint has none around it, and would take each wrong result out of both: it has the area of the result's box.
+    """
+    x, y = entry["keypoints"][0::3], entry["keypoints"][1::3]
+    if len(x) == 1:
+        return float(entry["bbox"][2] * entry["bbox"][3])
+    return float((max(x) - min(x)) * (max(y) - min(y)))
+
+
+TASK = PoseTask
