@@ -83,11 +83,13 @@ def draw_poses(
     draw = ImageDraw.Draw(picture)
     sides = _sides(skeleton)
     shown = {i: _drawn(points[i], enlarge, picture.size) for i in rectangles}
-    sure = [] if sigma is None else [i for i in rectangles if scores is None or score[i] >= ellipse_score]
-    # Under all boxes and limbs, which they would bury in a crowd.
-    for i in reversed(sure):
-        pen = _pen(draw, colours[i], rectangles[i], line_width(picture))
-        _draw_ellipses(pen, points[i, :, :2] * enlarge, sigma[i] * enlarge, shown[i], sides, max(picture.size))
+    sure: list[int] = []
+    if sigma is not None:
+        sure = [i for i in rectangles if scores is None or score[i] >= ellipse_score]
+        # Under all boxes and limbs, which they would bury in a crowd.
+        for i in reversed(sure):
+            pen = _pen(draw, colours[i], rectangles[i], line_width(picture))
+            _draw_ellipses(pen, points[i, :, :2] * enlarge, sigma[i] * enlarge, shown[i], sides, max(picture.size))
     for i in reversed(rectangles):
         draw_box(draw, rectangles[i], colours[i], 1)
         pen = _pen(draw, colours[i], rectangles[i], line_width(picture))

@@ -9,7 +9,7 @@ from pycocotools.cocoeval import COCOeval
 import train.synthetic.poses
 from models.skeleton import COCO_PERSON
 from train.synthetic.figures import PAINTS, Figure, Look, draw_figure
-from train.synthetic.poses import PoseScene, PoseSceneConfig, render_pose_scene, write_synthetic_pose
+from train.synthetic.poses import FIGURES, PoseScene, PoseSceneConfig, render_pose_scene
 from train.synthetic.scenery import FINE
 from train.synthetic.sets import SyntheticPaths
 
@@ -20,7 +20,7 @@ MIRRORED = list(COCO_PERSON.mirrored)
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> SyntheticPaths:
-    return write_synthetic_pose(tmp_path_factory.mktemp("pose"), train=60, val=4, seed=3)
+    return FIGURES.write(tmp_path_factory.mktemp("pose"), train=60, val=4, seed=3)
 
 
 @pytest.fixture(scope="module")
