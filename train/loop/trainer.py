@@ -17,7 +17,7 @@ from train.config.options import FitConfig, InferenceConfig, OptimizerConfig
 from train.data.sampler import EpochBatchSampler, ImageList
 from train.data.sets import BadSamples, EvaluationSet, TrainingSet, training_loader
 from train.errors import TrainingError
-from train.inference.evaluation import collected, find, sample_pictures, write_evaluation
+from train.inference.evaluation import merge_findings, predict_set, sample_pictures, write_evaluation
 from train.loop.batch_norm import synchronise_batch_norm
 from train.loop.ema import WeightAverage
 from train.loop.interrupt import Interrupt
@@ -225,7 +225,7 @@ class Trainer:
         log.say(f"evaluating {len(self.val_set)} images after epoch {self.progress.epoch}")
         model = self.accelerator.unwrap_model(self.model) if self.average is None else self.average.model
         self.processes.take_buffers(model)
-        found = find(
+        found = predict_set(
             model,
             self.val_set,
             self.task,
@@ -244,7 +244,7 @@ class Trainer:
             left_out = "does it" if epoch >= epochs else "leaves it out and goes on"
             log.say(f"stopped ({stopped}) in the evaluation after epoch {epoch}; --resume {run.path} {left_out}")
             return stopped
-        found = collected(found, self.val_set, self.processes)
+        found = merge_findings(found, self.val_set, self.processes)
         if found is not None:
             score = self.task.score(self.val_set.annotations, found.results)
             write_evaluation(run.evaluation, found, score)

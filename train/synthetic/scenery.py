@@ -83,7 +83,7 @@ class Place(NamedTuple):
 
     @property
     def own(self) -> tuple[slice, slice]:
-        """The same in the window's own rows and columns."""
+        """Rows and columns of the window that lie in the picture."""
         rows, columns = self.there
         return (
             slice(rows.start - self.top, rows.stop - self.top),

@@ -1,4 +1,4 @@
-"""The training losses of detectors and pose estimators as named parts, and their weighted sum (the paper's Eq. 6)."""
+"""What the training losses of all tasks share: named parts, their weighted sum (the paper's Eq. 6), and each kind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Criterion(nn.Module, ABC, Generic[Targets]):
         self.weights = dict(weights)
 
     def forward(self, outputs: list[dict[str, Tensor]], targets: Targets) -> dict[str, Tensor]:
-        """The unweighted losses by name, float32 scalars.
+        """Return the unweighted losses by name, float32 scalars.
 
         outputs: of the network's `forward`, sparse (with the targets' indices) or dense.
         """
@@ -36,16 +36,16 @@ class Criterion(nn.Module, ABC, Generic[Targets]):
         return {name: torch.stack([losses[name] for losses in stacks]).mean() for name in self.weights}
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum that is minimised."""
+        """Return the weighted sum that is minimised."""
         return torch.stack([weight * losses[name] for name, weight in self.weights.items()]).sum()
 
     def counts(self, targets: Targets) -> Tensor:
-        """(L,) float32: of how many cells, objects or keypoints each loss is the mean, in the order of `weights`."""
+        """Return of how many cells, objects or keypoints each loss is the mean: (L,) float32, in the weights' order."""
         counts = self._counts(targets)
         return torch.stack([counts[name] for name in self.weights]).float()
 
     def parts_of(self, losses: Mapping[str, Tensor], counts: Tensor, whole: Tensor) -> dict[str, Tensor]:
-        """What a part of a batch adds to the losses of the whole: these sum to what the whole batch at once would give.
+        """Return what a part of a batch adds to the losses of the whole, so that the parts sum to the whole batch's.
 
         losses, counts: of the part. whole: (L,), the sum of the counts over all parts. Means of means would be others:
         a part with few objects would weigh as much as one with many.
@@ -60,11 +60,11 @@ class Criterion(nn.Module, ABC, Generic[Targets]):
 
     @abstractmethod
     def _one_stack(self, output: Mapping[str, Tensor], targets: Targets) -> dict[str, Tensor]:
-        """The losses of one stack."""
+        """Return the losses of one stack."""
 
     @abstractmethod
     def _counts(self, targets: Targets) -> dict[str, Tensor]:
-        """What each of them is divided by, where that is not 0, up to a factor that is the same for all targets."""
+        """Return what each loss is divided by, where that is not 0, up to a factor that is the same for all targets."""
 
 
 def regression_loss(
@@ -87,7 +87,7 @@ def regression_loss(
 
 
 def count_centres(heatmap: Tensor) -> Tensor:
-    """How many cells the focal loss takes for centres."""
+    """Return how many cells the focal loss takes for centres."""
     return (heatmap == 1).sum()
 
 

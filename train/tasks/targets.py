@@ -9,6 +9,8 @@ from torch import Tensor
 
 
 class Centres(NamedTuple):
+    """The centres of B x N boxes."""
+
     cell: Tensor  # (B, N, 2) int64, x and y
     offset: Tensor  # (B, N, 2) of the centre within it
     extent: Tensor  # (B, N, 2) width and height in cells
@@ -16,7 +18,7 @@ class Centres(NamedTuple):
 
 
 def centres_of(boxes: Tensor, size: tuple[int, int]) -> Centres:
-    """Of boxes (B, N, 4) in cells."""
+    """Return the centres of boxes (B, N, 4) in cells. size: (h, w) of the output."""
     low, high = boxes[..., :2], boxes[..., 2:]
     extent, centre = high - low, (low + high) / 2
     # A box that hugs the right or lower border can have a centre that rounds onto the border itself.
@@ -27,12 +29,12 @@ def centres_of(boxes: Tensor, size: tuple[int, int]) -> Centres:
 
 
 def flat_cells(cell: Tensor, real: Tensor, size: tuple[int, int]) -> Tensor:
-    """Flat cells of (..., 2) x and y, -1 where not real (...)."""
+    """Return the flat cells y * w + x of cells (..., 2), x and y; -1 where not real (...). size: (h, w)."""
     return torch.where(real, cell[..., 1] * size[1] + cell[..., 0], -1)
 
 
 def gaussian_radius(width: Tensor, height: Tensor) -> Tensor:
-    """How far from its centre, in whole cells, a box's Gaussian reaches: int64, like width and height.
+    """Return how far from its centre, in whole cells, a box's Gaussian reaches: int64, like width and height.
 
     width, height: int64 cells, any shape, at least 0. CenterNet takes the smallest of three expressions for an overlap
     of 0.7, rounded down; with p = w + h and q = w h the third is always the smallest: (-1.4 p + sqrt(1.96 p^2 +
