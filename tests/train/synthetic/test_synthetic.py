@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from train import synthetic
+from train.synthetic import detection
 from train.synthetic.detection import CATEGORIES, Scene, SceneConfig, render_scene, write_synthetic_detection
 from train.synthetic.sets import SyntheticPaths
 
@@ -101,8 +101,8 @@ def test_some_objects_are_cut_by_the_border_and_their_boxes_end_there(scenes: li
 def test_objects_are_painted_where_they_are_annotated_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     """White objects on black: the picture is then the sum of what each object covers."""
     black = np.zeros((3, 128, 128), dtype=np.float32)
-    monkeypatch.setattr(synthetic, "background", lambda rng, size: black)
-    monkeypatch.setattr(synthetic, "surface", lambda rng, rim, under: np.ones((3, *rim.shape), dtype=np.float32))
+    monkeypatch.setattr(detection, "background", lambda rng, size: black)
+    monkeypatch.setattr(detection, "surface", lambda rng, rim, under: np.ones((3, *rim.shape), dtype=np.float32))
     for seed in range(20):
         scene = render_scene(np.random.default_rng(seed), 128)
         np.testing.assert_allclose(scene.image[:, :, 1] / 255, scene.coverage.sum(0), atol=0.5 / 255 + 1e-6)

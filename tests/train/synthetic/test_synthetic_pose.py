@@ -7,7 +7,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from models.skeleton import COCO_PERSON
-from train import synthetic_pose
+from train.synthetic import poses
 from train.synthetic.figures import PAINTS, Look, draw_figure
 from train.synthetic.poses import PoseScene, PoseSceneConfig, render_pose_scene, write_synthetic_pose
 from train.synthetic.scenery import FINE
@@ -130,11 +130,11 @@ def test_visible_keypoints_are_on_the_part_that_is_drawn_there(monkeypatch: pyte
         "ankle": {"trousers", "skin", "shoes"},
     }
     monkeypatch.setattr(
-        synthetic_pose,
+        poses,
         "paint_figure",
         lambda rng, height, width, under: [c[:, None, None] * np.ones((1, height, width), np.float32) for c in flat],
     )
-    monkeypatch.setattr(synthetic_pose, "draw_figure", _without_rim)
+    monkeypatch.setattr(poses, "draw_figure", _without_rim)
     scene_config = PoseSceneConfig(smallest=0.8, largest=1.0)
     seen = dict.fromkeys(expected, 0)
     labelled = 0
@@ -152,7 +152,7 @@ def test_visible_keypoints_are_on_the_part_that_is_drawn_there(monkeypatch: pyte
     assert sum(seen.values()) > 0.8 * labelled
 
 
-def _without_rim(rng: np.random.Generator, longer: float, look: Look, spread: float) -> synthetic_pose.Figure:
+def _without_rim(rng: np.random.Generator, longer: float, look: Look, spread: float) -> poses.Figure:
     figure = draw_figure(rng, longer, look, spread)
     return figure._replace(rim=np.zeros_like(figure.rim))
 
