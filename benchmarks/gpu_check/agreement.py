@@ -1,7 +1,7 @@
 """Every op once on one backend against eager in float64: outputs and gradients, in every dtype.
 
-Small shapes come first, with the reference computed on the CPU, so that nothing of the device vouches for itself; then
-the shapes that are timed, with the reference on the device.
+Small shapes come first. Their reference is computed on the CPU, so that nothing of the device vouches for itself. The
+shapes that are timed follow, with the reference on the device.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ def items(options: Options) -> Items:
 
 
 def check_there(options: Options) -> None:
-    """Where a GPU is, all backends must be."""
+    """Fail unless the backend has every op: all backends must be there where a GPU is."""
     reasons = {backends.missing(op, options.backend, options.device) for op in backends.TABLE}
     assert reasons == {None}, "; ".join(reason for reason in reasons if reason)
 
 
 def need(case: Case, options: Options) -> None:
-    """Raises Absent where the backend cannot run the op on the device."""
+    """Raise Absent where the backend cannot run the op on the device."""
     reason = backends.missing(case.op, options.backend, options.device)
     if reason is not None:
         raise Absent(reason)
 
 
 def check(case: Case, dtype: torch.dtype, options: Options) -> dict[str, Any]:
-    """A small call against the CPU's eager backend in float64."""
+    """Compare a small call with the CPU's eager backend in float64."""
     need(case, options)
     call = case.make(Draw("cpu", dtype, small=True))
     expected = reference(call.function, call.arguments, call.options)
@@ -59,7 +59,7 @@ def check(case: Case, dtype: torch.dtype, options: Options) -> dict[str, Any]:
 
 
 def check_as_timed(case: Case, dtype: torch.dtype, options: Options) -> dict[str, Any]:
-    """The call that is timed against the device's eager backend in float64."""
+    """Compare the call that is timed with the device's eager backend in float64."""
     need(case, options)
     call = case.make(Draw(options.device, dtype))
     with mdnkernels.use_backend(options.backend):
@@ -77,7 +77,11 @@ def reference(function: Any, arguments: list[Any], options: dict[str, Any]) -> t
 def compare(
     actual: tuple[list[Tensor], list[Tensor]], expected: tuple[list[Tensor], list[Tensor]], dtype: torch.dtype
 ) -> dict[str, Any]:
-    """The largest error, over the largest element of its tensor. Raises AssertionError beyond tolerance."""
+    """Return the largest error as a share of the largest element of its tensor.
+
+    Raises:
+        AssertionError: a result is further off than its dtype's tolerance.
+    """
     outputs, gradients = ([value.detach().cpu() for value in values] for values in actual)
     assert_agree((outputs, gradients), expected, dtype)
     errors = [

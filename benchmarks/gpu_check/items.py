@@ -1,4 +1,4 @@
-"""What a stage is made of: items by name, each of which runs and is written down before the next one begins."""
+"""The parts of a stage: items by name. Each item runs and is written down before the next one begins."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Options:
 
 
 def run_items(items: Items, path: Path) -> int:
-    """Run each item that has no outcome in the file yet, and write what came of it. Returns the exit status.
+    """Run each item that has no outcome in the file yet, write its outcome, and return the exit status.
 
-    An item gives what is to be written beside its outcome, and raises where it fails.
+    An item returns what is to be written beside its outcome. It raises where it fails.
     """
     done = read(path).outcomes
     append(path, {"planned": list(items)})
@@ -59,7 +59,7 @@ def run_items(items: Items, path: Path) -> int:
 
 
 def device_works() -> bool:
-    """Whether this process can still use its GPU; True where it never did."""
+    """Tell whether this process can still use its GPU; True where it has not used one."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return True

@@ -2,7 +2,7 @@
 
     pytest -p benchmarks.gpu_check.pytest_records --records FILE --share 0/4 ...
 
-A test that left the device unusable ends the process; the next one leaves out the tests that have an outcome.
+A test that left the device unusable ends the process. The next process leaves out the tests that have an outcome.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What runs under compute-sanitizer: each op's kernels once, on small shapes, in two dtypes.
+"""The checks that run under compute-sanitizer: each op's kernels once, on small shapes, in two dtypes.
 
-Torch allocates each tensor by itself there (PYTORCH_NO_CUDA_MEMORY_CACHING), so that an access beyond one is seen.
+Torch then allocates each tensor by itself (PYTORCH_NO_CUDA_MEMORY_CACHING), so that an access beyond one is seen.
 """
 
 from __future__ import annotations

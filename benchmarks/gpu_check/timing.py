@@ -1,9 +1,12 @@
 """The time and the memory of every op on one way to run it, beside a device copy of as many bytes.
 
-Ways: "copy", the backends by name, "compile" (torch.compile of eager) and "max-autotune" (the same with that mode; its
-CUDA graphs are left out, which would first copy the inputs to a place of their own). `--backend plain` takes copy,
-native, triton and eager in turn, row by row, and `--backend compiled` the other two, each for the main rows first.
-`--backend ahead` times nothing: it compiles the rows of "compile" into torch's cache on disk while others use the GPU.
+The ways are "copy", the backends by name, "compile" (torch.compile of eager) and "max-autotune" (torch.compile with
+that mode). The CUDA graphs of max-autotune are left out, because they would first copy the inputs to a place of their
+own.
+
+`--backend plain` takes copy, native, triton and eager in turn, row by row. `--backend compiled` takes the other two,
+each for the main rows first. `--backend ahead` times nothing: it compiles the rows of "compile" into torch's cache on
+disk while others use the GPU.
 """
 
 from __future__ import annotations
@@ -31,8 +34,11 @@ Row = tuple[Case, torch.dtype, str]
 
 
 def rows() -> tuple[list[Row], list[Row]]:
-    """The rows that matter most, every case in its first dtype with all its passes; and the others: other dtypes, then
-    the forward pass alone of what has a backward one."""
+    """Return the main rows and the others.
+
+    The main rows are every case in its first dtype with all its passes. The others are the other dtypes, then the
+    forward pass alone of every case that has a backward pass.
+    """
     main = [(case, case.dtypes[0]) for case in CASES]
     others = [(case, dtype) for case in CASES for dtype in case.dtypes[1:]]
     both = [[(case, dtype, BOTH if case.trains else FORWARD) for case, dtype in some] for some in (main, others)]
@@ -57,7 +63,7 @@ def items(options: Options) -> Items:
 
 
 def time_row(case: Case, dtype: torch.dtype, passes: str, way: str, options: Options) -> dict[str, Any]:
-    """One number of the table, with all that names it."""
+    """Measure one number of the table, and return it with all that names it."""
     backend = way if way in ("native", "triton") else "eager"
     need(case, Options(options.device, backend))
     device = options.device
@@ -67,7 +73,7 @@ def time_row(case: Case, dtype: torch.dtype, passes: str, way: str, options: Opt
     seconds = SECONDS if device == "cuda" else 0.0
     row = {"case": case.name, "dtype": name_of(dtype), "passes": passes, "way": way, "bytes": moved_bytes}
     if way == "copy":
-        pairs = copies(moved_bytes, device)
+        pairs = copy_pairs(moved_bytes, device)
         result = clock.measure(lambda pair: pair[1].copy_(pair[0]), pairs, device, seconds)
         return {**row, **result, "peak_bytes": None}
     count = 1 if options.backend == "ahead" else clock.copies_for(first.input_bytes(), device)
@@ -87,8 +93,8 @@ def time_row(case: Case, dtype: torch.dtype, passes: str, way: str, options: Opt
     return {**row, **result, "peak_bytes": peak}
 
 
-def copies(moved_bytes: int, device: str) -> list[tuple[Tensor, Tensor]]:
-    """Sources and destinations of a copy that reads and writes so many bytes together."""
+def copy_pairs(moved_bytes: int, device: str) -> list[tuple[Tensor, Tensor]]:
+    """Return sources and destinations of copies that move `moved_bytes` each, reads and writes together."""
     size = max(moved_bytes // 2, 1)
     return [
         (torch.ones(size, dtype=torch.uint8, device=device), torch.zeros(size, dtype=torch.uint8, device=device))
@@ -114,7 +120,10 @@ def forward_pass(function: Callable[..., Any]) -> Callable[[Call], object]:
 
 
 def both_passes(function: Callable[..., Any], calls: list[Call], device: str) -> Callable[[Call], object]:
-    """A step: the result, and the gradients of the leaves for a gradient of the result that was there before."""
+    """Return a function that runs a step: the forward pass, and the gradients of the leaves.
+
+    The gradient of the result is made in the first call, which is not timed.
+    """
     for call in calls:
         for leaf in call.arguments[: call.leaves]:
             leaf.requires_grad_()

@@ -291,8 +291,8 @@ def test_a_program_of_the_toolkit_is_found_where_path_lacks_it(tmp_path, monkeyp
     program.chmod(0o755)
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", "/nowhere")
-    assert plan.of_the_toolkit("compute-sanitizer") == str(program)
-    assert plan.of_the_toolkit("not-there") == "not-there"
+    assert plan.path_in_toolkit("compute-sanitizer") == str(program)
+    assert plan.path_in_toolkit("not-there") == "not-there"
 
 
 def test_networks_of_the_report_are_compared_with_the_base(tmp_path):
