@@ -1,4 +1,4 @@
-"""Hypothesis draws anew on a developer's machine, and the same cases every time in CI.
+"""Settings of all tests: Hypothesis draws new cases on a developer's machine, and the same cases every time in CI.
 
 Shells start jobs in the background with Ctrl-C ignored, which processes hand on: here it is what it is in front.
 """

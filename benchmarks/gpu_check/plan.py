@@ -114,8 +114,10 @@ def sanitizer(stage: Callable[..., Stage], tool: str) -> Stage:
 
 
 def path_in_toolkit(program: str) -> str:
-    """Return the path of a program of CUDA's toolkit, or its name where it is neither on PATH nor where setup.py
-    looks."""
+    """Return the path of a program of CUDA's toolkit, or its name where it is not found.
+
+    It is looked for on PATH and where setup.py looks for the toolkit.
+    """
     nvcc = shutil.which("nvcc")
     toolkits = (os.environ.get("CUDA_HOME"), "/usr/local/cuda", nvcc and Path(nvcc).resolve().parents[1])
     folders = [os.environ.get("PATH"), *(str(Path(toolkit) / "bin") for toolkit in toolkits if toolkit)]

@@ -1,4 +1,4 @@
-"""The GPU check as far as a CPU goes: the whole of it in a dry run, and what it makes of results."""
+"""The GPU check as far as a CPU goes: a dry run of the whole check, and the reports that it makes of results."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check(*arguments: str, **options) -> subprocess.Popen:
 
 @pytest.fixture(scope="module")
 def dry_run(tmp_path_factory):
-    """Its folder, its exit status and its output, from an interpreter without the extras."""
+    """Run --dry-run under an interpreter without the extras, and return the folder, exit status and output."""
     blocked, folder = tmp_path_factory.mktemp("blocked"), tmp_path_factory.mktemp("dry") / "run"
     (blocked / "sitecustomize.py").write_text(BLOCKER)
     process = check("--dry-run", "--minutes", "8", "--output", str(folder), env={"PYTHONPATH": str(blocked)})
@@ -327,7 +327,7 @@ class Event:
 
 @pytest.fixture
 def device(monkeypatch):
-    """torch.cuda, as far as it is called, on a machine without a GPU."""
+    """Replace what is called of torch.cuda on a machine without a GPU, and return what the replacement notes."""
     device = SimpleNamespace(pauses=[], allocated=100, peak=0)
     nothing = {name: lambda *_: None for name in ("synchronize", "empty_cache", "reset_peak_memory_stats")}
     properties = SimpleNamespace(L2_cache_size=50 * 2**20)

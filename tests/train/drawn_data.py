@@ -26,7 +26,7 @@ CATEGORIES = [{"id": 9, "name": "ring"}, {"id": 3, "name": "plate"}, {"id": 7, "
 
 
 def draw_data_set(folder: Path, count: int = 8, side: int = 80, seed: int = 0) -> DataPaths:
-    """`count` noisy images with one to three filled rectangles each, of three categories with scattered ids."""
+    """Write `count` noisy images with one to three filled rectangles each, of three categories with scattered ids."""
     rng = np.random.default_rng(seed)
     images_folder = folder / "images"
     images_folder.mkdir(parents=True)
@@ -59,14 +59,14 @@ def draw_data_set(folder: Path, count: int = 8, side: int = 80, seed: int = 0) -
 
 
 def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Applies `change` to the content of a JSON file."""
+    """Apply `change` to the content of a JSON file."""
     root = json.loads(path.read_text())
     change(root)
     path.write_text(json.dumps(root))
 
 
 def tiny_fit(data: DataPaths, run: Path, **overrides: Any) -> FitConfig:
-    """A run of a few seconds; any field of any part can be overridden by its name."""
+    """Return the configuration of a run of a few seconds. Any field of any part can be overridden by its name."""
     values: dict[str, Any] = {
         "input_size": 64,
         "workers": 0,

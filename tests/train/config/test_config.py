@@ -1,4 +1,4 @@
-"""Configurations: files hold them exactly, and what is wrong in one is named."""
+"""Configurations: files hold them exactly, and errors name what is wrong in them."""
 
 from __future__ import annotations
 

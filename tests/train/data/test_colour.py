@@ -28,7 +28,7 @@ BGR_EIGENVECTORS = np.array(
 
 
 def one_after_the_other(rgb: np.ndarray, factors: np.ndarray, order: tuple[int, ...], light: np.ndarray) -> np.ndarray:
-    """CenterNet's augmentation and normalisation of one (H, W, 3) uint8 image, in BGR as there; back to RGB planes."""
+    """Augment and normalise one (H, W, 3) uint8 image in CenterNet's order and in its BGR; return RGB planes."""
     image = rgb[..., ::-1].astype(np.float64) / 255
     grey = image @ (0.114, 0.587, 0.299)
     mean = grey.mean()
@@ -42,7 +42,7 @@ def one_after_the_other(rgb: np.ndarray, factors: np.ndarray, order: tuple[int, 
 
 @pytest.fixture(params=["native, planes", "native, interleaved", "PyTorch"])
 def laid_out(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[np.ndarray], Tensor]:
-    """How (B, H, W, 3) images become a batch, with the library and without."""
+    """Return a function that makes a batch of (B, H, W, 3) images, with the library and without."""
     if request.param == "PyTorch":
         monkeypatch.setattr(native, "problem", "as if it was not built")
     elif native.problem is not None:

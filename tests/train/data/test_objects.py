@@ -71,7 +71,7 @@ REASONS = [
 
 @pytest.fixture(params=REASONS, ids=lambda case: f"{case[1]}-{case[0].__name__}")
 def without_objects(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[DataPaths, str, str]:
-    """A data set without a target, its task, and the reason that should be given."""
+    """Return a data set without a target, its task, and the reason that should be given."""
     change, task, reason = request.param
     data = draw_figures(tmp_path / "data") if task == "pose" else request.getfixturevalue("drawn_copy")
     count = len(json.loads(data.annotations.read_text())["annotations"])

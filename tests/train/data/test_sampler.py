@@ -38,7 +38,7 @@ def test_start_in_mid_epoch_continues_the_same_epoch() -> None:
 
 
 def test_epoch_that_goes_on_with_another_batch_takes_every_image_once() -> None:
-    """All ways to stop in an epoch of up to 14 images and to go on with another batch size and more processes."""
+    """An epoch of up to 14 images stops wherever it can and goes on with another batch size and more processes."""
     for length, first, second, processes in itertools.product(range(1, 15), range(1, 8), range(1, 8), (1, 2, 3)):
         if min(second, length) % processes:
             continue

@@ -90,7 +90,7 @@ def test_bfloat16_reaches_the_convolutions_and_stays_near(
 
 
 def test_compiled_network_finds_the_same(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traced as for the compiler, whose own code takes a minute to make. The images' last batch is smaller."""
+    """The network is traced as for the compiler, whose own code takes a minute to make. The last batch is smaller."""
     exact = evaluated(run, tmp_path / "exact", InferenceConfig())
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     torch._dynamo.reset()

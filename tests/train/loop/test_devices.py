@@ -1,4 +1,4 @@
-"""--device: what it names, and what it says where there is no such device."""
+"""--device: the devices that it names, and the error where there is no such device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from train.loop.network import pick_device
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A machine that says it has two GPUs; the indices that were made current."""
+    """Pretend that the machine has two GPUs, and return the list of the indices that are made current."""
     current: list[int] = []
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)

@@ -37,7 +37,7 @@ def resume(run: Path, **changes: Any) -> Path:
 
 
 def assert_same(one: Any, other: Any) -> None:
-    """Equal to the last bit, through dicts and lists."""
+    """Compare to the last bit, through dicts and lists."""
     if isinstance(one, Tensor):
         assert torch.equal(one, other)
     elif isinstance(one, dict):
@@ -60,7 +60,7 @@ def losses(run: Path) -> list[tuple[int, float]]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(drawn: DataPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three epochs of two steps, with augmentation."""
+    """Train three epochs of two steps, with augmentation."""
     return fit(tiny_fit(drawn, tmp_path_factory.mktemp("engine") / "run", epochs=3))
 
 

@@ -69,7 +69,7 @@ def test_checkpoint_brings_everything_back(tmp_path: Path) -> None:
 
 
 def to_version_1(content: dict[str, Any]) -> None:
-    """As checkpoints were written at first, their position in batches of the configured size."""
+    """Turn a checkpoint into the first version, whose position counts batches of the configured size."""
     content.pop("training_list")
     content["progress"]["batch"] = content["progress"].pop("images") // content["config"]["optimizer"]["batch"]
     content["version"] = 1
