@@ -32,7 +32,7 @@ from models.reading import read_cells
 ARCHITECTURES = ["hourglass104", "dla34"]
 TASKS = ["detection", "pose"]
 SIDE, OBJECTS, JOINTS = 512, 16, 17
-# Wanted of hourglass104; DLA-34 is reported.
+# The speed-ups that are wanted of hourglass104. Those of DLA-34 are only printed.
 TRAINING = {("hourglass104", "detection"): 1.25, ("hourglass104", "pose"): 1.35}
 INFERENCE = {"hourglass104": 1.1}
 
@@ -128,7 +128,7 @@ def peak_megabytes(arch: str, task: str, components: int, kind: str, sparse: boo
 
 def _peak_here(arch: str, task: str, components: int, kind: str, sparse: bool) -> float:
     getattr(Step(arch, task, components), kind)(sparse)()
-    # Not getrusage's maximum: a new process starts with its parent's.
+    # getrusage's maximum would not do: a new process starts with its parent's.
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 

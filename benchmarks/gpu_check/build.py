@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "build" / "gpu_check"
 NATIVE = Path("mdnkernels") / "native"
-# What compilers, ninja and setup.py say of an error, but no command line that has the word in an option.
+# Matches what compilers, ninja and setup.py say of an error, and no command line that has the word in an option.
 ERROR = re.compile(r"\berror\b[: ]|^FAILED|MDNKERNELS_BUILD_CUDA=1 asks", re.IGNORECASE)
 SHOWN, LONGEST = 8, 300
 

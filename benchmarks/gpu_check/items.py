@@ -27,7 +27,7 @@ class Options:
     device: str = "cuda"
     backend: str = "native"
     small: bool = False
-    """Shapes that a CPU gets through at once."""
+    """Whether shapes are small enough for a CPU."""
 
 
 def run_items(items: Items, path: Path) -> int:

@@ -24,7 +24,7 @@ PYTHON = (sys.executable, "-m")
 WORKER = (*PYTHON, "benchmarks.gpu_check.worker")
 MATRIX = "tests/ops/test_matrix.py"
 SANITIZERS = ("memcheck", "racecheck", "synccheck")
-# What compiles ahead leaves cores to the build.
+# The stage that compiles ahead leaves cores to the build.
 FEW_COMPILERS = {"TORCHINDUCTOR_COMPILE_THREADS": "4"}
 Group = Sequence[Stage]
 
@@ -100,7 +100,7 @@ def matrix(folder: Path, device: str, part: int, parts: int) -> Stage:
     chosen = "on_gpu" if device == "cuda" else "one_cell and contiguous and (-native or -eager) and float32"
     plugin = ("-p", "benchmarks.gpu_check.pytest_records", "--records", str(folder / f"{name}.jsonl"))
     options = ("-q", "-p", "no:cacheprovider", *plugin, "--share", f"{part}/{parts}", "-k", chosen)
-    # The shares have the cores between them, and other plugins of the machine no part in this.
+    # The shares divide the cores among them. Plugins that the machine happens to have are left out.
     environment = {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return Stage(name, "op matrix", (*PYTHON, "pytest", MATRIX, *options), 80, environment=environment)
 

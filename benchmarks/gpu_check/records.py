@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# What can come of an item. ABSENT: it cannot run on this machine, for the reason given.
+# The outcomes of an item. ABSENT means that it cannot run on this machine, for the reason given.
 PASSED, FAILED, CRASHED, HUNG, ABSENT, CUT_OFF = "passed", "failed", "crashed", "hung", "absent", "cut off"
 FAILURES = (FAILED, CRASHED, HUNG)
 # The item that stands for what befell a stage as a whole.

@@ -31,13 +31,13 @@ class Stage:
     title: str
     command: tuple[str, ...]
     seconds: float
-    """Its share of the time, beside those of the other stages."""
+    """The stage's share of the time, beside those of the other stages."""
     item_seconds: float = 60.0
-    """After which an item counts as hung."""
+    """How many seconds an item may take before it counts as hung."""
     plain: bool = False
-    """It writes no items: its exit status is the one outcome."""
+    """Whether the stage writes no items, so that its exit status is the one outcome."""
     background: bool = False
-    """It ends with the other stages of its group, and has no outcome."""
+    """Whether the stage ends with the others of its group, and has no outcome."""
     environment: dict[str, str] = field(default_factory=dict)
 
     def records(self, folder: Path) -> Path:

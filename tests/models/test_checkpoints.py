@@ -29,7 +29,7 @@ from tests.models import published
 from tests.models.published import Weights
 
 CLASSES = 3
-# Normalised, in whichever order of colours.
+# A normalised picture. The order of its colours does not matter.
 PICTURE = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))
 TOLERANCE = {"rtol": 0, "atol": 1e-4}
 
@@ -47,7 +47,7 @@ SMALL = {"dims": (8, 12, 16), "modules": (2, 1, 3), "stacks": 2, "stem": 6, "cnv
 SMALL_WIDTH = 7
 SMALL_CONFIG = HourglassConfig(stacks=2, dims=(8, 12, 16), blocks=(2, 1, 3), stem_width=6, feature_dim=10)
 
-# What the heads read, and the heads.
+# Each published network: the function of what the heads read, and that of the heads.
 GRAPHS: dict[str, tuple[Callable, Callable]] = {
     "hourglass": (
         functools.partial(published.hourglass, **SMALL),

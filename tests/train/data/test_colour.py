@@ -14,7 +14,7 @@ from mdnkernels import native
 from tests.ops.simd import run_at_level
 from train.data.colour import normalise
 
-# As published, in BGR.
+# The published constants, in BGR.
 BGR_MEAN = np.array([0.40789654, 0.44719302, 0.47026115])
 BGR_STD = np.array([0.28863828, 0.27408164, 0.27809835])
 EIGENVALUES = np.array([0.2141788, 0.01817699, 0.00341571])

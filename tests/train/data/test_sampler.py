@@ -51,7 +51,8 @@ def test_epoch_that_goes_on_with_another_batch_takes_every_image_once() -> None:
             assert all(len(batch) >= 1 for share in shares for batch in share)
             rest = [key for share in shares for batch in share for key in batch]
             assert len({*taken, *rest}) == len(taken) + len(rest)
-            # As an epoch of the second size leaves out from its start; else what gives no process of several an image.
+            # After whole batches of the second size as much is left out as in an epoch of that size. Otherwise only
+            # images are left out that cannot give one to every process.
             dropped = length % min(second, length) if len(taken) % min(second, length) == 0 else processes - 1
             assert length - len(taken) - len(rest) <= dropped
 

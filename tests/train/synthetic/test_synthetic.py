@@ -99,7 +99,7 @@ def test_some_objects_are_cut_by_the_border_and_their_boxes_end_there(scenes: li
 
 
 def test_objects_are_painted_where_they_are_annotated_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """White objects on black: the picture is then the sum of what each object covers."""
+    """Objects are white on black, so the picture is the sum of what each object covers."""
     black = np.zeros((3, 128, 128), dtype=np.float32)
     monkeypatch.setattr(detection, "background", lambda rng, size: black)
     monkeypatch.setattr(detection, "surface", lambda rng, rim, under: np.ones((3, *rim.shape), dtype=np.float32))

@@ -1,4 +1,4 @@
-"""The named losses, their weights, and that sparse and dense outputs are the same to them."""
+"""The named losses and their weights. Sparse and dense outputs give the same losses."""
 
 from __future__ import annotations
 
