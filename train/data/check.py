@@ -13,14 +13,15 @@ from PIL import Image
 from torch import Tensor
 
 from models.skeleton import Skeleton
-from train.config.options import CheckDataConfig, Orientation, check_config
+from train.config.commands import CheckDataConfig
+from train.config.options import Orientation
+from train.config.rules import check_config
 from train.data.coco import CocoAnnotations, read_annotations
 from train.data.images import exif_orientation, has_transparency, image_size, open_image, read_rgb
 from train.data.objects import why_no_object
 from train.data.plausibility import EXAMPLES, find_doubts
 from train.data.sets import CocoImages, Sample, TrainingSet, collate
 from train.drawing.pictures import grid
-from train.errors import ConfigError
 from train.run.files import write_json, write_picture
 from train.tasks.tasks import Task, make_task, skeleton_to_read
 
@@ -39,8 +40,6 @@ def check_data(config: CheckDataConfig) -> dict[str, Any]:
     where the list as a whole cannot be used.
     """
     check_config(config)
-    if config.input_size % STRIDE:
-        raise ConfigError(f"--input-size: {config.input_size} is no multiple of {STRIDE}, the pixels of an output cell")
     wanted = skeleton_to_read(config.task, config.keypoint_sigmas)
     listed = read_annotations(config.annotations, wanted).first(config.limit)
     annotations = listed.inside()

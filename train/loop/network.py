@@ -10,7 +10,8 @@ import torch
 
 from models import PoseEstimator, load_imagenet
 from models.network import Network
-from train.config.options import Device, FitConfig, InferenceConfig
+from train.config.commands import FitConfig
+from train.config.options import Device, InferenceConfig
 from train.data.skeletons import check_mirroring
 from train.errors import ConfigError
 from train.run.checkpoint import Checkpoint, load_weights

@@ -13,7 +13,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from train.config.options import FitConfig, InferenceConfig, OptimizerConfig
+from train.config.commands import FitConfig
+from train.config.options import InferenceConfig, OptimizerConfig
 from train.data.sampler import EpochBatchSampler, ImageList
 from train.data.sets import BadSamples, EvaluationSet, TrainingSet, training_loader
 from train.errors import TrainingError
@@ -31,8 +32,11 @@ from train.tasks.tasks import Task
 
 
 def learning_rate(config: OptimizerConfig, epoch: int) -> float:
-    """Of an epoch, counted from 0: a pure function, so that no schedule has to be saved."""
-    drops = sum(epoch >= drop for drop in config.drop_epochs)
+    """Return the learning rate of an epoch, counted from 0.
+
+    It is a function of the configuration alone, so that no schedule has to be saved.
+    """
+    drops = sum(epoch >= drop for drop in config.drops)
     return config.lr * config.drop_factor**drops
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from train.config.options import FitConfig, from_plain, to_plain
+from train.config.commands import FitConfig
+from train.config.serialisation import from_plain, to_plain
 from train.errors import ConfigError
 from train.loop.network import pick_device
 
