@@ -74,10 +74,15 @@ class DataConfig:
         """Raise ConfigError where the training data or half of the val set is missing."""
         if self.coco is not None:
             return
-        if self.train_images is None or self.train_annotations is None:
-            raise ConfigError("--train-images and --train-annotations: are needed, or --coco")
+        self.training_paths()
         if (self.val_images is None) != (self.val_annotations is None):
             raise ConfigError("--val-images and --val-annotations: both are needed, or neither")
+
+    def training_paths(self) -> tuple[Path, Path]:
+        """Return the training images' folder and annotation file. Raises ConfigError where one is missing."""
+        if self.train_images is None or self.train_annotations is None:
+            raise ConfigError("--train-images and --train-annotations: are needed, or --coco")
+        return self.train_images, self.train_annotations
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,8 +54,8 @@ def check_data(config: CheckDataConfig) -> dict[str, Any]:
     report["turned"] = _describe_turned(listed, files, config.orientation)
     report["transparent"] = [file.path for file in files if file.transparent]
     sizes = np.array([file.size for file in files], dtype=np.int64)
-    sizes = np.where((listed.sizes > 0).all(1)[:, None], listed.sizes, sizes)
-    report["doubts"] = [doubt._asdict() for doubt in find_doubts(listed, sizes)]
+    sizes = np.where(np.all(listed.sizes > 0, axis=1, keepdims=True), listed.sizes, sizes)
+    report["doubts"] = [dataclasses.asdict(doubt) for doubt in find_doubts(listed, sizes)]
     config.output.mkdir(parents=True, exist_ok=True)
     write_json(config.output / "check.json", report)
     print(text_of(report), flush=True)
@@ -177,7 +178,7 @@ def _describe_turned(annotations: CocoAnnotations, files: Sequence[_File], orien
         if stored == upright:
             continue
         fits = [bool((entry.boxes[:, 2:] <= np.array(size) + 1).all()) for size in (stored, upright)]
-        for name, size, inside, inside_other in (("stored", stored, *fits), ("exif", upright, *fits[::-1])):
+        for name, size, inside, inside_other in zip(sizes, (stored, upright), fits, fits[::-1], strict=True):
             sizes[name] += (entry.width, entry.height) == size
             boxes[name] += inside and not inside_other
     likely = [name for name in sizes if sizes[name] or boxes[name]]
@@ -271,8 +272,8 @@ def _words_of_turned(turned: dict[str, Any]) -> list[str]:
             "these images in the list, and take --orientation exif"
         )
     elif turned["likely"] is None:
-        told = "contradicts itself" if any((*sizes.values(), *boxes.values())) else "does not tell which it is of"
-        lines.append(f"  the list {told}: compare samples.png of --orientation stored and exif")
+        verdict = "contradicts itself" if any((*sizes.values(), *boxes.values())) else "does not tell which it is of"
+        lines.append(f"  the list {verdict}: compare samples.png of --orientation stored and exif")
     elif turned["likely"] != turned["taken"]:
         lines.append(
             f"  the list seems to be of {names[turned['likely']]} images: take --orientation {turned['likely']}"

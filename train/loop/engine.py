@@ -131,7 +131,8 @@ def open_training_set(config: FitConfig, known: Skeleton | None = None) -> Train
     annotation can be a target, and ConfigError where --keypoint-sigmas or --flip do not go with the skeleton.
     """
     data, wanted = config.data, skeleton_to_read(config.model.task, config.model.keypoint_sigmas)
-    listed = annotations = open_annotations(data.train_annotations, None if wanted is None else known or wanted)
+    images, file = data.training_paths()
+    listed = annotations = open_annotations(file, None if wanted is None else known or wanted)
     nothing = why_no_object(listed)
     if nothing is not None:
         raise DatasetError(f"{listed.path}: no object to train on: {nothing}")
@@ -153,7 +154,7 @@ def open_training_set(config: FitConfig, known: Skeleton | None = None) -> Train
         )
     return TrainingSet(
         annotations,
-        data.train_images,
+        images,
         data.input_size,
         augment=config.augment,
         seed=config.seed,

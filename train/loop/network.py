@@ -31,7 +31,7 @@ def build_network(config: FitConfig, task: Task) -> Any:
     return model
 
 
-def start_from_imagenet(model: Any, path: Path) -> None:
+def start_from_imagenet(model: Network, path: Path) -> None:
     """Fills the backbone. Raises ConfigError where it has no such weights or the file is not theirs."""
     try:
         load_imagenet(model.backbone, path)
