@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from train.config.options import AugmentConfig, DataConfig, FitConfig, ModelConfig, OptimizerConfig
+from train.config.commands import FitConfig
+from train.config.options import AugmentConfig, DataConfig, ModelConfig, OptimizerConfig
 
 
 class DataPaths(NamedTuple):
@@ -74,7 +75,7 @@ def tiny_fit(data: DataPaths, run: Path, **overrides: Any) -> FitConfig:
         "batch": 4,
         "log_every": 1,
         "device": "cpu",
-        "drop_epochs": (1,),
+        "drop_epochs": None if overrides.get("epochs") == 1 else (1,),
         "components": 2,
         **overrides,
     }

@@ -19,14 +19,8 @@ from tests.train.drawn_data import DataPaths, edit_json, tiny_fit
 from tests.train.loop.test_engine import last, resume
 from tests.train.tasks.test_round_trip import perfect_pose_maps
 from train.__main__ import main, parse
-from train.config.options import (
-    AugmentConfig,
-    CheckDataConfig,
-    EvaluateConfig,
-    FitConfig,
-    InferenceConfig,
-    PredictConfig,
-)
+from train.config.commands import CheckDataConfig, EvaluateConfig, FitConfig, PredictConfig
+from train.config.options import AugmentConfig, InferenceConfig
 from train.data.check import check_data
 from train.data.coco import CocoAnnotations, read_annotations
 from train.data.sets import EvaluationSet, Sample, TrainingSet, evaluation_loader

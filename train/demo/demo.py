@@ -21,15 +21,9 @@ from typing import Any, TextIO
 
 import torch
 
-from train.config.options import (
-    AugmentConfig,
-    DataConfig,
-    DemoConfig,
-    FitConfig,
-    ModelConfig,
-    OptimizerConfig,
-    check_config,
-)
+from train.config.commands import DemoConfig, FitConfig
+from train.config.options import AugmentConfig, DataConfig, ModelConfig, OptimizerConfig
+from train.config.rules import check_config
 from train.demo.detection import DetectionDemo
 from train.demo.poses import PoseDemo
 from train.demo.report import Contender, Exhibit
@@ -50,8 +44,6 @@ def run_demo(config: DemoConfig) -> Path:
     Raises ConfigError where something stands at `config.output` already.
     """
     check_config(config)
-    if config.components < 1:
-        raise ConfigError(f"--components: must be at least 1, not {config.components}; the base is trained beside it")
     if config.output.exists() and (not config.output.is_dir() or any(config.output.iterdir())):
         raise ConfigError(f"--output: {config.output} is there already; choose another name or remove it")
     began = time.monotonic()
@@ -128,8 +120,6 @@ def _train(config: DemoConfig, task: str, data: SyntheticPaths, title: str, comp
     sys.stderr = PrefixedStream(sys.stderr, f"{task}, {title}: ")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     steps = math.ceil(config.train_pictures / config.batch) * config.epochs
-    # The last fifth runs at a tenth of the learning rate, as the published schedules end.
-    drop = max(config.epochs - max(config.epochs // 5, 1), 1)
     run = fit(
         FitConfig(
             run=config.output / task / ("base" if components == 0 else f"mixture{components}"),
@@ -143,12 +133,7 @@ def _train(config: DemoConfig, task: str, data: SyntheticPaths, title: str, comp
             ),
             augment=AugmentConfig(crop_border=config.image_size // 4),
             model=ModelConfig(task=task, arch="hourglass_small", components=components),  # type: ignore[arg-type]
-            optimizer=OptimizerConfig(
-                epochs=config.epochs,
-                batch=config.batch,
-                lr=config.lr,
-                drop_epochs=(drop,),
-            ),
+            optimizer=OptimizerConfig(epochs=config.epochs, batch=config.batch, lr=config.lr),
             seed=config.seed,
             device=config.device,
             log_every=max(1, min(20, steps // 20)),

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from train.config.options import DemoConfig
+from train.config.commands import DemoConfig
 from train.data.coco import Category
 from train.demo.report import MIN_SCORE, Contender, prediction_sheet, score_table, setting
 from train.drawing.plots import scale_by_component, scale_correlation

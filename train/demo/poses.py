@@ -9,7 +9,7 @@ from typing import Any
 
 from models import COCO_PERSON
 from train.analysis.poses import GROUPS, match_figures, summarise
-from train.config.options import DemoConfig
+from train.config.commands import DemoConfig
 from train.data.coco import Category
 from train.demo.report import MIN_SCORE, Contender, prediction_sheet, score_table, setting
 from train.inference.score import POSE_METRICS

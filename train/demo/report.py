@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from PIL import Image
 
-from train.config.options import DemoConfig
+from train.config.commands import DemoConfig
 from train.drawing.pictures import grid
 from train.synthetic.sets import SyntheticPaths
 from train.tasks.tasks import Task

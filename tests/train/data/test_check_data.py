@@ -13,7 +13,8 @@ from PIL import Image
 from tests.train.drawn_data import DataPaths, edit_json
 from tests.train.figures import draw_figures
 from train.__main__ import main
-from train.config.options import AugmentConfig, CheckDataConfig
+from train.config.commands import CheckDataConfig
+from train.config.options import AugmentConfig
 from train.data.check import check_data
 from train.errors import ConfigError
 

@@ -13,7 +13,7 @@ from tests.train.drawn_data import DataPaths, edit_json, tiny_fit
 from tests.train.figures import draw_figures
 from tests.train.test_command_line import fit_arguments
 from train.__main__ import main
-from train.config.options import CheckDataConfig, EvaluateConfig
+from train.config.commands import CheckDataConfig, EvaluateConfig
 from train.data.check import check_data
 from train.data.coco import read_annotations
 from train.data.objects import can_be_targets, why_no_object

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.train.drawn_data import DataPaths, draw_data_set, edit_json, tiny_fit
-from train.config.options import AugmentConfig, EvaluateConfig, InferenceConfig, PredictConfig
+from train.config.commands import EvaluateConfig, PredictConfig
+from train.config.options import AugmentConfig, InferenceConfig
 from train.data.sets import BadSample, EvaluationSet, Sample, TrainingSet, open_annotations
 from train.data.transforms import Views
 from train.inference.evaluation import evaluate

@@ -15,7 +15,8 @@ from torch import nn
 import train.inference.evaluation
 import train.inference.prediction
 from tests.train.drawn_data import DataPaths, tiny_fit
-from train.config.options import EvaluateConfig, InferenceConfig, PredictConfig
+from train.config.commands import EvaluateConfig, PredictConfig
+from train.config.options import InferenceConfig
 from train.errors import ConfigError
 from train.inference.evaluation import evaluate
 from train.inference.prediction import predict

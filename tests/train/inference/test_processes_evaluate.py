@@ -15,7 +15,8 @@ import train.inference.evaluation
 from tests.train.drawn_data import DataPaths, draw_data_set, edit_json, tiny_fit
 from tests.train.loop.test_processes import ACCELERATE, TORCHRUN, launch
 from train.__main__ import main
-from train.config.options import EvaluateConfig, InferenceConfig
+from train.config.commands import EvaluateConfig
+from train.config.options import InferenceConfig
 from train.data.sets import EvaluationSet, open_annotations
 from train.errors import DatasetError, EvaluationError
 from train.inference.evaluation import Findings, collected, evaluate, find, views_of

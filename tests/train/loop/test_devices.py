@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from train.config.options import FitConfig, from_plain, to_plain
+from train.config.commands import FitConfig
+from train.config.options import DataConfig
+from train.config.serialisation import from_plain, to_plain
 from train.errors import ConfigError
 from train.loop.network import pick_device
 
@@ -59,6 +63,6 @@ def test_one_gpu_for_several_processes_is_refused(two_gpus: list[int], monkeypat
 
 
 def test_a_run_remembers_its_device() -> None:
-    plain = to_plain(FitConfig(run="r", device="cuda:1"))  # type: ignore[arg-type]
+    plain = to_plain(FitConfig(Path("r"), data=DataConfig(coco=Path("c")), device="cuda:1"))
     assert plain["device"] == "cuda:1"
     assert from_plain(FitConfig, plain, "config").device == "cuda:1"

@@ -17,7 +17,7 @@ import train.loop.trainer
 from tests.train.drawn_data import DataPaths, tiny_fit
 from tests.train.float64 import use_float64
 from tests.train.loop.test_engine import assert_same, last, losses, resume, state
-from train.config.options import EvaluateConfig
+from train.config.commands import EvaluateConfig
 from train.errors import ConfigError
 from train.inference.evaluation import evaluate
 from train.loop.engine import fit

@@ -17,7 +17,7 @@ import torch
 
 from models.files import write_atomically
 from tests.train.drawn_data import ROOT, DataPaths, tiny_fit
-from train.config.options import FitConfig
+from train.config.commands import FitConfig
 from train.data.coco import Category
 from train.data.sampler import ImageList
 from train.errors import CheckpointError

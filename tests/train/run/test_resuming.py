@@ -14,7 +14,8 @@ import train.loop.trainer
 from tests.train.drawn_data import DataPaths, edit_json, tiny_fit
 from tests.train.loop.test_engine import last, resume, state
 from tests.train.run.test_checkpoint import to_version_1
-from train.config.options import FitConfig, read_config
+from train.config.commands import FitConfig
+from train.config.serialisation import read_config
 from train.data.sets import TrainingSet
 from train.errors import ConfigError
 from train.loop.engine import fit
