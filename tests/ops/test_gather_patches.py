@@ -8,7 +8,7 @@ from torch.nn import functional
 
 import mdnkernels
 from mdnkernels import gather_patches
-from tests.ops.simd import run_at_level
+from tests.native.simd import run_at_level
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 LAYOUTS = ["contiguous", "channels_last", "sliced", "transposed", "expanded"]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdnkernels
-from tests.ops.simd import run_at_level
+from tests.native.simd import run_at_level
 
 BACKENDS = ["native", "eager"]
 LAYOUTS = {

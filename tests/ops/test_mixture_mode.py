@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 import mdnkernels
 from mdnkernels import mixture_mode
 from mdnkernels.mixture.eager import activate_scale
+from tests.native.simd import run_at_level
 from tests.ops.cases import ACTIVATIONS
-from tests.ops.simd import run_at_level
 
 M, C, S = 4, 6, 2
 SELECTIONS = ["weight", "density", "mean"]

@@ -11,9 +11,9 @@ from torch.testing._internal.two_tensor import TwoTensor
 
 import mdnkernels
 from mdnkernels import MixtureNLLLoss, mixture_nll, native
+from tests.native.simd import run_at_level
 from tests.ops import reference
 from tests.ops.cases import ACTIVATIONS, FAMILIES, MixtureCase, loss_and_gradients, mixture_cases
-from tests.ops.simd import run_at_level
 
 BACKENDS = ["native", "eager"]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mdnkernels import native
-from tests.ops.simd import run_at_level
+from tests.native.simd import run_at_level
 from train.data.colour import normalise
 
 # As published, in BGR.
@@ -86,7 +86,7 @@ def test_every_simd_level_of_this_machine_agrees_with_float64(level: str) -> Non
     script = """
 import torch
 from mdnkernels import native
-from tests.ops.simd import run_at_level
+from tests.native.simd import run_at_level
 print("level", native.simd_level())
 images = torch.randint(0, 256, (2, 131, 257, 3), dtype=torch.uint8)
 images[0] = 255
