@@ -9,9 +9,7 @@ import pytest
 import torch
 
 from mdnkernels import native
-from tests.native.simd import run_at_level
-
-LEVELS = ["baseline", "avx2", "avx512", "neon"]
+from tests.native.simd import LEVELS, run_at_level
 
 
 @pytest.mark.parametrize("level", LEVELS)
