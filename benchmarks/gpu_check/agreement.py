@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 import mdnkernels
-from benchmarks.gpu_check.cases import CASES, Case, Draw, name_of
-from benchmarks.gpu_check.items import Absent, Items, Options
+from benchmarks.gpu_check.items import Absent, Items, Options, name_of
 from mdnkernels import backends
-from tests.ops.agreement import assert_agree, moved, results, widen
+from tests.ops.agreement import assert_agree, expected_results, moved, results
+from tests.ops.table import CASES, Call, Case
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float64, torch.float16)
 
@@ -24,12 +24,12 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float64, torch.float16)
 def items(options: Options) -> Items:
     checks = {} if options.small else {"it is there": partial(check_there, options)}
     for case in CASES:
-        for dtype in case.dtypes if options.small or len(case.dtypes) == 1 else DTYPES:
-            checks[f"{case.name}, {name_of(dtype)}"] = partial(check, case, dtype, options)
+        for dtype in case.of.dtypes if options.small or len(case.of.dtypes) == 1 else DTYPES:
+            checks[f"{case}, {name_of(dtype)}"] = partial(check, case, dtype, options)
     if not options.small:
         for case in CASES:
-            for dtype in case.dtypes:
-                checks[f"{case.name}, {name_of(dtype)}, as timed"] = partial(check_as_timed, case, dtype, options)
+            for dtype in case.of.dtypes:
+                checks[f"{case}, {name_of(dtype)}, as timed"] = partial(check_as_timed, case, dtype, options)
     return checks
 
 
@@ -41,7 +41,7 @@ def check_there(options: Options) -> None:
 
 def need(case: Case, options: Options) -> None:
     """Raise Absent where the backend cannot run the op on the device."""
-    reason = backends.missing(case.op, options.backend, options.device)
+    reason = backends.missing(case.entry.op, options.backend, options.device)
     if reason is not None:
         raise Absent(reason)
 
@@ -49,28 +49,24 @@ def need(case: Case, options: Options) -> None:
 def check(case: Case, dtype: torch.dtype, options: Options) -> dict[str, Any]:
     """Compare a small call with the CPU's eager backend in float64."""
     need(case, options)
-    call = case.make(Draw("cpu", dtype, small=True))
-    expected = reference(call.function, call.arguments, call.options)
-    arguments = [moved(value, options.device) for value in call.arguments]
-    keywords = {name: moved(value, options.device) for name, value in call.options.items()}
+    call = case.call("cpu", dtype, small=True)
+    expected = reference(call)
     with mdnkernels.use_backend(options.backend):
-        actual = results(call.function, arguments, keywords)
+        actual = results(call.changed(lambda value: moved(value, options.device)))
     return compare(actual, expected, dtype)
 
 
 def check_as_timed(case: Case, dtype: torch.dtype, options: Options) -> dict[str, Any]:
     """Compare the call that is timed with the device's eager backend in float64."""
     need(case, options)
-    call = case.make(Draw(options.device, dtype))
+    call = case.call(options.device, dtype)
     with mdnkernels.use_backend(options.backend):
-        actual = results(call.function, call.arguments, call.options)
-    return compare(actual, reference(call.function, call.arguments, call.options), dtype)
+        actual = results(call)
+    return compare(actual, reference(call), dtype)
 
 
-def reference(function: Any, arguments: list[Any], options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-    wide = {name: widen(value) for name, value in options.items()}
-    with mdnkernels.use_backend("eager"):
-        outputs, gradients = results(function, [widen(value) for value in arguments], wide)
+def reference(call: Call) -> tuple[list[Tensor], list[Tensor]]:
+    outputs, gradients = expected_results(call)
     return [value.detach().cpu() for value in outputs], [value.cpu() for value in gradients]
 
 

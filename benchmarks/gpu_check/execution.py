@@ -14,9 +14,9 @@ from torch import Tensor
 
 import mdnkernels
 from benchmarks.gpu_check.agreement import need
-from benchmarks.gpu_check.cases import CASES, Call, Case, Draw
 from benchmarks.gpu_check.items import Absent, Items, Options
 from tests.ops.agreement import results
+from tests.ops.table import CASES, Call, Case
 
 PAUSE = 50_000_000  # cycles, about 25 ms: longer than the host takes to launch a call
 ROUNDS = 20
@@ -25,21 +25,21 @@ ROUNDS = 20
 def items(options: Options) -> Items:
     checks = {}
     for case in CASES:
-        checks[f"{case.name}: a replayed CUDA graph sees new inputs"] = partial(check_graph, case, options)
-        checks[f"{case.name}: nothing waits for the device"] = partial(check_waits, case, options)
-        checks[f"{case.name}: all happens on the current stream"] = partial(check_stream, case, options)
+        checks[f"{case}: a replayed CUDA graph sees new inputs"] = partial(check_graph, case, options)
+        checks[f"{case}: nothing waits for the device"] = partial(check_waits, case, options)
+        checks[f"{case}: all happens on the current stream"] = partial(check_stream, case, options)
     checks["two threads at once, each on a stream of its own"] = partial(check_threads, options)
     return checks
 
 
 def step(call: Call) -> list[Tensor]:
     """Run a call forward and backward, and return its outputs and gradients."""
-    outputs, gradients = results(call.function, call.arguments, call.options)
+    outputs, gradients = results(call)
     return [value.detach() for value in (*outputs, *gradients)]
 
 
 def drawn(case: Case, options: Options, seed: int = 0) -> Call:
-    return case.make(Draw(options.device, small=True, seed=seed))
+    return case.call(options.device, small=True, seed=seed)
 
 
 def need_gpu(case: Case, options: Options) -> None:
@@ -70,7 +70,7 @@ def check_graph(case: Case, options: Options) -> None:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             captured = step(call)
-        for value, new in zip(call.tensors(), other.tensors(), strict=True):
+        for value, new in zip(call.tensors.values(), other.tensors.values(), strict=True):
             value.copy_(new)
         graph.replay()
         replayed = [value.clone() for value in captured]
@@ -103,7 +103,7 @@ def check_stream(case: Case, options: Options) -> None:
         torch.cuda.synchronize()
         with torch.cuda.stream(torch.cuda.Stream()):
             torch.cuda._sleep(PAUSE)
-            for value, new in zip(call.tensors(), other.tensors(), strict=True):
+            for value, new in zip(call.tensors.values(), other.tensors.values(), strict=True):
                 value.copy_(new)
             actual = [value.clone() for value in step(call)]
         torch.cuda.synchronize()

@@ -8,10 +8,13 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.gpu_check.records import ABSENT, FAILED, PASSED, append, read
 from benchmarks.gpu_check.supervisor import START_AGAIN
+
+if TYPE_CHECKING:
+    import torch
 
 Items = Mapping[str, Callable[[], "dict[str, Any] | None"]]
 
@@ -28,6 +31,10 @@ class Options:
     backend: str = "native"
     small: bool = False
     """Whether shapes are small enough for a CPU."""
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def run_items(items: Items, path: Path) -> int:

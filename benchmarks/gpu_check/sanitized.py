@@ -10,13 +10,11 @@ from functools import partial
 import torch
 
 from benchmarks.gpu_check.agreement import check
-from benchmarks.gpu_check.cases import CASES, name_of
-from benchmarks.gpu_check.items import Items, Options
+from benchmarks.gpu_check.items import Items, Options, name_of
+from tests.ops.table import CASES
 
 DTYPES = (torch.float32, torch.bfloat16)
 
 
 def items(options: Options) -> Items:
-    return {
-        f"{case.name}, {name_of(dtype)}": partial(check, case, dtype, options) for dtype in DTYPES for case in CASES
-    }
+    return {f"{case}, {name_of(dtype)}": partial(check, case, dtype, options) for dtype in DTYPES for case in CASES}

@@ -21,8 +21,9 @@ from torch import Tensor
 import mdnkernels
 from benchmarks.gpu_check import clock
 from benchmarks.gpu_check.agreement import need
-from benchmarks.gpu_check.cases import CASES, Call, Case, Draw, name_of
-from benchmarks.gpu_check.items import Items, Options
+from benchmarks.gpu_check.items import Items, Options, name_of
+from tests.ops.table import CASES, Call, Case
+from tests.ops.table.entry import size_of
 
 FORWARD, BOTH = "forward", "forward + backward"
 PLAIN, COMPILED = ("copy", "native", "triton", "eager"), ("compile", "max-autotune")
@@ -39,10 +40,10 @@ def rows() -> tuple[list[Row], list[Row]]:
     The main rows are every case in its first dtype with all its passes. The others are the other dtypes, then the
     forward pass alone of every case that has a backward pass.
     """
-    main = [(case, case.dtypes[0]) for case in CASES]
-    others = [(case, dtype) for case in CASES for dtype in case.dtypes[1:]]
-    both = [[(case, dtype, BOTH if case.trains else FORWARD) for case, dtype in some] for some in (main, others)]
-    forward = [(case, dtype, FORWARD) for case, dtype in (*main, *others) if case.trains]
+    main = [(case, case.of.dtypes[0]) for case in CASES]
+    others = [(case, dtype) for case in CASES for dtype in case.of.dtypes[1:]]
+    both = [[(case, dtype, BOTH if case.entry.trained else FORWARD) for case, dtype in some] for some in (main, others)]
+    forward = [(case, dtype, FORWARD) for case, dtype in (*main, *others) if case.entry.trained]
     return both[0], [*both[1], *forward]
 
 
@@ -57,7 +58,7 @@ def items(options: Options) -> Items:
         ways = ("compile",) if options.backend == "ahead" else PLAIN
         order = [(row, way) for part in parts for row in part for way in ways]
     return {
-        f"{case.name}, {name_of(dtype)}, {passes}, {way}": partial(time_row, case, dtype, passes, way, options)
+        f"{case}, {name_of(dtype)}, {passes}, {way}": partial(time_row, case, dtype, passes, way, options)
         for (case, dtype, passes), way in order
     }
 
@@ -67,18 +68,18 @@ def time_row(case: Case, dtype: torch.dtype, passes: str, way: str, options: Opt
     backend = way if way in ("native", "triton") else "eager"
     need(case, Options(options.device, backend))
     device = options.device
-    first = case.make(Draw(device, dtype, options.small))
-    moved = case.moved(first)
+    first = case.call(device, dtype, options.small)
+    moved = case.entry.moved(first.arguments)
     moved_bytes = moved.both if passes == BOTH else moved.forward
     seconds = SECONDS if device == "cuda" else 0.0
-    row = {"case": case.name, "dtype": name_of(dtype), "passes": passes, "way": way, "bytes": moved_bytes}
+    row = {"case": str(case), "dtype": name_of(dtype), "passes": passes, "way": way, "bytes": moved_bytes}
     if way == "copy":
         pairs = copy_pairs(moved_bytes, device)
         result = clock.measure(lambda pair: pair[1].copy_(pair[0]), pairs, device, seconds)
         return {**row, **result, "peak_bytes": None}
-    count = 1 if options.backend == "ahead" else clock.copies_for(first.input_bytes(), device)
-    calls = [first, *(case.make(Draw(device, dtype, options.small, seed)) for seed in range(1, count))]
-    function = call_of(first)
+    count = 1 if options.backend == "ahead" else clock.copies_for(size_of(*first.tensors.values()), device)
+    calls = [first, *(case.call(device, dtype, options.small, seed) for seed in range(1, count))]
+    function = by_arguments(case.entry.function)
     if way in COMPILED:
         torch.compiler.reset()
         chosen = {"backend": "eager"} if options.small else COMPILE_OPTIONS[way]
@@ -102,11 +103,9 @@ def copy_pairs(moved_bytes: int, device: str) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def call_of(call: Call) -> Callable[[list[Any], dict[str, Any]], Any]:
-    function = call.function
-
-    def run(arguments: list[Any], options: dict[str, Any]) -> Any:
-        return function(*arguments, **options)
+def by_arguments(function: Callable[..., Any]) -> Callable[[dict[str, Any]], Any]:
+    def run(arguments: dict[str, Any]) -> Any:
+        return function(**arguments)
 
     return run
 
@@ -114,9 +113,14 @@ def call_of(call: Call) -> Callable[[list[Any], dict[str, Any]], Any]:
 def forward_pass(function: Callable[..., Any]) -> Callable[[Call], object]:
     def run(call: Call) -> object:
         with torch.no_grad():
-            return function(call.arguments, call.options)
+            return function(call.arguments)
 
     return run
+
+
+def leaves(call: Call) -> list[Tensor]:
+    """Return the arguments that take a gradient in training."""
+    return [call.arguments[name] for name in call.entry.trained]
 
 
 def both_passes(function: Callable[..., Any], calls: list[Call], device: str) -> Callable[[Call], object]:
@@ -125,15 +129,15 @@ def both_passes(function: Callable[..., Any], calls: list[Call], device: str) ->
     The gradient of the result is made in the first call, which is not timed.
     """
     for call in calls:
-        for leaf in call.arguments[: call.leaves]:
+        for leaf in leaves(call):
             leaf.requires_grad_()
     ones: dict[torch.Size, Tensor] = {}
 
     def run(call: Call) -> object:
-        result = function(call.arguments, call.options)
+        result = function(call.arguments)
         above = ones.get(result.shape)
         if above is None:
             above = ones[result.shape] = torch.ones_like(result)
-        return torch.autograd.grad(result, call.arguments[: call.leaves], above)
+        return torch.autograd.grad(result, leaves(call), above)
 
     return run

@@ -1,6 +1,6 @@
 // exp, log and log1p over a value type: a SIMD vector here, a float or double on a GPU thread (scalar.h).
 //
-// The float vectors' polynomials are minimax fits; their errors are measured by tests/ops/test_functions.py. NaN and
+// The float vectors' polynomials are minimax fits; their errors are measured by tests/native/test_functions.py. NaN and
 // infinities propagate, subnormal arguments and results are exact to rounding. double goes to libm lane by lane.
 #pragma once
 

@@ -17,11 +17,11 @@ import torch
 
 from benchmarks.gpu_check import __main__ as command
 from benchmarks.gpu_check import agreement, build, clock, execution, networks, plan, report, worker
-from benchmarks.gpu_check.cases import CASES, Draw
 from benchmarks.gpu_check.items import Absent, Options, run_items
 from benchmarks.gpu_check.records import ABSENT, FAILED, PASSED, append, read
 from benchmarks.gpu_check.supervisor import Stage
 from mdnkernels import backends
+from tests.ops.table import CASES
 
 ROOT = Path(__file__).parents[2]
 # What the machine that has the GPU lacks.
@@ -80,12 +80,12 @@ def test_the_reports_have_a_row_for_every_case_and_a_time_for_every_way(dry_run)
     with (dry_run.folder / "timings.csv").open() as file:
         rows = list(csv.DictReader(file))
     for case in CASES:
-        assert {row["way"] for row in rows if row["case"] == case.name} >= {"copy", "native", "eager"}
+        assert {row["way"] for row in rows if row["case"] == str(case)} >= {"copy", "native", "eager"}
     assert {row["way"] for row in rows} == {"copy", "native", "eager", "compile", "max-autotune"}
     assert all(float(row["ms"]) > 0 and int(row["bytes"]) > 0 for row in rows)
     text = (dry_run.folder / "report.md").read_text()
     assert "dry run on the CPU: no number here says anything of a GPU" in text
-    assert all(f"| {case.name} | float32 |" in text for case in CASES)
+    assert all(f"| {case} | float32 |" in text for case in CASES)
     for network in ("hourglass_small | detection | training step", "hourglass_small | pose | inference"):
         assert f"| {network} | 3 components, sparse |" in text
 
@@ -185,15 +185,15 @@ BY_HAND = {
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_bytes_are_those_of_a_count_by_hand(name):
-    case = next(case for case in CASES if case.name == name)
-    assert tuple(case.moved(case.make(Draw("cpu", small=True)))) == BY_HAND[name]
+    case = next(case for case in CASES if str(case) == name)
+    assert tuple(case.entry.moved(case.call(small=True).arguments)) == BY_HAND[name]
 
 
 def test_half_precision_halves_all_bytes_but_masks_targets_and_integers():
-    cases = {case.name: case for case in CASES}
+    cases = {str(case): case for case in CASES}
 
     def moved(name: str) -> tuple[int, int]:
-        return tuple(cases[name].moved(cases[name].make(Draw("cpu", torch.bfloat16, small=True))))
+        return tuple(cases[name].entry.moved(cases[name].call("cpu", torch.bfloat16, small=True).arguments))
 
     assert moved("mixture_nll, pose") == ((POSE_READ + 17 * P) // 2, (POSE_READ + 17 * P + POSE_WRITTEN) // 2)
     assert moved("heatmap_focal_loss") == (6 * 80 * P, 8 * 80 * P)  # its target stays float32

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mdnkernels import native
-from tests.ops.simd import run_at_level
+from tests.native.simd import LEVELS, run_at_level
 from train.data.colour import normalise
 
 # The published constants, in BGR.
@@ -81,12 +81,11 @@ def test_identity_parameters_only_normalise(laid_out: Callable[[np.ndarray], Ten
 
 
 @pytest.mark.skipif(native.problem is not None, reason=str(native.problem))
-@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512", "neon"])
+@pytest.mark.parametrize("level", LEVELS)
 def test_every_simd_level_of_this_machine_agrees_with_float64(level: str) -> None:
     script = """
 import torch
 from mdnkernels import native
-from tests.ops.simd import run_at_level
 print("level", native.simd_level())
 images = torch.randint(0, 256, (2, 131, 257, 3), dtype=torch.uint8)
 images[0] = 255

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter, ImageOps, JpegImagePlugin
 
 from mdnkernels import native
-from tests.ops.simd import run_at_level
+from tests.native.simd import LEVELS, run_at_level
 from tests.train.raw_images import write_png16, write_tiff
 from train.data.images import ImageError, exif_orientation, has_transparency, image_size, open_image, read_rgb, warp
 from train.data.transforms import fit_image, invert, move_boxes, window
@@ -80,7 +80,7 @@ def test_turned_window_is_resampled_too() -> None:
 
 
 @pytest.mark.skipif(native.problem is not None, reason=str(native.problem))
-@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512", "neon"])
+@pytest.mark.parametrize("level", LEVELS)
 def test_every_simd_level_of_this_machine_gives_the_same_pixels(level: str) -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (51, 83, 3), dtype=torch.uint8, generator=generator)
@@ -88,7 +88,6 @@ def test_every_simd_level_of_this_machine_gives_the_same_pixels(level: str) -> N
     script = """
 import torch
 from mdnkernels import native
-from tests.ops.simd import run_at_level
 generator = torch.Generator().manual_seed(0)
 image = torch.randint(0, 256, (51, 83, 3), dtype=torch.uint8, generator=generator)
 pixels = native.resample_window(image, (-0.71, 0.83), (70.2, -6.4), (64, 97))
