@@ -52,7 +52,7 @@ test-slow: setup
 # and what it needs take 7 GB.
 TORCH ?= 2.10.0
 TORCHES := 2.10.0 2.11.0 newest
-TORCH_TESTS ?= tests/ops -k "not cuda_on_cpu"
+TORCH_TESTS ?= tests/ops tests/native -k "not cuda_on_cpu"
 TORCH_ROOM = build/torch-$(TORCH)
 TORCH_RUN = $(TORCH_ROOM)/venv/bin/python
 $(TORCH_ROOM)/.installed:
@@ -83,7 +83,7 @@ SANITIZED := env $(SANITIZER_FLAGS) MDNKERNELS_LIBRARY=build/sanitize/mdnkernels
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)"
 sanitize: setup
 	MDNKERNELS_BUILD_CUDA=0 $(SANITIZER_FLAGS) $(RUN) setup.py -q build_ext --build-lib build/sanitize --build-temp build/sanitize-objects
-	$(SANITIZED) $(RUN) -m pytest tests/ops tests/cuda_on_cpu tests/train/data/test_images.py tests/train/data/test_colour.py -m "not slow" -k "not compile and not export and not level and not whole_range and not ptxas and not -eager]"
+	$(SANITIZED) $(RUN) -m pytest tests/ops tests/native tests/cuda_on_cpu tests/train/data/test_images.py tests/train/data/test_colour.py -m "not slow" -k "not compile and not export and not level and not whole_range and not ptxas and not -eager]"
 	$(SANITIZED) $(RUN) -m tests.ops.fuzz --cases 2000
 
 lint: setup

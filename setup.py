@@ -1,12 +1,13 @@
 """Builds the native libraries, plain shared objects that register their ops with torch when they are loaded.
 
 They are written against torch's stable C++ API and include no Python.h, so one build serves every torch >= 2.10 and
-every Python. The CPU's kernel files (*_kernel.cpp) are compiled once for each instruction set; which one runs is
+every Python. The CPU's kernel files (*_kernel.cpp) are compiled once for each instruction set. Which one runs is
 decided at run time. The CUDA library needs nvcc. It is built where the installed torch has CUDA, for the GPUs that are
-present, and says on the terminal what it takes:
+present. The build says on the terminal what it takes:
 
-    MDNKERNELS_BUILD_CUDA  0 leaves it out; 1 builds it whatever torch is installed, for all of ARCHITECTURES that nvcc
-                           knows and PTX for those to come where nothing else says for which, or fails and says why
+    MDNKERNELS_BUILD_CUDA  0 leaves the CUDA library out; 1 builds it whatever torch is installed, or fails and says
+                           why. Where nothing else names the GPUs, 1 builds for all of ARCHITECTURES that nvcc knows,
+                           and PTX for those to come
     CUDA_HOME              the toolkit; by default /usr/local/cuda, or the one that the nvcc on PATH belongs to
     TORCH_CUDA_ARCH_LIST   the GPUs it is built for, "9.0" or "8.0;9.0+PTX" for instance, in place of those present
 
@@ -43,11 +44,11 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
 fingerprint = runpy.run_path(str(ROOT / "mdnkernels" / "native" / "sources.py"))["fingerprint"]
-# Optional: there is no library without its compiler.
+# Both are optional: a library is left out where there is no compiler for it.
 CPU_LIBRARY = Extension("mdnkernels.native.libmdnkernels_cpu", sources=[], optional=True)
 CUDA_LIBRARY = Extension("mdnkernels.native.libmdnkernels_cuda", sources=[], optional=True)
 
-# Flags of each instruction set's copy of the kernels.
+# The flags of each instruction set's copy of the kernels.
 X86_LEVELS = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma"],
@@ -60,13 +61,13 @@ COMPILE_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math
 WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-ignored-attributes", "-Wno-unknown-pragmas"]
 DEFINES = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]  # torch 2.10's stable API
 
-# A100; RTX 30, A10; RTX 40, L4; H100; B200; RTX 50.
+# The architectures of A100; RTX 30 and A10; RTX 40 and L4; H100; B200; RTX 50.
 ARCHITECTURES = ["8.0", "8.6", "8.9", "9.0", "10.0", "12.0"]
-# Arithmetic stays that of IEEE: no fast-math. Spills and local memory are worth a warning.
+# There is no fast-math, so that arithmetic stays IEEE's. Spills and local memory are worth a warning.
 NVCC_FLAGS = ["-std=c++17", "-O3", "-lineinfo", "-Xptxas=-warn-spills,-warn-lmem-usage"]
 NVCC_HOST_FLAGS = ["-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"]
 
-# Seconds of one core that compiling takes: the CPU library, and the CUDA library for one architecture.
+# How many seconds of one core it takes to compile the CPU library, and the CUDA library for one architecture.
 CPU_SECONDS = 60
 CUDA_SECONDS = 180
 
@@ -80,7 +81,7 @@ class Torch(NamedTuple):
 
 
 def installed_torch() -> Torch:
-    """The installed torch. Under pip's build isolation it cannot be imported, but its files are still there."""
+    """Find the installed torch. Under pip's build isolation it cannot be imported, but its files are still there."""
     folder = torch_folder()
     names = runpy.run_path(str(folder / "version.py"))
     version = str(names["__version__"])
@@ -110,13 +111,13 @@ def cpp_compiler() -> str | None:
 
 
 def library_folder(toolkit: Path) -> Path | None:
-    """Where a CUDA toolkit has what the library is linked with."""
+    """Return the folder in which a CUDA toolkit has what the library is linked with."""
     folders = [toolkit / "lib64", toolkit / "lib", *sorted(toolkit.glob("targets/*/lib"))]
     return next((folder for folder in folders if (folder / "libcudart.so").exists()), None)
 
 
 def cuda_toolkit() -> Path | None:
-    """The folder of a CUDA toolkit that is complete enough to build with, or None."""
+    """Return the folder of a CUDA toolkit that is complete enough to build with, or None."""
     on_path = shutil.which("nvcc")
     candidates = [os.environ.get("CUDA_HOME"), "/usr/local/cuda", on_path and Path(on_path).resolve().parents[1]]
     for candidate in candidates:
@@ -126,7 +127,7 @@ def cuda_toolkit() -> Path | None:
 
 
 def cuda_wanted() -> bool | None:
-    """What MDNKERNELS_BUILD_CUDA says; None where it leaves the choice to what is there."""
+    """Return what MDNKERNELS_BUILD_CUDA says, or None where it leaves the choice to what is there."""
     value = os.environ.get("MDNKERNELS_BUILD_CUDA", "")
     if value not in ("", "0", "1"):
         raise SystemExit(f"MDNKERNELS_BUILD_CUDA must be 0 or 1, got {value!r}")
@@ -139,7 +140,7 @@ def toolkit_version(toolkit: Path) -> str:
 
 
 def present_gpus() -> list[str]:
-    """The architectures of the GPUs that CUDA's driver shows, "9.0" for instance, without torch."""
+    """Return the architectures of the GPUs that CUDA's driver shows, "9.0" for instance, without torch."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -158,14 +159,14 @@ def present_gpus() -> list[str]:
 
 
 def known_architectures(nvcc: Path) -> list[str]:
-    """Those that nvcc compiles for, in order."""
+    """Return the architectures that nvcc compiles for, in order."""
     text = subprocess.run([nvcc, "--list-gpu-code"], check=True, capture_output=True, text=True).stdout
     numbers = sorted(int(number) for number in re.findall(r"sm_(\d+)\b", text))
     return [f"{number // 10}.{number % 10}" for number in numbers]
 
 
 def listed_architectures() -> list[str]:
-    """Those that TORCH_CUDA_ARCH_LIST names, in the way of torch's own builds."""
+    """Return the architectures that TORCH_CUDA_ARCH_LIST names, in the way of torch's own builds."""
     names = re.split(r"[;,\s]+", os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip())
     if names == [""]:
         return []
@@ -176,7 +177,10 @@ def listed_architectures() -> list[str]:
 
 
 def for_present(gpus: list[str], known: list[str]) -> list[str]:
-    """The architectures to build for so that these GPUs run them: a GPU newer than nvcc compiles the newest PTX."""
+    """Return the architectures to build for so that these GPUs run the library.
+
+    A GPU newer than nvcc compiles the newest PTX itself.
+    """
     chosen = {gpu if gpu in known else f"{known[-1]}+PTX" for gpu in gpus if _number(gpu) >= _number(known[0])}
     return sorted(chosen, key=_number)
 
@@ -186,14 +190,14 @@ def _number(architecture: str) -> tuple[int, ...]:
 
 
 class CudaPlan(NamedTuple):
-    """What is built for CUDA, and why; without an architecture nothing is."""
+    """The architectures that the CUDA library is built for, and the reason. Without an architecture none is built."""
 
     architectures: list[str]
     why: str
 
 
 def cuda_plan(torch: Torch) -> CudaPlan:
-    """Decide about the CUDA library. Exits where MDNKERNELS_BUILD_CUDA=1 asks for one that cannot be built."""
+    """Decide about the CUDA library. Exit where MDNKERNELS_BUILD_CUDA=1 asks for one that cannot be built."""
     wanted, toolkit = cuda_wanted(), cuda_toolkit()
     ask = "MDNKERNELS_BUILD_CUDA=1 builds it all the same"
     if wanted is False:
@@ -224,7 +228,7 @@ def cuda_plan(torch: Torch) -> CudaPlan:
 
 
 def code_flags(architectures: list[str]) -> list[str]:
-    """nvcc's options for these GPUs, each as in torch's own builds."""
+    """Return nvcc's options for these GPUs, each as in torch's own builds."""
     flags = []
     for name in architectures:
         number = name.removesuffix("+PTX").replace(".", "")
@@ -235,7 +239,7 @@ def code_flags(architectures: list[str]) -> list[str]:
 
 
 def announcement(plan: CudaPlan, cores: int) -> str:
-    """One line: what is built, and about how long it takes where nothing is compiled yet."""
+    """Return a line that says what is built, and about how long it takes where nothing is compiled yet."""
     seconds = (CPU_SECONDS + CUDA_SECONDS * len(plan.architectures)) / cores
     time = f"{math.ceil(seconds / 10) * 10} seconds" if seconds <= 90 else f"{math.ceil(seconds / 60)} minutes"
     gpus = ", ".join(plan.architectures)
@@ -290,12 +294,12 @@ class BuildNative(build_ext):
             raise SystemExit(f"mdnkernels: {library.name} could not be built, as said above{without}")
 
     def cpu_build(self, library: Path) -> str | None:
-        """The build of the CPU library as ninja reads it; None where there is no compiler."""
+        """Return the build of the CPU library as ninja reads it, or None where there is no compiler."""
         compiler = cpp_compiler()
         return None if compiler is None else cpu_ninja(compiler, self.torch.folder, library)
 
     def cuda_build(self, library: Path) -> str | None:
-        """The same of the CUDA library; None where none is built."""
+        """Return the build of the CUDA library as ninja reads it, or None where none is built."""
         compiler, toolkit, architectures = cpp_compiler(), cuda_toolkit(), self.cuda_plan.architectures
         if not architectures or compiler is None or toolkit is None:
             return None
@@ -303,17 +307,17 @@ class BuildNative(build_ext):
 
 
 def built_of(library: str) -> str:
-    """The compiler's option that writes the fingerprint of its sources into a library."""
+    """Return the compiler's option that writes the fingerprint of a library's sources into it."""
     return f"-DMDN_SOURCES='\"{fingerprint(CSRC, library)}\"'"
 
 
 def object_name(source: Path) -> str:
-    """Return a source's path in csrc as one name: sources of several ops have one file name."""
+    """Return a source's path in csrc as one name, because sources of several ops have one file name."""
     return ".".join(source.relative_to(CSRC).with_suffix("").parts)
 
 
 def cpu_ninja(compiler: str, torch: Path, library: Path) -> str:
-    """One rule to compile, one to link."""
+    """Return the CPU library's build: one rule to compile, one to link."""
     flags = " ".join([*COMPILE_FLAGS, *WARNINGS, *DEFINES, os.environ.get("CXXFLAGS", "")])
     link_flags = os.environ.get("LDFLAGS", "")
     lines = [
@@ -337,7 +341,10 @@ def cpu_ninja(compiler: str, torch: Path, library: Path) -> str:
 
 
 def cuda_ninja(compiler: str, toolkit: Path, torch: Path, library: Path, architectures: list[str]) -> str:
-    """The same with nvcc. The library looks up at run time what only a torch with CUDA has: it is not linked to it."""
+    """Return the CUDA library's build: one rule to compile with nvcc, one to link.
+
+    The library looks up at run time what only a torch with CUDA has, so it is not linked to it.
+    """
     nvcc = toolkit / "bin" / "nvcc"
     flags = [*NVCC_FLAGS, *code_flags(architectures), f"-Xcompiler={','.join(NVCC_HOST_FLAGS)}", *DEFINES]
     lines = [

@@ -14,9 +14,9 @@ def alternating_medians(
     warmup: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """The median seconds of each contestant over `rounds` turns, of which the first `warmup` do not count.
+    """Return the median seconds of each contestant over `rounds` turns, of which the first `warmup` do not count.
 
-    clock: time.process_time leaves out what the machine does meanwhile for others, and adds up threads.
+    A `clock` of time.process_time leaves out what the machine does meanwhile for others, and adds up threads.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):

@@ -1,6 +1,6 @@
 """The deformable convolution of a CPU and torchvision's: `pytest benchmarks/bench_deformable.py --benchmark-only -s`.
 
-The three sizes of which DLA-34 has most at 512 x 512, batch 1, float32; a step is forward and all gradients.
+The sizes are the three of which DLA-34 has most at 512 x 512, batch 1, float32. A step is forward and all gradients.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """From JPEG files to the network's input and targets, beside CenterNet's way with OpenCV and numpy, on one core.
 
-`pytest benchmarks/bench_input_pipeline.py --benchmark-only -s`. Real photographs (coco-mini), 512 x 512, batches of 12,
-CenterNet's augmentation with the same windows for both. All is counted, as seconds of one core: here what a worker does
-(decode, warp, collate) and what the device does (colour and normalisation, targets); there the data set's item, whose
-targets are drawn in a loop over the objects, and collation.
+`pytest benchmarks/bench_input_pipeline.py --benchmark-only -s` takes real photographs (coco-mini) at 512 x 512 in
+batches of 12, with CenterNet's augmentation and the same windows for both. All is counted, as seconds of one core. Ours
+is what a worker does (decode, warp, collate) and what the device does (colour and normalisation, targets). CenterNet's
+is the data set's item, whose targets are drawn in a loop over the objects, and collation.
 """
 
 from __future__ import annotations
@@ -59,8 +59,13 @@ class CenterNetDataset:
         self.axes = np.array(LIGHTING_AXES[::-1], dtype=np.float32)
         self.scale = np.array(LIGHTING_SCALE, dtype=np.float32)
 
-    def warped(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, bool]:
-        """The window, its (2, 3) matrix from the image, mirrored where the window is, to the input, and whether."""
+    def warp(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Warp the image of `key` into its window.
+
+        Returns:
+            The window's pixels; the (2, 3) matrix from the coordinates of the image, mirrored where the window is, to
+            those of the input; and whether the window is mirrored.
+        """
         entry = self.windows.annotations[key[1]]
         image = cv2.imread(str(self.windows.images / entry.file_name))
         height, width = image.shape[:2]
@@ -79,7 +84,7 @@ class CenterNetDataset:
         )
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, np.ndarray]:
-        pixels, to_input, flip = self.warped(key)
+        pixels, to_input, flip = self.warp(key)
         image = pixels.astype(np.float32) / 255.0
         self.jitter(image)
         image = (image - self.mean) / self.std
@@ -95,8 +100,8 @@ class CenterNetDataset:
             box = np.array([x, y, x + w, y + h], dtype=np.float32)
             if flip:
                 box[[0, 2]] = entry.width - box[[2, 0]]
-            box[:2] = moved(box[:2], to_input / STRIDE)
-            box[2:] = moved(box[2:], to_input / STRIDE)
+            box[:2] = transform_point(box[:2], to_input / STRIDE)
+            box[2:] = transform_point(box[2:], to_input / STRIDE)
             box = np.clip(box, 0, CELLS - 1)
             w, h = box[2] - box[0], box[3] - box[1]
             if w > 0 and h > 0:
@@ -130,7 +135,7 @@ class CenterNetDataset:
         image += np.dot(self.axes, self.scale * self.random.normal(scale=0.1, size=(3,)))
 
 
-def moved(point: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def transform_point(point: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return np.dot(matrix, np.array([point[0], point[1], 1.0], dtype=np.float32))
 
 
@@ -210,7 +215,7 @@ def test_both_show_the_same_windows(ours, centernets):
     for index in range(len(ours)):
         sample = ours[0, index]
         assert isinstance(sample, Sample)
-        theirs = centernets.warped((0, index))[0][..., ::-1]
+        theirs = centernets.warp((0, index))[0][..., ::-1]
         assert np.abs(sample.image.astype(float) - theirs.astype(float)).mean() < 1
 
 
@@ -234,7 +239,7 @@ def test_images_per_second_and_core(benchmark, ours, centernets):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_waiting_for_data_beside_a_slow_step(benchmark, ours, workers):
-    """At batch 1 and a simulated step of 0.5 s: what hourglass104 on a CPU, at 6 to 9 s, waits for its images."""
+    """Simulate a step of 0.5 s at batch 1, and take the wait as a share of hourglass104's step on a CPU, 6 to 9 s."""
     benchmark.group = "milliseconds waited for a batch of one image"
     loader = training_loader(ours, [[(0, index)] for index in range(20)], workers, pin=False)
     waits = []

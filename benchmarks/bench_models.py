@@ -1,9 +1,11 @@
 """Whole networks, dense heads against sparse ones: `pytest benchmarks/bench_models.py --benchmark-only -s`.
 
-In one run, with the same weights, batch 1, 512 x 512, float32, 16 people or objects. A training step is forward, loss
-and backward; inference is `predict` against the decoding of dense maps. They alternate, so that a busy moment of the
-machine meets all. Peak memory is that of a process of its own for each, and varies by some percent; of a training step
-it is mostly weights and gradients at batch 1, so what an image keeps for the backward pass is counted too.
+All contestants run in one process with the same weights, batch 1, 512 x 512, float32, 16 people or objects. They
+alternate, so that a busy moment of the machine meets all. A training step is forward, loss and backward. Inference
+compares `predict` with the decoding of dense maps.
+
+Peak memory is that of a process of its own for each contestant, and varies by some percent. At batch 1 the peak of a
+training step is mostly weights and gradients, so what an image keeps for the backward pass is counted too.
 """
 
 from __future__ import annotations
@@ -30,21 +32,21 @@ from models.reading import read_cells
 ARCHITECTURES = ["hourglass104", "dla34"]
 TASKS = ["detection", "pose"]
 SIDE, OBJECTS, JOINTS = 512, 16, 17
-# Wanted of hourglass104; DLA-34 is reported.
+# The speed-ups that are wanted of hourglass104. Those of DLA-34 are only printed.
 TRAINING = {("hourglass104", "detection"): 1.25, ("hourglass104", "pose"): 1.35}
 INFERENCE = {"hourglass104": 1.1}
 
 
-def network(arch: str, task: str, components: int) -> Network:
+def build_network(arch: str, task: str, components: int) -> Network:
     return build_model(arch, task=task, num_classes=80 if task == "detection" else 1, components=components)
 
 
 class Step:
-    """A network and a batch: what a training step and a prediction do, dense and sparse."""
+    """A network and a batch, with a training step and a prediction, each dense and sparse."""
 
     def __init__(self, arch: str, task: str, components: int) -> None:
         torch.manual_seed(0)
-        self.model = network(arch, task, components)
+        self.model = build_network(arch, task, components)
         self.model.to(memory_format=torch.channels_last)
         self.components = components
         self.images = torch.randn(1, 3, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
@@ -69,7 +71,7 @@ class Step:
         return torch.stack([self.loss(output) for output in outputs]).sum()
 
     def kept_megabytes(self, sparse: bool) -> float:
-        """What the forward pass keeps for the backward pass beside the parameters: grows with the batch."""
+        """Return the MiB beside the parameters that the forward pass keeps for backward; they grow with the batch."""
         parameters = {p.untyped_storage().data_ptr() for p in self.model.parameters()}
         kept: dict[int, Tensor] = {}
 
@@ -83,7 +85,7 @@ class Step:
         return sum(value.untyped_storage().nbytes() for at, value in kept.items() if at not in parameters) / 2**20
 
     def loss(self, output: dict[str, Tensor]) -> Tensor:
-        """Focal losses of the heatmaps, L1 of what has one mode, the mixture's negative log-likelihood."""
+        """Add the focal losses of the heatmaps, L1 of what has one mode, and the mixture's negative log-likelihood."""
         points = {}
         for name, values in output.items():
             index = self.joints if name == "keypoint_offset" else self.index
@@ -95,7 +97,7 @@ class Step:
         return loss + sum(values.abs().mean() for values in points.values())
 
     def infer(self, sparse: bool) -> Callable[[], object]:
-        """Dense: all heads of all stacks everywhere, as the published code runs them."""
+        """Return a function that predicts. Dense runs every head of every stack everywhere, as the published code."""
 
         def run() -> object:
             self.model.eval()
@@ -106,9 +108,12 @@ class Step:
 
 
 def gmacs(arch: str, task: str, sparse: str) -> str:
-    """Multiply-accumulates of a forward pass, 1e9; sparse: "sparse, training" or "sparse, inference"."""
+    """Return a line with the multiply-accumulates of a forward pass in 1e9.
+
+    `sparse` is "sparse, training" or "sparse, inference".
+    """
     cost, base = (
-        count(partial(network, arch, task, components), size=SIDE, objects=OBJECTS).multiply_accumulates
+        count(partial(build_network, arch, task, components), size=SIDE, objects=OBJECTS).multiply_accumulates
         for components in (3, 0)
     )
     named = {"sparse": cost[sparse], "dense": cost["dense"], "base": base["dense"]}
@@ -116,14 +121,14 @@ def gmacs(arch: str, task: str, sparse: str) -> str:
 
 
 def peak_megabytes(arch: str, task: str, components: int, kind: str, sparse: bool) -> float:
-    """Of a process that does this once, on Linux; its network and torch itself are in it."""
+    """Return the peak MiB of a process that does this once, on Linux. The network and torch itself are counted."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_here, (arch, task, components, kind, sparse))
 
 
 def _peak_here(arch: str, task: str, components: int, kind: str, sparse: bool) -> float:
     getattr(Step(arch, task, components), kind)(sparse)()
-    # Not getrusage's maximum: a new process starts with its parent's.
+    # getrusage's maximum would not do: a new process starts with its parent's.
     return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 
@@ -172,7 +177,7 @@ def test_inference(benchmark, arch, task):
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_folded_batch_norms(benchmark, arch):
-    """Inference as evaluation and prediction run it, in the processor's own time: the gain is some percent."""
+    """Fold as evaluation and prediction do; count the processor's own time, because the gain is some percent."""
     benchmark.group = f"{arch}, detection, inference"
     kept, folded = Step(arch, "detection", 3), Step(arch, "detection", 3)
     fold_batch_norms(folded.model.eval())

@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: names of what is timed, and the machine's state in the report."""
+"""What the benchmarks share: the machine's state in the report, and a compiler that starts anew for each benchmark."""
 
 from __future__ import annotations
 

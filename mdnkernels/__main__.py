@@ -13,7 +13,7 @@ from mdnkernels.native import library
 
 
 def report() -> str:
-    """The state of this installation as text."""
+    """Return the state of this installation as text."""
     cuda, device = torch.version.cuda or "none", "present" if torch.cuda.is_available() else "absent"
     lines = [
         f"mdnkernels {mdnkernels.__version__}, Python {platform.python_version()}, {platform.machine()}",
@@ -39,7 +39,7 @@ def report() -> str:
 
 
 def main() -> int:
-    """Print the report; returns the exit status."""
+    """Print the report and return the exit status."""
     print(report())
     return 0
 

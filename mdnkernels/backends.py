@@ -43,7 +43,7 @@ def add(op: str) -> None:
 
 
 def missing(op: str, backend: str, device_type: str) -> str | None:
-    """Why `backend` cannot run `op` on a device of this type, or None where it can."""
+    """Return why `backend` cannot run `op` on a device of this type, or None where it can."""
     if backend == "eager":
         return None
     if backend not in TABLE[op]:
@@ -80,7 +80,7 @@ def select(op: str, *tensors: Tensor | None) -> Callable[..., Any]:
 
 
 def _needs_eager(tensors: Sequence[Tensor | None]) -> str | None:
-    """Say what asks for derivatives, or batches, whose rules the fused ops do not have; None where nothing does."""
+    """Return what asks for derivatives or batches whose rules the fused ops do not have, or None where nothing does."""
     if torch._C._are_functorch_transforms_active():
         return "within torch.func transforms (vmap, grad, jvp and others)"
     if forward_ad._current_level >= 0 and any(
@@ -91,7 +91,7 @@ def _needs_eager(tensors: Sequence[Tensor | None]) -> str | None:
 
 
 def chosen_by_default(op: str, device_type: str) -> str:
-    """The name of the backend that runs `op` where none is asked for."""
+    """Return the name of the backend that runs `op` where none is asked for."""
     return next(
         backend
         for backend in BACKENDS
@@ -100,12 +100,12 @@ def chosen_by_default(op: str, device_type: str) -> str:
 
 
 def chosen() -> str | None:
-    """The backend that was asked for, or None."""
+    """Return the backend that was asked for, or None."""
     return _chosen or _from_environment
 
 
 class Choice:
-    """A choice of `use_backend`: it holds from its making on, and used as `with`, until the end of the block."""
+    """A choice of `use_backend`. It holds from its making on; used as `with`, until the end of the block."""
 
     def __init__(self, name: str | None) -> None:
         self._name = name
@@ -128,7 +128,7 @@ class Choice:
         _settle()
 
     def __call__(self, function: _Function) -> _Function:
-        """As a decorator: choose while `function` runs, and not before."""
+        """Decorate `function`: the choice holds while it runs, and not before."""
         with self:
             pass
         if inspect.isgeneratorfunction(function) or inspect.iscoroutinefunction(function):

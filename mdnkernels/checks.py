@@ -15,7 +15,7 @@ FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def tensor(name: str, value: object, dtypes: Sequence[torch.dtype], like: Tensor | None = None) -> None:
-    """`value` is a strided tensor of one of `dtypes`, on the device of `like`."""
+    """Check that `value` is a strided tensor of one of `dtypes`, on the device of `like`."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
     if value.layout != torch.strided:
@@ -29,24 +29,25 @@ def tensor(name: str, value: object, dtypes: Sequence[torch.dtype], like: Tensor
 
 
 def companion(name: str, value: object, like: Tensor) -> None:
-    """`value` has the dtype of `like`, or float32 where that is half precision (a target under autocast)."""
+    """Check that `value` has the dtype of `like`, or float32 where that is half precision (a target under autocast)."""
     half = like.dtype in (torch.bfloat16, torch.float16)
     tensor(name, value, (like.dtype, torch.float32) if half else (like.dtype,), like)
 
 
 def shape(name: str, value: Tensor, expected: Sequence[int | torch.SymInt], meaning: str) -> None:
-    """`value` has exactly the shape `expected`, which the error spells as `meaning`."""
+    """Check that `value` has exactly the shape `expected`, which the error spells as `meaning`."""
     if tuple(value.shape) != tuple(expected):
         raise ValueError(f"{name} must have shape {meaning} = {tuple(expected)}, got {tuple(value.shape)}")
 
 
 def choice(name: str, value: object, options: Sequence[str]) -> None:
+    """Check that `value` is one of `options`."""
     if value not in options:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
 
 
 def integer(name: str, value: object, least: int) -> None:
-    """`value` is an int (or a traced one) of at least `least`; a bool is not."""
+    """Check that `value` is an int, or a traced one, of at least `least`; a bool is none."""
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
         raise TypeError(f"{name} must be an int, got {type(value).__name__}")
     if value < least:
@@ -54,6 +55,7 @@ def integer(name: str, value: object, least: int) -> None:
 
 
 def number(name: str, value: object, least: float) -> None:
+    """Check that `value` is a finite number of at least `least`; a bool is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
     if not least <= value < float("inf"):
@@ -61,15 +63,17 @@ def number(name: str, value: object, least: float) -> None:
 
 
 def kernel_size(value: object) -> None:
+    """Check that `value` is the side of a window with a centre: an odd int of at least 1."""
     integer("kernel_size", value, 1)
     if value % 2 == 0:  # type: ignore[operator]
         raise ValueError(f"kernel_size must be odd, got {value}")
 
 
 def _readable(value: Tensor) -> Tensor | None:
-    """`value` where looking at it costs nothing: on the CPU and outside of a traced graph. A tensor that torch.func
-    transforms have wrapped comes out whole: what holds of all of its elements holds of each call that vmap stands for.
-    Parameters and other subclasses are read as any tensor is; only a fake one holds nothing to read.
+    """Return `value` where reading it costs nothing, on the CPU and outside of a traced graph; None elsewhere.
+
+    A tensor that torch.func transforms have wrapped comes out whole: what holds of all of its elements holds of each
+    call that vmap stands for. Parameters and other subclasses are read as any tensor is; a fake one has no values.
     """
     if torch.compiler.is_compiling() or value.device.type != "cpu":
         return None
@@ -82,7 +86,10 @@ def _readable(value: Tensor) -> Tensor | None:
 
 
 def positive(name: str, value: Tensor) -> None:
-    """Every element of `value` is positive and finite. Checked where `bounds` would raise; elsewhere not read."""
+    """Check that every element of `value` is positive and finite.
+
+    Where `bounds` would not raise, it is not read.
+    """
     readable = _readable(value)
     if readable is not None:
         bad = readable[~((readable > 0) & readable.isfinite())]
@@ -91,7 +98,7 @@ def positive(name: str, value: Tensor) -> None:
 
 
 def bounds(name: str, value: Tensor, least: int, limit: int | torch.SymInt, meaning: str) -> None:
-    """Every element of the integer tensor `value` lies in [least, limit), where `meaning` says what limit counts.
+    """Check that every element of the integer tensor `value` lies in [least, limit); `meaning` says what limit counts.
 
     On the CPU an IndexError names the offender. On another device, and in a traced graph, the check is an assertion on
     the device itself: reading the values would stop the host until the device is done.

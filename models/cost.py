@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import TypeVar
 
 import torch
 import torchvision  # noqa: F401  # registers torchvision::deform_conv2d
@@ -14,6 +15,7 @@ from models.detector import Detector
 from models.pose import PoseEstimator
 
 Shape = tuple[int, ...]
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def count(build: Callable[[], Detector | PoseEstimator], *, size: int, objects: 
     )
 
 
-def _counted(call: Callable[[], list]) -> tuple[list, int]:
+def _counted(call: Callable[[], R]) -> tuple[R, int]:
     formulas = {torch.ops.torchvision.deform_conv2d: _deformable_flops}
     with FlopCounterMode(display=False, custom_mapping=formulas) as counter, torch.no_grad():
         result = call()

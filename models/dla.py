@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.deformable import deformable_convolution
 from models.layers import Block, convolution, projection
+from models.modules import ModulesInOrder
 from models.network import Backbone
 from models.recompute import Layers, Part
 
@@ -30,11 +31,11 @@ class DeformableConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_dim, in_dim, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_dim))
         self.taps = nn.Conv2d(in_dim, 3 * 9, 3, padding=1)
-        self.bn = nn.BatchNorm2d(out_dim)
+        self.bn: nn.Module = nn.BatchNorm2d(out_dim)
         bound = 1 / math.sqrt(in_dim * 9)
         nn.init.uniform_(self.weight, -bound, bound)
-        nn.init.zeros_(self.taps.weight)
-        nn.init.zeros_(self.taps.bias)
+        for parameter in self.taps.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_dim, h, w) to (B, out_dim, h, w)."""
@@ -101,9 +102,9 @@ class Aggregation(Part):
 
     def __init__(self, out_dim: int, dims: Sequence[int], factors: Sequence[int]) -> None:
         super().__init__()
-        self.project = nn.ModuleList(DeformableConv(dim, out_dim) for dim in dims[1:])
-        self.upsample = nn.ModuleList(_bilinear_upsampling(out_dim, factor) for factor in factors[1:])
-        self.node = nn.ModuleList(DeformableConv(out_dim, out_dim) for _ in dims[1:])
+        self.project = ModulesInOrder(DeformableConv(dim, out_dim) for dim in dims[1:])
+        self.upsample = ModulesInOrder(_bilinear_upsampling(out_dim, factor) for factor in factors[1:])
+        self.node = ModulesInOrder(DeformableConv(out_dim, out_dim) for _ in dims[1:])
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """The maps, all (B, out_dim, h, w) of the first's size."""
@@ -123,7 +124,7 @@ class DLA34(Backbone):
 
     def __init__(self) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(
+        self.levels = ModulesInOrder[Part](
             (
                 Layers(convolution(3, 16, 7), convolution(16, 16, 3)),
                 convolution(16, 32, 3, stride=2),
@@ -136,7 +137,7 @@ class DLA34(Backbone):
         # Map by map from H / 16 up to H / 4: at each, all coarser maps, which have the width and resolution of the next
         # coarser one by then, come to its own.
         dims = DIMS[2:]
-        self.up = nn.ModuleList(
+        self.up = ModulesInOrder(
             Aggregation(dims[start], (dims[start], *[dims[start + 1]] * (3 - start)), (1, *[2] * (3 - start)))
             for start in (2, 1, 0)
         )

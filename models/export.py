@@ -127,7 +127,7 @@ def write_graph(
     return f"images (B, 3, {size[0]}, {size[1]}) to {what}"
 
 
-def _any_batch() -> dict:
+def _any_batch() -> dict[str, dict[int, torch.export.Dim]]:
     return {"images": {0: torch.export.Dim("batch", min=1)}}
 
 

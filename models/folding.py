@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
 from models.dla import DeformableConv
-from models.layers import Block
+from models.layers import ConvolutionPair
 
 
 def fold_batch_norms(network: nn.Module) -> None:
@@ -26,7 +26,7 @@ def fold_batch_norms(network: nn.Module) -> None:
     if training:
         raise ValueError(f"{training[0]} is in training mode, where batch norm reads the batch: call eval() first")
     for module in list(network.modules()):
-        if isinstance(module, Block):
+        if isinstance(module, ConvolutionPair):
             _fold(module, "conv1", "bn1")
             _fold(module, "conv2", "bn2")
         elif isinstance(module, DeformableConv):
@@ -48,13 +48,18 @@ def _fold(parent: nn.Module, convolution: str, norm: str) -> None:
 
 def _fold_deformable(module: DeformableConv) -> None:
     bn = module.bn
-    if not isinstance(bn, nn.BatchNorm2d):
+    if not isinstance(bn, nn.BatchNorm2d) or bn.running_mean is None or bn.running_var is None:
         return
     dtype = module.weight.dtype
-    bn = bn.double()
     with torch.no_grad():
         weight, bias = fuse_conv_bn_weights(
-            module.weight.double(), module.bias.double(), bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias
+            module.weight.double(),
+            module.bias.double(),
+            bn.running_mean.double(),
+            bn.running_var.double(),
+            bn.eps,
+            bn.weight.double(),
+            bn.bias.double(),
         )
     module.weight, module.bias = nn.Parameter(weight.to(dtype)), nn.Parameter(bias.to(dtype))
     module.bn = nn.Identity()

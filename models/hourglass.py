@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import Residual, convolution, projection
+from models.modules import ModulesInOrder
 from models.network import Backbone
 from models.recompute import Layers, Part
 
@@ -100,9 +101,9 @@ class Hourglass(Backbone):
         self.divisor = self.stride * 2**config.depth
         dim = config.dims[0]
         self.stem = Layers(convolution(3, config.stem_width, 7, 2), Residual(config.stem_width, dim, stride=2))
-        self.hourglasses = nn.ModuleList(HourglassLevel(config.dims, config.blocks) for _ in range(config.stacks))
-        self.outputs = nn.ModuleList(convolution(dim, config.feature_dim, 3) for _ in range(config.stacks))
-        self.merges = nn.ModuleList(Merge(dim, config.feature_dim) for _ in range(config.stacks - 1))
+        self.hourglasses = ModulesInOrder(HourglassLevel(config.dims, config.blocks) for _ in range(config.stacks))
+        self.outputs = ModulesInOrder(convolution(dim, config.feature_dim, 3) for _ in range(config.stacks))
+        self.merges = ModulesInOrder(Merge(dim, config.feature_dim) for _ in range(config.stacks - 1))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """H and W must be multiples of `divisor`."""

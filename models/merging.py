@@ -11,7 +11,7 @@ from torch import Tensor
 from models.decode import Detections
 from models.pose import Poses
 
-Found = TypeVar("Found", bound=Detections | Poses)
+Found = TypeVar("Found", Detections, Poses)
 
 # Of the Gaussian that lowers the score of a box beside a better one, as CenterNet merges its scales.
 SOFT_NMS_SIGMA = 0.5
@@ -53,7 +53,7 @@ def merge_scales(found: Sequence[Found], k: int) -> Found:
     together = type(found[0])(*(torch.cat(parts, 1) for parts in zip(*found, strict=True)))
     chosen, score = soft_nms(together.box, together.score, together.label, k)
     rows = torch.arange(len(chosen), device=chosen.device)[:, None]
-    return together._make(values[rows, chosen] for values in together)._replace(score=score)
+    return type(together)(*(values[rows, chosen] for values in together))._replace(score=score)
 
 
 def soft_nms(

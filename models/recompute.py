@@ -42,7 +42,7 @@ class Layers(Part, nn.Sequential):
     """Layers one after another."""
 
 
-def _contexts(part: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+def _contexts(part: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     return nullcontext(), _statistics_kept(part)
 
 

@@ -1,4 +1,7 @@
-"""Hypothesis draws anew on a developer's machine, and the same cases every time in CI.
+"""Settings of all tests: Hypothesis draws new cases on a developer's machine, and the same cases every time in CI.
+
+The header of a session says on what the ops are tested: what cannot be in this process is no case of any test, so that
+what is skipped is what this machine could have.
 
 Shells start jobs in the background with Ctrl-C ignored, which processes hand on: here it is what it is in front.
 """
@@ -13,3 +16,17 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+def pytest_report_header() -> list[str]:
+    from tests.native.simd import LEVELS
+    from tests.ops.backends import BACKENDS, absent
+
+    reasons: dict[str, list[str]] = {}
+    for backend, reason in absent().items():
+        reasons.setdefault(reason, []).append(backend)
+    without = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items())
+    return [
+        f"ops on {', '.join(BACKENDS)}, SIMD levels {', '.join(LEVELS)}",
+        *([f"ops not on {without}"] if without else []),
+    ]

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from train.config.options import CheckDataConfig, DemoConfig, EvaluateConfig, ExportConfig, FitConfig, PredictConfig
+from train.config.commands import CheckDataConfig, DemoConfig, EvaluateConfig, ExportConfig, FitConfig, PredictConfig
 from train.config.recipes import recipe, recipe_help, recipe_names
 from train.errors import ConfigError, UserError
 from train.loop.interrupt import ending_at_once

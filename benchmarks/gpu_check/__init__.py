@@ -1,8 +1,9 @@
-"""For a machine with a GPU: do the ops and the networks work on it, and how long do they take? `make gpu-check`.
+"""Check the ops and the networks on a machine with a GPU, and time them: `make gpu-check`.
 
     python -m benchmarks.gpu_check --minutes 8 --output DIR
 
-needs a checkout, a torch with CUDA, and nothing installed. `plan.py` lists the stages in their order. Each runs in
-processes of its own (`supervisor.py`), which write every result as it comes (`records.py`); `report.py` makes of these
-report.md and timings.csv after every stage.
+needs a checkout and a torch with CUDA. Nothing has to be installed.
+
+`plan.py` lists the stages in their order. `supervisor.py` runs each stage in processes of its own. These processes
+write every result as it comes (`records.py`). `report.py` writes report.md and timings.csv anew after every stage.
 """

@@ -51,7 +51,10 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """What machine.json says, which a process of its own writes: the check's own one leaves the GPU alone."""
+    """Return the facts about the machine, which a process of its own writes to machine.json.
+
+    The process of the check itself leaves the GPU alone.
+    """
     path = folder / "machine.json"
     command = [sys.executable, "-m", "benchmarks.gpu_check.machine", str(path)]
     try:

@@ -1,7 +1,7 @@
 """Every op once on one backend against eager in float64: outputs and gradients, in every dtype.
 
-Small shapes come first, with the reference computed on the CPU, so that nothing of the device vouches for itself; then
-the shapes that are timed, with the reference on the device.
+Small shapes come first. Their reference is computed on the CPU, so that nothing of the device vouches for itself. The
+shapes that are timed follow, with the reference on the device.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 import mdnkernels
-from benchmarks.gpu_check.cases import CASES, Case, Draw, name_of
-from benchmarks.gpu_check.items import Absent, Items, Options
+from benchmarks.gpu_check.items import Absent, Items, Options, name_of
 from mdnkernels import backends
-from tests.ops.agreement import assert_agree, moved, results, widen
+from tests.ops.agreement import assert_agree, expected_results, moved, results
+from tests.ops.table import CASES, Call, Case
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float64, torch.float16)
 
@@ -24,60 +24,60 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float64, torch.float16)
 def items(options: Options) -> Items:
     checks = {} if options.small else {"it is there": partial(check_there, options)}
     for case in CASES:
-        for dtype in case.dtypes if options.small or len(case.dtypes) == 1 else DTYPES:
-            checks[f"{case.name}, {name_of(dtype)}"] = partial(check, case, dtype, options)
+        for dtype in case.of.dtypes if options.small or len(case.of.dtypes) == 1 else DTYPES:
+            checks[f"{case}, {name_of(dtype)}"] = partial(check, case, dtype, options)
     if not options.small:
         for case in CASES:
-            for dtype in case.dtypes:
-                checks[f"{case.name}, {name_of(dtype)}, as timed"] = partial(check_as_timed, case, dtype, options)
+            for dtype in case.of.dtypes:
+                checks[f"{case}, {name_of(dtype)}, as timed"] = partial(check_as_timed, case, dtype, options)
     return checks
 
 
 def check_there(options: Options) -> None:
-    """Where a GPU is, all backends must be."""
+    """Fail unless the backend has every op: all backends must be there where a GPU is."""
     reasons = {backends.missing(op, options.backend, options.device) for op in backends.TABLE}
     assert reasons == {None}, "; ".join(reason for reason in reasons if reason)
 
 
 def need(case: Case, options: Options) -> None:
-    """Raises Absent where the backend cannot run the op on the device."""
-    reason = backends.missing(case.op, options.backend, options.device)
+    """Raise Absent where the backend cannot run the op on the device."""
+    reason = backends.missing(case.entry.op, options.backend, options.device)
     if reason is not None:
         raise Absent(reason)
 
 
 def check(case: Case, dtype: torch.dtype, options: Options) -> dict[str, Any]:
-    """A small call against the CPU's eager backend in float64."""
+    """Compare a small call with the CPU's eager backend in float64."""
     need(case, options)
-    call = case.make(Draw("cpu", dtype, small=True))
-    expected = reference(call.function, call.arguments, call.options)
-    arguments = [moved(value, options.device) for value in call.arguments]
-    keywords = {name: moved(value, options.device) for name, value in call.options.items()}
+    call = case.call("cpu", dtype, small=True)
+    expected = reference(call)
     with mdnkernels.use_backend(options.backend):
-        actual = results(call.function, arguments, keywords)
+        actual = results(call.changed(lambda value: moved(value, options.device)))
     return compare(actual, expected, dtype)
 
 
 def check_as_timed(case: Case, dtype: torch.dtype, options: Options) -> dict[str, Any]:
-    """The call that is timed against the device's eager backend in float64."""
+    """Compare the call that is timed with the device's eager backend in float64."""
     need(case, options)
-    call = case.make(Draw(options.device, dtype))
+    call = case.call(options.device, dtype)
     with mdnkernels.use_backend(options.backend):
-        actual = results(call.function, call.arguments, call.options)
-    return compare(actual, reference(call.function, call.arguments, call.options), dtype)
+        actual = results(call)
+    return compare(actual, reference(call), dtype)
 
 
-def reference(function: Any, arguments: list[Any], options: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
-    wide = {name: widen(value) for name, value in options.items()}
-    with mdnkernels.use_backend("eager"):
-        outputs, gradients = results(function, [widen(value) for value in arguments], wide)
+def reference(call: Call) -> tuple[list[Tensor], list[Tensor]]:
+    outputs, gradients = expected_results(call)
     return [value.detach().cpu() for value in outputs], [value.cpu() for value in gradients]
 
 
 def compare(
     actual: tuple[list[Tensor], list[Tensor]], expected: tuple[list[Tensor], list[Tensor]], dtype: torch.dtype
 ) -> dict[str, Any]:
-    """The largest error, over the largest element of its tensor. Raises AssertionError beyond tolerance."""
+    """Return the largest error as a share of the largest element of its tensor.
+
+    Raises:
+        AssertionError: a result is further off than its dtype's tolerance.
+    """
     outputs, gradients = ([value.detach().cpu() for value in values] for values in actual)
     assert_agree((outputs, gradients), expected, dtype)
     errors = [

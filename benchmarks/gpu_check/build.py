@@ -1,8 +1,8 @@
 """Builds the CPU's and the CUDA library in parallel and puts what was built in its place in the checkout.
 
-Exits with 0 where both were built. Where the CUDA one does not compile, the CPU's is put in place all the same, so that
-the rest can be checked. The compilers' output is its own, and its first errors come once more at the end. setup.py runs
-in a folder without pyproject.toml, whose metadata an old setuptools refuses.
+The exit status is 0 where both were built. Where the CUDA library does not compile, the CPU's is put in place all the
+same, so that the rest can be checked. The compilers print their own output; its first lines about errors are repeated
+at the end. setup.py runs in a folder without pyproject.toml, because an old setuptools refuses the metadata there.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "build" / "gpu_check"
 NATIVE = Path("mdnkernels") / "native"
-# What compilers, ninja and setup.py say of an error, but no command line that has the word in an option.
+# Matches what compilers, ninja and setup.py say of an error, and no command line that has the word in an option.
 ERROR = re.compile(r"\berror\b[: ]|^FAILED|MDNKERNELS_BUILD_CUDA=1 asks", re.IGNORECASE)
 SHOWN, LONGEST = 8, 300
 
 
 def build(*options: str, cuda: bool) -> tuple[int, list[str]]:
-    """The exit status of setup.py, whose libraries are then in FOLDER, and the lines of its output that name errors."""
+    """Run setup.py, which writes its libraries to FOLDER.
+
+    Returns:
+        The exit status of setup.py, and the lines of its output that name errors.
+    """
     places = ("--build-lib", str(FOLDER / "lib"), "--build-temp", str(FOLDER / "objects"))
     command = [sys.executable, str(ROOT / "setup.py"), "build_ext", *places, *options]
     environment = {**os.environ, "MDNKERNELS_BUILD_CUDA": "1" if cuda else "0"}
@@ -41,7 +45,10 @@ def build(*options: str, cuda: bool) -> tuple[int, list[str]]:
 
 
 def put_in_place(name: str) -> bool:
-    """Whether there was such a library to put. One that is loaded somewhere keeps its old file."""
+    """Copy a library from FOLDER into the checkout, and tell whether it was there to copy.
+
+    A process that has loaded the old library keeps the old file.
+    """
     built, place = FOLDER / "lib" / NATIVE / name, ROOT / NATIVE / name
     place.unlink(missing_ok=True)
     if not built.exists():

@@ -1,4 +1,4 @@
-"""How a call is timed on a GPU: from cold caches, by CUDA events, without what the host takes to launch it; medians."""
+"""The median time of a call on a GPU: from cold caches, by CUDA events, without what the host takes to launch it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ T = TypeVar("T")
 
 
 def copies_for(input_bytes: int, device: str) -> int:
-    """How many copies of the inputs, used in turn, leave nothing of one in the second-level cache for its next turn."""
+    """Return how many copies of the inputs to use in turn.
+
+    Of each copy nothing may be left in the second-level cache when its next turn comes.
+    """
     if device == "cpu":
         return 2
     cache = getattr(torch.cuda.get_device_properties(0), "L2_cache_size", 0) or LARGE_CACHE
@@ -31,7 +34,7 @@ def measure(run: Callable[[T], object], inputs: Sequence[T], device: str, second
     Returns:
         "ms", the median time that the device takes: the host launches everything behind a pause of the device, so the
         device never waits for it. "called_ms", the mean time of a call among others, launches included: what a program
-        sees that does nothing else. "rounds", how many calls the median is of. On a CPU both are the clock's.
+        sees that does nothing else. "rounds", how many calls the median is of. On a CPU the clock gives both times.
     """
     for value in inputs[:1] if device == "cpu" else (*inputs[:3], *inputs[:2]):
         run(value)
@@ -79,7 +82,7 @@ def _device_times(run: Callable[[T], object], inputs: Sequence[T], called_ms: fl
 
 
 def peak_bytes(run: Callable[[T], object], value: T, device: str) -> int | None:
-    """The most memory that a call holds beside what was allocated before it; None on a CPU."""
+    """Return the most memory that a call holds beside what was allocated before it, or None on a CPU."""
     if device == "cpu":
         return None
     torch.cuda.synchronize()

@@ -1,6 +1,6 @@
-"""How the ops of one backend live among other work: in CUDA graphs, on other streams, and called from two threads.
+"""Checks of one backend's ops among other work: in CUDA graphs, on other streams, and called from two threads.
 
-All compare bits, for these backends give the same ones every time.
+Every check compares bits, because these backends give the same bits every time.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch import Tensor
 
 import mdnkernels
 from benchmarks.gpu_check.agreement import need
-from benchmarks.gpu_check.cases import CASES, Call, Case, Draw
 from benchmarks.gpu_check.items import Absent, Items, Options
 from tests.ops.agreement import results
+from tests.ops.table import CASES, Call, Case
 
 PAUSE = 50_000_000  # cycles, about 25 ms: longer than the host takes to launch a call
 ROUNDS = 20
@@ -25,21 +25,21 @@ ROUNDS = 20
 def items(options: Options) -> Items:
     checks = {}
     for case in CASES:
-        checks[f"{case.name}: a replayed CUDA graph sees new inputs"] = partial(check_graph, case, options)
-        checks[f"{case.name}: nothing waits for the device"] = partial(check_waits, case, options)
-        checks[f"{case.name}: all happens on the current stream"] = partial(check_stream, case, options)
+        checks[f"{case}: a replayed CUDA graph sees new inputs"] = partial(check_graph, case, options)
+        checks[f"{case}: nothing waits for the device"] = partial(check_waits, case, options)
+        checks[f"{case}: all happens on the current stream"] = partial(check_stream, case, options)
     checks["two threads at once, each on a stream of its own"] = partial(check_threads, options)
     return checks
 
 
 def step(call: Call) -> list[Tensor]:
-    """The outputs and the gradients."""
-    outputs, gradients = results(call.function, call.arguments, call.options)
+    """Run a call forward and backward, and return its outputs and gradients."""
+    outputs, gradients = results(call)
     return [value.detach() for value in (*outputs, *gradients)]
 
 
 def drawn(case: Case, options: Options, seed: int = 0) -> Call:
-    return case.make(Draw(options.device, small=True, seed=seed))
+    return case.call(options.device, small=True, seed=seed)
 
 
 def need_gpu(case: Case, options: Options) -> None:
@@ -54,7 +54,10 @@ def assert_same(actual: list[Tensor], expected: list[Tensor]) -> None:
 
 
 def check_graph(case: Case, options: Options) -> None:
-    """A graph refuses whatever waits for the device, and its replay must read the inputs anew."""
+    """Replay a captured call with new inputs, which the graph must read anew.
+
+    The capture fails at whatever waits for the device.
+    """
     need_gpu(case, options)
     call, other = drawn(case, options), drawn(case, options, seed=1)
     with mdnkernels.use_backend(options.backend):
@@ -67,7 +70,7 @@ def check_graph(case: Case, options: Options) -> None:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             captured = step(call)
-        for value, new in zip(call.tensors(), other.tensors(), strict=True):
+        for value, new in zip(call.tensors.values(), other.tensors.values(), strict=True):
             value.copy_(new)
         graph.replay()
         replayed = [value.clone() for value in captured]
@@ -87,8 +90,11 @@ def check_waits(case: Case, options: Options) -> None:
 
 
 def check_stream(case: Case, options: Options) -> None:
-    """The inputs appear behind a pause of a side stream: a kernel on any other stream would read what was there before,
-    and a result on any other would be read before it is there."""
+    """Call the op on a side stream whose inputs appear only behind a pause of that stream.
+
+    A kernel on any other stream would read what was there before. A result on any other stream would be read before it
+    is there.
+    """
     need_gpu(case, options)
     call, other = drawn(case, options), drawn(case, options, seed=1)
     with mdnkernels.use_backend(options.backend):
@@ -97,7 +103,7 @@ def check_stream(case: Case, options: Options) -> None:
         torch.cuda.synchronize()
         with torch.cuda.stream(torch.cuda.Stream()):
             torch.cuda._sleep(PAUSE)
-            for value, new in zip(call.tensors(), other.tensors(), strict=True):
+            for value, new in zip(call.tensors.values(), other.tensors.values(), strict=True):
                 value.copy_(new)
             actual = [value.clone() for value in step(call)]
         torch.cuda.synchronize()
@@ -105,7 +111,7 @@ def check_stream(case: Case, options: Options) -> None:
 
 
 def check_threads(options: Options) -> None:
-    """Two threads go through all ops in opposite orders."""
+    """Run all ops from two threads in opposite orders, and compare each result with the result of one thread."""
     for case in CASES:
         need(case, options)
     on_gpu = options.device == "cuda"
@@ -115,7 +121,7 @@ def check_threads(options: Options) -> None:
         if on_gpu:
             torch.cuda.synchronize()
 
-        def go(order: int) -> None:
+        def run_all(order: int) -> None:
             stream = torch.cuda.Stream() if on_gpu else None
             for _ in range(ROUNDS if on_gpu else 1):
                 for call, results_ in list(zip(calls, expected, strict=True))[::order]:
@@ -124,4 +130,4 @@ def check_threads(options: Options) -> None:
                         assert_same(actual, results_)
 
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(go, (1, -1)))
+            list(pool.map(run_all, (1, -1)))

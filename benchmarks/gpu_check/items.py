@@ -1,4 +1,4 @@
-"""What a stage is made of: items by name, each of which runs and is written down before the next one begins."""
+"""The parts of a stage: items by name. Each item runs and is written down before the next one begins."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.gpu_check.records import ABSENT, FAILED, PASSED, append, read
 from benchmarks.gpu_check.supervisor import START_AGAIN
+
+if TYPE_CHECKING:
+    import torch
 
 Items = Mapping[str, Callable[[], "dict[str, Any] | None"]]
 
@@ -27,13 +30,17 @@ class Options:
     device: str = "cuda"
     backend: str = "native"
     small: bool = False
-    """Shapes that a CPU gets through at once."""
+    """Whether shapes are small enough for a CPU."""
+
+
+def name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def run_items(items: Items, path: Path) -> int:
-    """Run each item that has no outcome in the file yet, and write what came of it. Returns the exit status.
+    """Run each item that has no outcome in the file yet, write its outcome, and return the exit status.
 
-    An item gives what is to be written beside its outcome, and raises where it fails.
+    An item returns what is to be written beside its outcome. It raises where it fails.
     """
     done = read(path).outcomes
     append(path, {"planned": list(items)})
@@ -59,7 +66,7 @@ def run_items(items: Items, path: Path) -> int:
 
 
 def device_works() -> bool:
-    """Whether this process can still use its GPU; True where it never did."""
+    """Tell whether this process can still use its GPU; True where it has not used one."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return True

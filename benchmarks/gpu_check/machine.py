@@ -1,4 +1,4 @@
-"""What the check runs on: `python -m benchmarks.gpu_check.machine FILE` writes it as JSON."""
+"""The facts about the machine: `python -m benchmarks.gpu_check.machine FILE` writes them as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUERY = (
 
 
 def output_of(*command: str) -> str:
-    """What a command prints, or why it does not."""
+    """Run a command and return what it prints, or the reason why it does not run."""
     if shutil.which(command[0]) is None:
         return f"{command[0]} is not installed"
     try:
@@ -38,7 +38,7 @@ def installed(name: str) -> str:
 
 
 def processor() -> str:
-    """The name that the system has for it."""
+    """Return the system's name for the processor."""
     names = Path("/proc/cpuinfo")
     lines = names.read_text().splitlines() if names.exists() else []
     named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -46,7 +46,7 @@ def processor() -> str:
 
 
 def gpu() -> dict[str, Any] | None:
-    """The first GPU that torch can use."""
+    """Return the facts about the first GPU that torch can use, or None where there is no GPU."""
     import torch
 
     if not torch.cuda.is_available():

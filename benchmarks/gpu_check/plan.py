@@ -1,8 +1,8 @@
-"""Which stages there are, in the order of their importance, and how the time is shared among them.
+"""The stages in the order of their importance, and the sharing of the time among them.
 
-Groups of stages follow one another; what is in one group runs at the same time, and what is timed has the machine to
-itself. A group gets of the time that is left the part that its seconds are of those of all groups still to come, so
-that what one does not use goes to the others.
+Groups of stages follow one another. The stages of one group run at the same time; a stage that is timed has the machine
+to itself. The time that is left is shared among the groups still to come in proportion to their seconds. What one group
+does not use therefore goes to the others.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ PYTHON = (sys.executable, "-m")
 WORKER = (*PYTHON, "benchmarks.gpu_check.worker")
 MATRIX = "tests/ops/test_matrix.py"
 SANITIZERS = ("memcheck", "racecheck", "synccheck")
-# What compiles ahead leaves cores to the build.
+# The stage that compiles ahead leaves cores to the build.
 FEW_COMPILERS = {"TORCHINDUCTOR_COMPILE_THREADS": "4"}
 Group = Sequence[Stage]
 
 
 def groups(folder: Path, device: str, capability: str | None, cores: int) -> list[Group]:
-    """All stages. device "cpu": the same ones on small shapes, without what only a GPU's machine can do."""
+    """Return all stages. device "cpu" gives small shapes, and leaves out what only a machine with a GPU can do."""
     small = ("--small",) if device == "cpu" else ()
 
     def stage(name: str, title: str, module: str, backend: str, seconds: float, **options: object) -> Stage:
@@ -72,7 +72,7 @@ def groups(folder: Path, device: str, capability: str | None, cores: int) -> lis
 
 
 def shares_of(stage: Stage, parts: int) -> list[Stage]:
-    """The stage's items over so many processes."""
+    """Split the items of a stage into `parts` stages, each of which runs in a process of its own."""
 
     def share(part: int) -> Stage:
         name = f"{stage.name}.{part}"
@@ -83,7 +83,10 @@ def shares_of(stage: Stage, parts: int) -> list[Stage]:
 
 
 def build(capability: str | None) -> Stage:
-    """Both libraries for the GPU at hand; where the CUDA one does not compile, the CPU's alone, which says so."""
+    """Return the stage that builds both libraries for the GPU at hand.
+
+    Where the CUDA library does not compile, that stage builds the CPU's alone and says so.
+    """
     environment = {"MDNKERNELS_BUILD_CUDA": "1"}
     if capability and "TORCH_CUDA_ARCH_LIST" not in os.environ:
         environment["TORCH_CUDA_ARCH_LIST"] = capability
@@ -92,26 +95,29 @@ def build(capability: str | None) -> Stage:
 
 
 def matrix(folder: Path, device: str, part: int, parts: int) -> Stage:
-    """A share of the op matrix."""
+    """Return the stage of one share of the op matrix."""
     name = f"matrix.{part}"
     chosen = "on_gpu" if device == "cuda" else "one_cell and contiguous and (-native or -eager) and float32"
     plugin = ("-p", "benchmarks.gpu_check.pytest_records", "--records", str(folder / f"{name}.jsonl"))
     options = ("-q", "-p", "no:cacheprovider", *plugin, "--share", f"{part}/{parts}", "-k", chosen)
-    # The shares have the cores between them, and other plugins of the machine no part in this.
+    # The shares divide the cores among them. Plugins that the machine happens to have are left out.
     environment = {"OMP_NUM_THREADS": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return Stage(name, "op matrix", (*PYTHON, "pytest", MATRIX, *options), 80, environment=environment)
 
 
 def sanitizer(stage: Callable[..., Stage], tool: str) -> Stage:
-    """The native ops under one tool."""
+    """Return the stage that runs the native ops under one tool of compute-sanitizer."""
     plain = stage(f"sanitizer.{tool}", f"compute-sanitizer {tool}", "sanitized", "native", 80, item_seconds=120)
-    under = (of_the_toolkit("compute-sanitizer"), "--tool", tool, "--error-exitcode", "86")
+    under = (path_in_toolkit("compute-sanitizer"), "--tool", tool, "--error-exitcode", "86")
     environment = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     return Stage(plain.name, plain.title, (*under, *plain.command), plain.seconds, 120, environment=environment)
 
 
-def of_the_toolkit(program: str) -> str:
-    """Where a program of CUDA's toolkit is: on PATH, or where setup.py looks for the toolkit; else its name."""
+def path_in_toolkit(program: str) -> str:
+    """Return the path of a program of CUDA's toolkit, or its name where it is not found.
+
+    It is looked for on PATH and where setup.py looks for the toolkit.
+    """
     nvcc = shutil.which("nvcc")
     toolkits = (os.environ.get("CUDA_HOME"), "/usr/local/cuda", nvcc and Path(nvcc).resolve().parents[1])
     folders = [os.environ.get("PATH"), *(str(Path(toolkit) / "bin") for toolkit in toolkits if toolkit)]

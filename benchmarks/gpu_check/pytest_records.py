@@ -2,7 +2,7 @@
 
     pytest -p benchmarks.gpu_check.pytest_records --records FILE --share 0/4 ...
 
-A test that left the device unusable ends the process; the next one leaves out the tests that have an outcome.
+A test that left the device unusable ends the process. The next process leaves out the tests that have an outcome.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.gpu_check.items import device_works
 from benchmarks.gpu_check.records import ABSENT, FAILED, PASSED, append, read
 from benchmarks.gpu_check.supervisor import START_AGAIN
 
-# The native kernels come first: of each backend's tests the time may be up before the end.
+# The native kernels come first, because the time may be up before all tests have run.
 ORDER = ("-native", "-triton", "-eager")
 
 

@@ -1,6 +1,6 @@
-"""The results of a stage as lines of JSON, each written at once, so that what ends a process takes no result with it.
+"""The results of a stage as lines of JSON. Each line is written at once, so that no result is lost with its process.
 
-A stage writes which items it has (`planned`), which one it begins, and what came of it:
+A stage writes which items it has (`planned`), which one it begins (`begun`), and its outcome:
 
     {"planned": ["a", "b"]}
     {"begun": "a"}
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# What can come of an item. ABSENT: it cannot run on this machine, for the reason given.
+# The outcomes of an item. ABSENT means that it cannot run on this machine, for the reason given.
 PASSED, FAILED, CRASHED, HUNG, ABSENT, CUT_OFF = "passed", "failed", "crashed", "hung", "absent", "cut off"
 FAILURES = (FAILED, CRASHED, HUNG)
 # The item that stands for what befell a stage as a whole.
@@ -23,7 +23,7 @@ WHOLE = "the stage as a whole"
 
 
 def append(path: Path, record: dict[str, Any]) -> None:
-    """Add one line, in one write, so that several processes may add to a file."""
+    """Add one line to a file in one write, so that several processes may add to it."""
     line = (json.dumps(record) + "\n").encode()
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
@@ -42,7 +42,7 @@ class Results:
 
     @property
     def not_run(self) -> list[str]:
-        """The planned items of which nothing came, those that were cut off among them."""
+        """The planned items that have no outcome, or were cut off."""
         ended = {name for name, record in self.outcomes.items() if record["outcome"] != CUT_OFF}
         return [name for name in self.planned or [] if name not in ended]
 
@@ -51,7 +51,7 @@ class Results:
 
 
 def read(path: Path) -> Results:
-    """What the file holds; nothing where there is none. A last line that was cut short is left out."""
+    """Return what the file holds: nothing where there is no file, and without a last line that was cut short."""
     results = Results()
     try:
         lines = path.read_text().splitlines()

@@ -30,7 +30,7 @@ SHOWN = 40  # failures
 
 
 class Summary:
-    """One row a check; the shares of one check under one title are added up."""
+    """The results of all checks by title. Stages of one title are shares of one check, and are added up."""
 
     def __init__(self, stages: Iterable[Stage], folder: Path) -> None:
         self.results: dict[str, list[Results]] = {}
@@ -45,7 +45,7 @@ class Summary:
         return [name for results in self.results[title] for name in results.not_run]
 
     def not_started(self, title: str) -> bool:
-        """A process of it has not said what it would do, or found nothing to do."""
+        """Tell whether a process of the check has not said what it would do, or found nothing to do."""
         return any(not results.planned and not results.outcomes for results in self.results[title])
 
     def state(self, title: str) -> str:
@@ -86,13 +86,13 @@ class Summary:
         return "\n".join(lines)
 
     def rows(self, *fields: str) -> list[dict[str, Any]]:
-        """The records of all stages that have these fields."""
+        """Return the records of all stages that have these fields."""
         records = (record for title in self.results for record in self.of(title, PASSED))
         return [record for record in records if all(name in record for name in fields)]
 
 
 def write(stages: Sequence[Stage], folder: Path, dry: bool = False) -> Summary:
-    """Write report.md and timings.csv anew. dry: of a run on the CPU, whose numbers say nothing."""
+    """Write report.md and timings.csv anew. `dry` marks a run on the CPU, whose numbers say nothing."""
     summary = Summary(stages, folder)
     facts = folder / "machine.json"
     machine = json.loads(facts.read_text()) if facts.exists() else {}
@@ -168,25 +168,25 @@ is targets, forward, loss, backward and Adam. Peak memory is of torch's allocato
 
 
 def timings(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The measurements, with the speed and its share of a copy's."""
-    copies = {_row(record): record["ms"] for record in records if record["way"] == "copy"}
+    """Return the measurements, each with its speed and the share of a copy's speed."""
+    copies = {_row_key(record): record["ms"] for record in records if record["way"] == "copy"}
     times = []
     for record in records:
-        copy = copies.get(_row(record))
+        copy = copies.get(_row_key(record))
         speed = record["bytes"] / record["ms"] / 1e6
         times.append({**record, "gb_per_s": speed, "share_of_copy": copy / record["ms"] if copy else None})
     return times
 
 
-def _row(record: dict[str, Any]) -> tuple[str, str, str]:
+def _row_key(record: dict[str, Any]) -> tuple[str, str, str]:
     return record["case"], record["dtype"], record["passes"]
 
 
 def timing_table(times: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """One row for each call, dtype and passes; one column for each way."""
+    """Yield the lines of a table with one row for each call, dtype and passes, and one column for each way."""
     rows: dict[tuple[str, str, str], dict[str, dict[str, Any]]] = {}
     for record in times:
-        rows.setdefault(_row(record), {})[record["way"]] = record
+        rows.setdefault(_row_key(record), {})[record["way"]] = record
     header = ("op", "dtype", "passes", "MB", "copy us (GB/s)", "native GB/s", "triton GB/s")
     names = (*header, *(f"{way} us" for way in WAYS), "native as called us", f"peak MB: {', '.join(WAYS)}")
     yield "| " + " | ".join(names) + " |"

@@ -1,8 +1,8 @@
 """Runs a stage in a process of its own, watches its items, and starts it again behind one that crashed or hung.
 
-An illegal memory access of a kernel leaves its process without a GPU, and a kernel that never ends leaves it waiting:
-neither may cost the results of other items. So what an item writes is kept at once, an item that takes too long is
-killed with its process, and the process that follows goes on with the items that have no outcome yet.
+An illegal memory access of a kernel leaves its process without a GPU. A kernel that never ends leaves its process
+waiting. Neither may cost the results of other items. So what an item writes is kept at once, and an item that takes too
+long is killed with its process. The process that follows goes on with the items that have no outcome yet.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ TAIL_LINES = 15
 
 @dataclass(frozen=True)
 class Stage:
-    """One command. It appends to DIR/NAME.jsonl as `records` says, unless it is `plain`; its output is in NAME.log."""
+    """One command. It appends to DIR/NAME.jsonl as `records` says, unless it is `plain`. Its output is in NAME.log."""
 
     name: str
     title: str
     command: tuple[str, ...]
     seconds: float
-    """Its share of the time, beside those of the other stages."""
+    """The stage's share of the time, beside those of the other stages."""
     item_seconds: float = 60.0
-    """After which an item counts as hung."""
+    """How many seconds an item may take before it counts as hung."""
     plain: bool = False
-    """It writes no items: its exit status is the one outcome."""
+    """Whether the stage writes no items, so that its exit status is the one outcome."""
     background: bool = False
-    """It ends with the other stages of its group, and has no outcome."""
+    """Whether the stage ends with the others of its group, and has no outcome."""
     environment: dict[str, str] = field(default_factory=dict)
 
     def records(self, folder: Path) -> Path:
@@ -48,7 +48,7 @@ class Stage:
 
 
 def supervise(stage: Stage, folder: Path, seconds: float, stop: threading.Event) -> None:
-    """Run the stage for at most so many seconds, or until `stop` is set."""
+    """Run the stage for at most `seconds`, or until `stop` is set."""
     deadline = time.monotonic() + seconds
     path = stage.records(folder)
     while True:
@@ -71,10 +71,10 @@ def supervise(stage: Stage, folder: Path, seconds: float, stop: threading.Event)
         elif status == 0:
             return
         elif results.begun is not None:
-            detail = f"{_ended(status)}\n{tail(stage.log(folder))}"
+            detail = f"{_ending_of(status)}\n{tail(stage.log(folder))}"
             append(path, {"item": results.begun, "outcome": CRASHED, "detail": detail})
         elif status != START_AGAIN or results.planned is None:
-            detail = f"{_ended(status)}\n{tail(stage.log(folder))}"
+            detail = f"{_ending_of(status)}\n{tail(stage.log(folder))}"
             append(path, {"item": WHOLE, "outcome": FAILED, "detail": detail})
             return
         now = read(path)
@@ -83,7 +83,11 @@ def supervise(stage: Stage, folder: Path, seconds: float, stop: threading.Event)
 
 
 def _run(stage: Stage, folder: Path, deadline: float, stop: threading.Event) -> tuple[int | None, bool]:
-    """The exit status, or None where the process was ended here; and whether that was for an item that hung."""
+    """Run the stage's command once.
+
+    Returns:
+        The exit status, or None where the process was ended here; and whether it was ended for an item that hung.
+    """
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", **stage.environment}
     with stage.log(folder).open("ab") as log:
         process = subprocess.Popen(
@@ -128,11 +132,11 @@ def _record_plain(stage: Stage, folder: Path, status: int | None, seconds: float
     path = stage.records(folder)
     append(path, {"planned": [stage.title]})
     outcome = CUT_OFF if status is None else PASSED if status == 0 else FAILED
-    detail = "time was up" if status is None else f"{_ended(status)}\n{tail(stage.log(folder))}" if status else ""
+    detail = "time was up" if status is None else f"{_ending_of(status)}\n{tail(stage.log(folder))}" if status else ""
     append(path, {"item": stage.title, "outcome": outcome, "detail": detail, "seconds": seconds})
 
 
-def _ended(status: int) -> str:
+def _ending_of(status: int) -> str:
     if status < 0:
         with contextlib.suppress(ValueError):
             return f"ended by {signal.Signals(-status).name}"
@@ -140,6 +144,6 @@ def _ended(status: int) -> str:
 
 
 def tail(log: Path) -> str:
-    """The last lines of a log."""
+    """Return the last lines of a log."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     return "\n".join(lines[-TAIL_LINES:])

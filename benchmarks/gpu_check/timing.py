@@ -1,9 +1,12 @@
 """The time and the memory of every op on one way to run it, beside a device copy of as many bytes.
 
-Ways: "copy", the backends by name, "compile" (torch.compile of eager) and "max-autotune" (the same with that mode; its
-CUDA graphs are left out, which would first copy the inputs to a place of their own). `--backend plain` takes copy,
-native, triton and eager in turn, row by row, and `--backend compiled` the other two, each for the main rows first.
-`--backend ahead` times nothing: it compiles the rows of "compile" into torch's cache on disk while others use the GPU.
+The ways are "copy", the backends by name, "compile" (torch.compile of eager) and "max-autotune" (torch.compile with
+that mode). The CUDA graphs of max-autotune are left out, because they would first copy the inputs to a place of their
+own.
+
+`--backend plain` takes copy, native, triton and eager in turn, row by row. `--backend compiled` takes the other two,
+each for the main rows first. `--backend ahead` times nothing: it compiles the rows of "compile" into torch's cache on
+disk while others use the GPU.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ from torch import Tensor
 import mdnkernels
 from benchmarks.gpu_check import clock
 from benchmarks.gpu_check.agreement import need
-from benchmarks.gpu_check.cases import CASES, Call, Case, Draw, name_of
-from benchmarks.gpu_check.items import Items, Options
+from benchmarks.gpu_check.items import Items, Options, name_of
+from tests.ops.table import CASES, Call, Case
+from tests.ops.table.entry import size_of
 
 FORWARD, BOTH = "forward", "forward + backward"
 PLAIN, COMPILED = ("copy", "native", "triton", "eager"), ("compile", "max-autotune")
@@ -31,12 +35,15 @@ Row = tuple[Case, torch.dtype, str]
 
 
 def rows() -> tuple[list[Row], list[Row]]:
-    """The rows that matter most, every case in its first dtype with all its passes; and the others: other dtypes, then
-    the forward pass alone of what has a backward one."""
-    main = [(case, case.dtypes[0]) for case in CASES]
-    others = [(case, dtype) for case in CASES for dtype in case.dtypes[1:]]
-    both = [[(case, dtype, BOTH if case.trains else FORWARD) for case, dtype in some] for some in (main, others)]
-    forward = [(case, dtype, FORWARD) for case, dtype in (*main, *others) if case.trains]
+    """Return the main rows and the others.
+
+    The main rows are every case in its first dtype with all its passes. The others are the other dtypes, then the
+    forward pass alone of every case that has a backward pass.
+    """
+    main = [(case, case.of.dtypes[0]) for case in CASES]
+    others = [(case, dtype) for case in CASES for dtype in case.of.dtypes[1:]]
+    both = [[(case, dtype, BOTH if case.entry.trained else FORWARD) for case, dtype in some] for some in (main, others)]
+    forward = [(case, dtype, FORWARD) for case, dtype in (*main, *others) if case.entry.trained]
     return both[0], [*both[1], *forward]
 
 
@@ -51,28 +58,28 @@ def items(options: Options) -> Items:
         ways = ("compile",) if options.backend == "ahead" else PLAIN
         order = [(row, way) for part in parts for row in part for way in ways]
     return {
-        f"{case.name}, {name_of(dtype)}, {passes}, {way}": partial(time_row, case, dtype, passes, way, options)
+        f"{case}, {name_of(dtype)}, {passes}, {way}": partial(time_row, case, dtype, passes, way, options)
         for (case, dtype, passes), way in order
     }
 
 
 def time_row(case: Case, dtype: torch.dtype, passes: str, way: str, options: Options) -> dict[str, Any]:
-    """One number of the table, with all that names it."""
+    """Measure one number of the table, and return it with all that names it."""
     backend = way if way in ("native", "triton") else "eager"
     need(case, Options(options.device, backend))
     device = options.device
-    first = case.make(Draw(device, dtype, options.small))
-    moved = case.moved(first)
+    first = case.call(device, dtype, options.small)
+    moved = case.entry.moved(first.arguments)
     moved_bytes = moved.both if passes == BOTH else moved.forward
     seconds = SECONDS if device == "cuda" else 0.0
-    row = {"case": case.name, "dtype": name_of(dtype), "passes": passes, "way": way, "bytes": moved_bytes}
+    row = {"case": str(case), "dtype": name_of(dtype), "passes": passes, "way": way, "bytes": moved_bytes}
     if way == "copy":
-        pairs = copies(moved_bytes, device)
+        pairs = copy_pairs(moved_bytes, device)
         result = clock.measure(lambda pair: pair[1].copy_(pair[0]), pairs, device, seconds)
         return {**row, **result, "peak_bytes": None}
-    count = 1 if options.backend == "ahead" else clock.copies_for(first.input_bytes(), device)
-    calls = [first, *(case.make(Draw(device, dtype, options.small, seed)) for seed in range(1, count))]
-    function = call_of(first)
+    count = 1 if options.backend == "ahead" else clock.copies_for(size_of(*first.tensors.values()), device)
+    calls = [first, *(case.call(device, dtype, options.small, seed) for seed in range(1, count))]
+    function = by_arguments(case.entry.function)
     if way in COMPILED:
         torch.compiler.reset()
         chosen = {"backend": "eager"} if options.small else COMPILE_OPTIONS[way]
@@ -87,8 +94,8 @@ def time_row(case: Case, dtype: torch.dtype, passes: str, way: str, options: Opt
     return {**row, **result, "peak_bytes": peak}
 
 
-def copies(moved_bytes: int, device: str) -> list[tuple[Tensor, Tensor]]:
-    """Sources and destinations of a copy that reads and writes so many bytes together."""
+def copy_pairs(moved_bytes: int, device: str) -> list[tuple[Tensor, Tensor]]:
+    """Return sources and destinations of copies that move `moved_bytes` each, reads and writes together."""
     size = max(moved_bytes // 2, 1)
     return [
         (torch.ones(size, dtype=torch.uint8, device=device), torch.zeros(size, dtype=torch.uint8, device=device))
@@ -96,11 +103,9 @@ def copies(moved_bytes: int, device: str) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def call_of(call: Call) -> Callable[[list[Any], dict[str, Any]], Any]:
-    function = call.function
-
-    def run(arguments: list[Any], options: dict[str, Any]) -> Any:
-        return function(*arguments, **options)
+def by_arguments(function: Callable[..., Any]) -> Callable[[dict[str, Any]], Any]:
+    def run(arguments: dict[str, Any]) -> Any:
+        return function(**arguments)
 
     return run
 
@@ -108,23 +113,31 @@ def call_of(call: Call) -> Callable[[list[Any], dict[str, Any]], Any]:
 def forward_pass(function: Callable[..., Any]) -> Callable[[Call], object]:
     def run(call: Call) -> object:
         with torch.no_grad():
-            return function(call.arguments, call.options)
+            return function(call.arguments)
 
     return run
 
 
+def leaves(call: Call) -> list[Tensor]:
+    """Return the arguments that take a gradient in training."""
+    return [call.arguments[name] for name in call.entry.trained]
+
+
 def both_passes(function: Callable[..., Any], calls: list[Call], device: str) -> Callable[[Call], object]:
-    """A step: the result, and the gradients of the leaves for a gradient of the result that was there before."""
+    """Return a function that runs a step: the forward pass, and the gradients of the leaves.
+
+    The gradient of the result is made in the first call, which is not timed.
+    """
     for call in calls:
-        for leaf in call.arguments[: call.leaves]:
+        for leaf in leaves(call):
             leaf.requires_grad_()
     ones: dict[torch.Size, Tensor] = {}
 
     def run(call: Call) -> object:
-        result = function(call.arguments, call.options)
+        result = function(call.arguments)
         above = ones.get(result.shape)
         if above is None:
             above = ones[result.shape] = torch.ones_like(result)
-        return torch.autograd.grad(result, call.arguments[: call.leaves], above)
+        return torch.autograd.grad(result, leaves(call), above)
 
     return run

@@ -18,7 +18,7 @@ from torch import Tensor
 import mdnkernels
 from benchmarks.sass.launches import CompiledLaunch, watching
 from tests import cuda_on_cpu
-from tests.ops import ptxas
+from tests.native import ptxas
 
 LAUNCH = 3e-6  # of a kernel with little to do, from one launch to the next: assumed
 LATENCY = 4  # cycles from an instruction to one that needs its result, in a thread that does nothing else

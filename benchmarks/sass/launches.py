@@ -10,7 +10,7 @@ from functools import cache
 from benchmarks.sass.listing import Kernel, find
 from benchmarks.sass.machine import Execution, Machine
 from tests import cuda_on_cpu
-from tests.ops import ptxas
+from tests.native import ptxas
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tests.cuobjdump import tool
+from tests.native.cuobjdump import tool
 
 # Which unit of a multiprocessor takes an instruction, by its name without modifiers; all others are "int".
 UNITS = {

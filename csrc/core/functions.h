@@ -1,6 +1,6 @@
 // exp, log and log1p over a value type: a SIMD vector here, a float or double on a GPU thread (scalar.h).
 //
-// The float vectors' polynomials are minimax fits; their errors are measured by tests/ops/test_functions.py. NaN and
+// The float vectors' polynomials are minimax fits; their errors are measured by tests/native/test_functions.py. NaN and
 // infinities propagate, subnormal arguments and results are exact to rounding. double goes to libm lane by lane.
 #pragma once
 
@@ -18,7 +18,7 @@ MDN_INLINE V minimum(V a, V b) {
   return a < b ? a : b;
 }
 
-// NaN in `a` gives NaN, NaN in `b` gives `a`.
+// The larger of two values. NaN in `a` gives NaN; NaN in `b` gives `a`.
 template <class V>
 MDN_INLINE V maximum(V a, V b) {
   return b > a ? b : a;
@@ -37,8 +37,8 @@ using DoubleVector = Vector<double>;
 MDN_INLINE FloatVector bits_to_float(Mask<float> bits) { return reinterpret_cast<FloatVector>(bits); }
 
 #if MDN_VECTOR_BYTES == 64
-// The same in one instruction each, which compilers do not find by themselves. (GCC 12 warns of its own unmasked
-// intrinsics.)
+// minimum and maximum in one instruction each, which compilers do not find by themselves. (GCC 12 warns of its own
+// unmasked intrinsics.)
 constexpr uint16_t all_lanes = 0xffff;
 MDN_INLINE FloatVector minimum(FloatVector a, FloatVector b) { return _mm512_maskz_min_ps(all_lanes, a, b); }
 MDN_INLINE FloatVector maximum(FloatVector a, FloatVector b) { return _mm512_maskz_max_ps(all_lanes, b, a); }
@@ -49,8 +49,8 @@ MDN_INLINE FloatVector maximum(FloatVector a, FloatVector b) { return _mm256_max
 
 MDN_INLINE FloatVector absolute(FloatVector a) { return bits_to_float(reinterpret_cast<Mask<float>>(a) & 0x7fffffff); }
 
-// p 2^n for a whole n in [-150, 129]; in two factors, so that neither leaves the range of a float where the result is
-// subnormal or infinite. NaN in either stays.
+// p 2^n for a whole n in [-150, 129]. The power is two factors, so that neither leaves the range of a float where the
+// result is subnormal or infinite. NaN in either argument stays.
 MDN_INLINE FloatVector scaled_by_power_of_two(FloatVector p, FloatVector n) {
 #if MDN_VECTOR_BYTES == 64
   return _mm512_maskz_scalef_ps(all_lanes, p, n);
@@ -61,7 +61,7 @@ MDN_INLINE FloatVector scaled_by_power_of_two(FloatVector p, FloatVector n) {
 #endif
 }
 
-// e^x: x = n ln 2 + r with |r| <= ln(2) / 2, and a polynomial for e^r.
+// e^x as 2^n e^r: x = n ln 2 + r with |r| <= ln(2) / 2, and e^r is a polynomial.
 MDN_INLINE FloatVector exp(FloatVector x) {
   x = minimum(broadcast(89.0f), x);  // NaN stays
   x = maximum(x, broadcast(-104.0f));
@@ -69,7 +69,7 @@ MDN_INLINE FloatVector exp(FloatVector x) {
   const FloatVector n = (x * 1.44269504088896341f + round) - round;
   FloatVector r = x - n * 0.693359375f;
   r = r - n * -2.12194440e-4f;
-  // In pairs, not one after the other: in most kernels everything waits for this.
+  // The terms are added in pairs, not one after the other: in most kernels everything waits for this.
   const FloatVector r2 = r * r;
   const FloatVector p01 = r * 1.6666665459e-1f + 5.0000001201e-1f;
   const FloatVector p23 = r * 8.3334519073e-3f + 4.1665795894e-2f;
@@ -79,7 +79,7 @@ MDN_INLINE FloatVector exp(FloatVector x) {
   return scaled_by_power_of_two(p, n);
 }
 
-// log x: x = m 2^e with m in [sqrt(1/2), sqrt(2)), and a polynomial in m - 1.
+// log x as e ln 2 + log m: x = m 2^e with m in [sqrt(1/2), sqrt(2)), and log m is a polynomial in m - 1.
 MDN_INLINE FloatVector log(FloatVector x) {
   const Mask<float> subnormal = x < 1.17549435e-38f;
   const FloatVector scaled = subnormal ? x * 8388608.0f : x;
@@ -118,9 +118,10 @@ MDN_INLINE DoubleVector log(DoubleVector x) {
   return x;
 }
 
-// log(1 + x) for x in [0, 1], which is all that softplus asks of e^-|x|: no exponent to take apart, no division.
+// log(1 + x) for x in [0, 1], which is all that softplus asks of e^-|x|. There is no exponent to take apart and no
+// division.
 MDN_INLINE FloatVector log1p(FloatVector x) {
-  // In pairs, not one after the other: what waits for e^-|x| to be known is the longest chain of its kernels.
+  // The terms are added in pairs, not one after the other: what waits for e^-|x| is the longest chain of its kernels.
   const FloatVector x2 = x * x, x4 = x2 * x2;
   const FloatVector p01 = x * 3.3332842588e-1f + -4.9999997020e-1f;
   const FloatVector p23 = x * 1.9854106009e-1f + -2.4986526370e-1f;
@@ -131,8 +132,8 @@ MDN_INLINE FloatVector log1p(FloatVector x) {
   return p * x2 + x;
 }
 
-// The same for x >= 0 in any other type, exact to rounding where 1 + x rounds to 1 (Kahan): the rounding error of u = 1
-// + x cancels in log(u) / (u - 1).
+// log(1 + x) for x >= 0 in any other type. It is exact to rounding where 1 + x rounds to 1 (Kahan): the rounding error
+// of u = 1 + x cancels in log(u) / (u - 1).
 template <class V>
 MDN_INLINE V log1p(V x) {
   const V u = 1 + x;

@@ -1,5 +1,5 @@
 // The value type of a GPU thread: one float or double in place of a SIMD vector (simd.h), so that the formulas serve
-// both. Also what the host compiler builds of the CUDA kernels when they run on the CPU (tests/cuda_on_cpu).
+// both. The host compiler builds the CUDA kernels with it too when they run on the CPU (tests/cuda_on_cpu).
 #pragma once
 
 #include <math.h>
@@ -29,7 +29,8 @@ MDN_INLINE T broadcast(T value) {
   return value;
 }
 
-// The accurate functions of the device, never the fast ones: every kernel promises float32's precision.
+// The accurate functions of the device. The fast ones are never used, because every kernel promises float32's
+// precision.
 MDN_INLINE float exp(float x) { return ::expf(x); }
 MDN_INLINE double exp(double x) { return ::exp(x); }
 MDN_INLINE float log(float x) { return ::logf(x); }

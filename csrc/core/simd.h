@@ -1,7 +1,7 @@
 // Vectors of the compiler's own extension (GCC, Clang), as wide as the instruction set that this file is compiled for.
 //
 // Files built once for each instruction set include only headers like this one, whose functions are all in the
-// namespace of that set: an inline function shared between two sets would be linked once, and might then hold
+// namespace of that set. An inline function shared between two sets would be linked once, and might then hold
 // instructions that the machine lacks. For the same reason nothing here includes a standard header that defines
 // functions.
 #pragma once
@@ -40,7 +40,7 @@ struct SimdTraits<double> {
   typedef int64_t Mask __attribute__((vector_size(MDN_VECTOR_BYTES)));
 };
 
-// Elements as raw bits, to be moved and chosen among.
+// Vectors of elements as raw bits, to be moved and chosen among.
 template <>
 struct SimdTraits<uint16_t> {
   typedef uint16_t Vector __attribute__((vector_size(MDN_VECTOR_BYTES)));
@@ -82,8 +82,9 @@ MDN_INLINE void store(T* to, Vector<T> value) {
   __builtin_memcpy(to, &value, sizeof value);
 }
 
-// The value as rounded: GCC makes no fused multiply-add of a product and the sum that takes it, which it would in one
-// instantiation of a kernel and not in another. (Clang fuses within an expression alone.)
+// The value, rounded before anything else takes it. GCC would make a fused multiply-add of a product and the sum that
+// takes it in one instantiation of a kernel and not in another; through this function it makes none. (Clang fuses
+// within an expression alone.)
 template <class V>
 MDN_INLINE V rounded(V value) {
 #if defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
@@ -96,7 +97,7 @@ MDN_INLINE V rounded(V value) {
 #endif
 }
 
-// Sums in double of a vector's lanes, each lane's own; the same bits wherever the same values are added.
+// One sum in double for each lane of the vectors that are added. The same values give the same bits everywhere.
 template <class T>
 struct LaneSums;
 template <>
@@ -127,7 +128,7 @@ struct LaneSums<float> {
   MDN_INLINE double total() const { return low.total() + high.total(); }
 };
 
-// A store past the caches, for outputs that nobody reads soon: it saves reading the line that it overwrites.
+// Stores past the caches, for outputs that nobody reads soon. This saves reading the line that is overwritten.
 template <class T>
 MDN_INLINE void store_past_cache(T* to, Vector<T> value) {
 #if MDN_VECTOR_BYTES == 64

@@ -1,4 +1,5 @@
-// Tensors as the kernels see them, those of the CPU and those of a GPU. No functions: see math/simd.h.
+// Tensors as the kernels see them, those of the CPU and those of a GPU. There are no functions here, for the reason in
+// simd.h.
 #pragma once
 
 #include <stdint.h>
@@ -7,7 +8,7 @@ namespace mdn {
 
 enum class DType { float32, float64, bfloat16, float16, boolean };
 
-// A (batch, channels, points) tensor. `gathered`: its points are chosen by an index.
+// A (batch, channels, points) tensor. An index chooses its points where it is `gathered`.
 struct View {
   void* data = nullptr;
   DType dtype = DType::float32;

@@ -1,7 +1,8 @@
 // Colour jitter and normalisation of decoded images on the CPU: each output channel is a blend of the three of uint8.
 //
-// Memory story: the image is read once for its channels' sums, and once more, 48 KiB at a time, for the outputs, which
-// are written once, into recycled memory (memory.h): the pages of a batch's fresh output would cost several times that.
+// Memory story: the image is read once for its channels' sums, and once more, 48 KiB at a time, for the outputs. These
+// are written once, into recycled memory (memory.h), because the pages of a batch's fresh output would cost several
+// times that.
 #include "images/mix_channels.h"
 
 #include <algorithm>
@@ -46,7 +47,7 @@ Tensor mix_channels(Tensor images, Tensor matrix, Tensor offset) {
   const auto* offset_of = static_cast<const float*>(offsets.data_ptr());
   auto* to = static_cast<float*>(output.data_ptr());
   const MixChannelsKernel& kernel = MDN_AT_SIMD_LEVEL(mix_channels_kernel);
-  // In parts of one size, so that no result depends on the number of threads.
+  // All parts have one size, so that no result depends on the number of threads.
   const int64_t parts = (pixels + pixels_in_part - 1) / pixels_in_part;
   torch::stable::parallel_for(0, batch * parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {

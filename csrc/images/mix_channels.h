@@ -1,4 +1,5 @@
-// What the two halves of mix_channels share, as in mixture_nll.h.
+// The interface between mix_channels.cpp, which knows torch and threads, and mix_channels_kernel.cpp, which is built
+// once for each instruction set and knows neither.
 #pragma once
 
 #include <stdint.h>
@@ -6,9 +7,10 @@
 namespace mdn {
 
 struct MixChannelsKernel {
-  // Adds up each of the three channels of `count` pixels, channel beside channel.
+  // Adds up each of the three channels of `count` pixels, whose channels lie side by side.
   void (*sum)(const uint8_t* pixels, int64_t count, int64_t* sums);
-  // to[c] = matrix[3 c] pixel[0] + matrix[3 c + 1] pixel[1] + matrix[3 c + 2] pixel[2] + offset[c], a plane for each c.
+  // Writes a plane for each channel c:
+  // to[c] = matrix[3 c] pixel[0] + matrix[3 c + 1] pixel[1] + matrix[3 c + 2] pixel[2] + offset[c].
   void (*mix)(const uint8_t* pixels, int64_t count, const float* matrix, const float* offset, float* const* to);
 };
 

@@ -1,4 +1,5 @@
-// Loops that the compiler makes vectors of. Built once for each instruction set.
+// Adds up and blends the channels of pixels, in loops that the compiler makes vectors of. This file is built once for
+// each instruction set.
 #include "core/simd.h"
 #include "images/mix_channels.h"
 

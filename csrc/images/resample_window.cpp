@@ -1,7 +1,7 @@
-// A window of an image at another size, for the workers that load images: uint8 in, uint8 out, bilinear.
+// Resamples a window of an image bilinearly to another size, uint8 to uint8, for the workers that load images.
 //
 // Memory story: each row of the output reads two rows of the image, which lie in the second-level cache from the row
-// before, and one blended row that stays in the first; the output is written once.
+// before, and one blended row, which stays in the first-level cache. The output is written once.
 #include "images/resample_window.h"
 
 #include <algorithm>
@@ -14,7 +14,7 @@
 namespace mdn {
 namespace {
 
-// Where the outputs' centres lie along one side of the image: between the pixels `first` and `second`.
+// Where the centre of an output lies along one side of the image: between the pixels `first` and `second`.
 struct Place {
   bool inside;
   int64_t first, second;
@@ -43,7 +43,7 @@ Columns columns_of(int64_t width, double step, double begin, int64_t pixels) {
     const Place place = place_of(u, step, begin, pixels);
     if (!place.inside) continue;
     if (columns.of.empty()) columns.begin = u;
-    // At the border both are one pixel, and nothing is read of the next.
+    // At the border both are one pixel, and the next pixel has no weight.
     const int16_t right = place.first == place.second ? 0 : place.past;
     columns.of.push_back(
         {static_cast<int32_t>(3 * place.first), static_cast<int16_t>((1 << weight_bits) - right), right});

@@ -1,4 +1,5 @@
-// What the two halves of resample_window share, as in mixture_nll.h.
+// The interface between resample_window.cpp, which knows torch and threads, and resample_window_kernel.cpp, which is
+// built once for each instruction set and knows neither.
 #pragma once
 
 #include <stdint.h>
@@ -15,9 +16,9 @@ struct ResampleColumn {
 };
 
 struct ResampleWindowKernel {
-  // blend[i] = (128 - past) upper[i] + past lower[i]
+  // Blends two rows: blend[i] = (128 - past) upper[i] + past lower[i].
   void (*blend_rows)(const uint8_t* upper, const uint8_t* lower, uint16_t past, uint16_t* blend, int64_t count);
-  // `count` pixels of three bytes. Reads eight values of `blend` from each column's offset on.
+  // Writes `count` pixels of three bytes. It reads eight values of `blend` from each column's offset on.
   void (*blend_columns)(const uint16_t* blend, const ResampleColumn* columns, uint8_t* to, int64_t count);
 };
 

@@ -1,5 +1,6 @@
-// One row of the output: two rows of the image blended into one, whose pixels are then blended with their neighbours.
-// Built once for each instruction set; whole numbers, rounded once, so that each gives the same bytes.
+// Makes one row of the output: two rows of the image are blended into one, whose pixels are then blended with their
+// neighbours. This file is built once for each instruction set. It computes in whole numbers, rounded once, so that
+// each set gives the same bytes.
 #include "core/simd.h"
 #include "images/resample_window.h"
 
@@ -17,8 +18,8 @@ void blend_rows(const uint8_t* __restrict upper, const uint8_t* __restrict lower
 }
 
 #if MDN_VECTOR_BYTES >= 32
-// The left and the right pixel of two columns, channel beside channel, weighted and added: 32-bit sums of four channels
-// each, of which the last is none.
+// The weighted sums of the left and the right pixel of two columns. Each column has 32-bit sums of four channels, of
+// which the last is not used.
 MDN_INLINE __m256i sums_of(const uint16_t* blend, const ResampleColumn& one, const ResampleColumn& other) {
   const auto pixels_at = [&](const ResampleColumn& column) {
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(blend + column.offset));
@@ -35,7 +36,7 @@ MDN_INLINE __m256i sums_of(const uint16_t* blend, const ResampleColumn& one, con
   return _mm256_srli_epi32(_mm256_add_epi32(sums, _mm256_set1_epi32(half)), sum_bits);
 }
 
-// Four pixels; writes two bytes more than these.
+// Writes four pixels, and two bytes beyond them.
 MDN_INLINE void blend_four(const uint16_t* blend, const ResampleColumn* columns, uint8_t* to) {
   const __m256i words =
       _mm256_packus_epi32(sums_of(blend, columns[0], columns[2]), sums_of(blend, columns[1], columns[3]));

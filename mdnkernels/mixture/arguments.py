@@ -46,15 +46,17 @@ def check_index(index: Tensor | None, logits: Tensor) -> None:
 
 
 def as_points(value: Tensor, index: Tensor | None) -> Tensor:
-    """`value` (B, K, *P) as (B, K, P), a view wherever the strides allow. Rows (B, K) become the points of one map,
-    (1, K, B), unless an index needs the batch."""
+    """Return `value` (B, K, *P) as (B, K, P), a view wherever the strides allow.
+
+    Rows (B, K) become the points of one map, (1, K, B), unless an index needs the batch.
+    """
     if value.ndim == 2:
         return value.unsqueeze(-1) if index is not None else value.t().unsqueeze(0)
     return value.flatten(2)
 
 
 def unflatten(value: Tensor, batch: int, positions: Sequence[int], index: Tensor | None) -> Tensor:
-    """The inverse of `as_points` for a result (B, K, P); with an index it is (B, K, N) already."""
+    """Undo `as_points` for a result (B, K, P); with an index it is (B, K, N) already."""
     if index is not None:
         return value
     if len(positions) == 0:

@@ -8,9 +8,10 @@ from torch.nn import functional
 
 
 def activate_scale(raw: Tensor, scale_activation: str, min_scale: float) -> Tensor:
-    """sigma from the raw scale. ELU(x) + 1 is exp(x) for x <= 0: adding 1 to expm1(x) would round small sigmas away.
+    """Return sigma of the raw scale.
 
-    A head that begins at zero gives raw scales of exactly 0, where clamp and abs would have other derivatives.
+    ELU(x) + 1 is exp(x) for x <= 0: adding 1 to expm1(x) would round small sigmas away. A head
+    that begins at zero gives raw scales of exactly 0, where clamp and abs would have other derivatives.
     """
     if scale_activation == "elu":
         sigma = torch.where(raw > 0, raw + 1, torch.exp(torch.where(raw > 0, 0.0, raw)))
@@ -25,5 +26,8 @@ def activate_scale(raw: Tensor, scale_activation: str, min_scale: float) -> Tens
 
 
 def gather_points(maps: Tensor, index: Tensor) -> Tensor:
-    """Columns of `maps` (B, C, P) at `index` (B, N): (B, C, N). Padding (-1) reads position 0; the caller masks it."""
+    """Return the columns of `maps` (B, C, P) at `index` (B, N): (B, C, N).
+
+    Padding (-1) reads position 0; the caller masks it.
+    """
     return maps.gather(2, index.clamp(min=0).unsqueeze(1).expand(-1, maps.shape[1], -1))

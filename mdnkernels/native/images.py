@@ -9,7 +9,7 @@ from torch import Tensor
 def resample_window(
     image: Tensor, step: tuple[float, float], begin: tuple[float, float], size: tuple[int, int]
 ) -> Tensor:
-    """The window of an image whose upper left corner is `begin`, at another size; bilinear, black outside the image.
+    """Return an image's window with the upper left corner `begin` at another size: bilinear, black outside the image.
 
     image: (h, w, 3) uint8, contiguous. step: image pixels per output pixel, x and y; negative mirrors. begin: x and y.
     size: (H, W) of the output. Gives (H, W, 3) uint8. The weights are in 128ths: beside exact arithmetic a byte can be
@@ -19,12 +19,12 @@ def resample_window(
 
 
 def channel_sums(images: Tensor) -> Tensor:
-    """Of (B, H, W, 3) uint8, contiguous: (B, 3) int64."""
+    """Return the sum of each channel, (B, 3) int64, of images (B, H, W, 3) uint8, contiguous."""
     return torch.ops.mdnkernels.channel_sums(images)
 
 
 def mix_channels(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
-    """The (B, 3, 3) matrix times each pixel of (B, H, W, 3) uint8, contiguous, plus the (B, 3) offset.
+    """Return the (B, 3, 3) matrix times each pixel of (B, H, W, 3) uint8, contiguous, plus the (B, 3) offset.
 
     Matrix and offset are float32. Gives (B, 3, H, W) float32, contiguous.
     """

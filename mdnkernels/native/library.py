@@ -17,7 +17,7 @@ _CSRC = _CHECKOUT / "csrc"  # there where the package is a checkout's, absent wh
 
 
 def _is_current(library: Path, kind: str) -> bool:
-    """Whether a library is there and, for a checkout, was built of its sources."""
+    """Tell whether a library is there and, for a checkout, was built of its sources."""
     return library.exists() and (not _CSRC.exists() or sources.built_of(library) == sources.fingerprint(_CSRC, kind))
 
 
@@ -40,7 +40,7 @@ CUDA_PATH = _find("cuda")
 
 
 def _advice(switch: str, effect: str) -> str:
-    """What to do where a library is not there or is of no use."""
+    """Return what to do where a library is not there or is of no use."""
     if _CSRC.exists():
         return f"'{switch}pip install -e .' in {_CHECKOUT} {effect}"
     return f"'{switch}pip install --force-reinstall --no-deps .' in a checkout {effect}"
@@ -96,7 +96,7 @@ cuda_problem: str | None = _load_cuda()
 
 
 def simd_level() -> str:
-    """The instruction set in use: "avx512", "avx2" or "baseline", or "neon" on Arm. MDNKERNELS_SIMD forces one.
+    """Return the instruction set in use: "avx512", "avx2" or "baseline", or "neon" on Arm. MDNKERNELS_SIMD forces one.
 
     Raises:
         RuntimeError: the library is not there, or MDNKERNELS_SIMD names a level that this machine lacks.
@@ -107,7 +107,10 @@ def simd_level() -> str:
 
 
 def kept_bytes() -> int:
-    """Bytes of freed outputs on the CPU that are kept for the next ones, at most MDNKERNELS_CACHE_MB (default 512)."""
+    """Return the bytes of freed outputs that are kept on the CPU for the next ones.
+
+    MDNKERNELS_CACHE_MB megabytes are the most (default 512).
+    """
     return torch.ops.mdnkernels.kept_bytes() if problem is None else 0
 
 

@@ -40,7 +40,7 @@ def absent(*arguments: Any) -> Any:
 
 
 def missing(device_type: str) -> str | None:
-    """Why the ops cannot run on a device of this type, or None where they can."""
+    """Return why the ops cannot run on a device of this type, or None where they can."""
     if problem is not None:
         return problem
     if device_type == "cpu":

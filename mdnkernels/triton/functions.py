@@ -8,7 +8,7 @@ import triton.language as tl
 
 @triton.jit
 def log1p(x):
-    """log(1 + x) for x in [0, 1], exact to rounding: the GPU's own logarithm of a number near 1 is not."""
+    """Return log(1 + x) for x in [0, 1], exact to rounding: the GPU's own logarithm of a number near 1 is not."""
     if x.dtype == tl.float64:
         u = 1 + x
         d = u - 1

@@ -28,32 +28,31 @@ _CHUNK = 1024
 
 
 def op(name: str, schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Registers a function as an op of `NAMESPACE`."""
+    """Return a decorator that registers a function as an op of `NAMESPACE`."""
     register: Callable[..., Any] = torch.library.custom_op if INTERPRETED else torch.library.triton_op
     return register(f"{NAMESPACE}::{name}", mutates_args=(), schema=schema)
 
 
 def wrap_triton(kernel: Any) -> Any:
-    """`kernel`, visible to torch.compile."""
+    """Return `kernel` such that torch.compile sees it."""
     return kernel if INTERPRETED else torch.library.wrap_triton(kernel)
 
 
 def padded(count: int) -> int:
-    """The least power of two that is at least `count`: the extents of Triton's tensors are powers of two."""
+    """Return the least power of two that is at least `count`, as the extents of Triton's tensors must be."""
     return 1 << max(int(count) - 1, 0).bit_length()
 
 
 def strides(value: Tensor | None, count: int) -> tuple[int, ...]:
-    """Those of a tensor that may be absent, in which case nothing uses them."""
+    """Return the strides of a tensor of `count` dimensions, or zeros, which nothing uses, where it is absent."""
     return (0,) * count if value is None else value.stride()
 
 
 @triton.jit
 def total_kernel(partial, count, weights, number, loss, COUNTERS: tl.constexpr, CHUNK: tl.constexpr):
-    """loss = sum of `count` partial sums, over that of `weights` where they are given, else over `number`; over 1 where
-    this is 0.
+    """Write the loss: the sum of `count` partial sums over that of `weights`, where they are given, else over `number`.
 
-    One program adds in one order and in double, so the result has the same bits every time.
+    A divisor of 0 counts as 1. One program adds in one order and in double, so the result has the same bits every time.
     """
     lane = tl.arange(0, CHUNK)
     total = tl.zeros((CHUNK,), tl.float64)
@@ -68,6 +67,7 @@ def total_kernel(partial, count, weights, number, loss, COUNTERS: tl.constexpr, 
 
 
 def write_total(partial: Tensor, weights: Tensor | None, number: int, loss: Tensor) -> None:
+    """Launch `total_kernel`."""
     wrap_triton(total_kernel)[(1,)](
         *(partial, partial.shape[0], weights, number, loss), COUNTERS=COUNTERS, CHUNK=_CHUNK
     )

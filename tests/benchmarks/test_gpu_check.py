@@ -1,4 +1,4 @@
-"""The GPU check as far as a CPU goes: the whole of it in a dry run, and what it makes of results."""
+"""The GPU check as far as a CPU goes: a dry run of the whole check, and the reports that it makes of results."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ import torch
 
 from benchmarks.gpu_check import __main__ as command
 from benchmarks.gpu_check import agreement, build, clock, execution, networks, plan, report, worker
-from benchmarks.gpu_check.cases import CASES, Draw
 from benchmarks.gpu_check.items import Absent, Options, run_items
 from benchmarks.gpu_check.records import ABSENT, FAILED, PASSED, append, read
 from benchmarks.gpu_check.supervisor import Stage
 from mdnkernels import backends
+from tests.ops.table import CASES
 
 ROOT = Path(__file__).parents[2]
 # What the machine that has the GPU lacks.
@@ -47,7 +47,7 @@ def check(*arguments: str, **options) -> subprocess.Popen:
 
 @pytest.fixture(scope="module")
 def dry_run(tmp_path_factory):
-    """Its folder, its exit status and its output, from an interpreter without the extras."""
+    """Run --dry-run under an interpreter without the extras, and return the folder, exit status and output."""
     blocked, folder = tmp_path_factory.mktemp("blocked"), tmp_path_factory.mktemp("dry") / "run"
     (blocked / "sitecustomize.py").write_text(BLOCKER)
     process = check("--dry-run", "--minutes", "8", "--output", str(folder), env={"PYTHONPATH": str(blocked)})
@@ -80,12 +80,12 @@ def test_the_reports_have_a_row_for_every_case_and_a_time_for_every_way(dry_run)
     with (dry_run.folder / "timings.csv").open() as file:
         rows = list(csv.DictReader(file))
     for case in CASES:
-        assert {row["way"] for row in rows if row["case"] == case.name} >= {"copy", "native", "eager"}
+        assert {row["way"] for row in rows if row["case"] == str(case)} >= {"copy", "native", "eager"}
     assert {row["way"] for row in rows} == {"copy", "native", "eager", "compile", "max-autotune"}
     assert all(float(row["ms"]) > 0 and int(row["bytes"]) > 0 for row in rows)
     text = (dry_run.folder / "report.md").read_text()
     assert "dry run on the CPU: no number here says anything of a GPU" in text
-    assert all(f"| {case.name} | float32 |" in text for case in CASES)
+    assert all(f"| {case} | float32 |" in text for case in CASES)
     for network in ("hourglass_small | detection | training step", "hourglass_small | pose | inference"):
         assert f"| {network} | 3 components, sparse |" in text
 
@@ -185,15 +185,15 @@ BY_HAND = {
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_bytes_are_those_of_a_count_by_hand(name):
-    case = next(case for case in CASES if case.name == name)
-    assert tuple(case.moved(case.make(Draw("cpu", small=True)))) == BY_HAND[name]
+    case = next(case for case in CASES if str(case) == name)
+    assert tuple(case.entry.moved(case.call(small=True).arguments)) == BY_HAND[name]
 
 
 def test_half_precision_halves_all_bytes_but_masks_targets_and_integers():
-    cases = {case.name: case for case in CASES}
+    cases = {str(case): case for case in CASES}
 
     def moved(name: str) -> tuple[int, int]:
-        return tuple(cases[name].moved(cases[name].make(Draw("cpu", torch.bfloat16, small=True))))
+        return tuple(cases[name].entry.moved(cases[name].call("cpu", torch.bfloat16, small=True).arguments))
 
     assert moved("mixture_nll, pose") == ((POSE_READ + 17 * P) // 2, (POSE_READ + 17 * P + POSE_WRITTEN) // 2)
     assert moved("heatmap_focal_loss") == (6 * 80 * P, 8 * 80 * P)  # its target stays float32
@@ -291,8 +291,8 @@ def test_a_program_of_the_toolkit_is_found_where_path_lacks_it(tmp_path, monkeyp
     program.chmod(0o755)
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     monkeypatch.setenv("PATH", "/nowhere")
-    assert plan.of_the_toolkit("compute-sanitizer") == str(program)
-    assert plan.of_the_toolkit("not-there") == "not-there"
+    assert plan.path_in_toolkit("compute-sanitizer") == str(program)
+    assert plan.path_in_toolkit("not-there") == "not-there"
 
 
 def test_networks_of_the_report_are_compared_with_the_base(tmp_path):
@@ -327,7 +327,7 @@ class Event:
 
 @pytest.fixture
 def device(monkeypatch):
-    """torch.cuda, as far as it is called, on a machine without a GPU."""
+    """Replace what is called of torch.cuda on a machine without a GPU, and return what the replacement notes."""
     device = SimpleNamespace(pauses=[], allocated=100, peak=0)
     nothing = {name: lambda *_: None for name in ("synchronize", "empty_cache", "reset_peak_memory_stats")}
     properties = SimpleNamespace(L2_cache_size=50 * 2**20)

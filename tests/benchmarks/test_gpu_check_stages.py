@@ -1,4 +1,4 @@
-"""Stages that crash, hang, fail or run out of time, and what is left of the others."""
+"""Stages that crash, hang, fail or run out of time, and the results that are kept of the others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEVER = threading.Event()
 
 
 def stage(folder: Path, items: str, name: str = "one", **options) -> Stage:
-    """A stage with these items, the body of a dict."""
+    """Return a stage with these items, which are the body of a dict."""
     script = f"""if True:
         import os, sys, time
         from pathlib import Path
@@ -77,7 +77,7 @@ def test_a_stage_that_cannot_begin_fails_as_a_whole(tmp_path):
 
 
 def test_an_error_after_the_last_item_is_the_stages(tmp_path):
-    """As compute-sanitizer's, whose exit status tells of errors."""
+    """compute-sanitizer ends like this: its exit status tells of errors."""
     one = stage(tmp_path, '"a": lambda: None')
     script = one.command[2].replace("sys.exit(", "(lambda _: os._exit(86))(")
     supervise(Stage("one", "one", (*one.command[:2], script), 10), tmp_path, 60, NEVER)

@@ -15,8 +15,8 @@ from benchmarks.sass.launches import watching
 from benchmarks.sass.listing import Kernel, find, kernel
 from benchmarks.sass.machine import Machine
 from tests import cuda_on_cpu
-from tests.cuobjdump import tool
-from tests.ops import ptxas
+from tests.native import ptxas
+from tests.native.cuobjdump import tool
 from tests.ops.cases import MixtureCase, loss_and_gradients
 
 compiled = pytest.mark.skipif(

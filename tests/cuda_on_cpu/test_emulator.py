@@ -18,7 +18,7 @@ def kernels():
 
 
 def launched(kernel, *arguments, seed=0, count=True):
-    """What the kernel gives, and its one launch."""
+    """Run a toy kernel, and return its result and its one launch."""
     with cuda_on_cpu.running(seed, count) as report:
         result = getattr(cuda_on_cpu.kernels(), f"toy_{kernel}")(*arguments)
     (launch,) = report.launches
@@ -67,7 +67,7 @@ def test_lanes_far_apart_read_a_sector_each(step):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_lanes_that_share_sectors_of_two_far_places_read_each_sector_once(seed):
-    """Lanes in turns from either place: 16 neighbours of each, which are two sectors."""
+    """The lanes read in turns from two places: 16 neighbours of each, which are two sectors."""
     values = torch.randn(2000)
     index = torch.stack([torch.arange(16), 1000 + torch.arange(16)], 1).flatten()
     result, launch = launched("gather", values, index, seed=seed)

@@ -91,7 +91,7 @@ def test_gradients_of_overlapping_windows_have_the_same_bits_in_every_order(chan
 
 
 def separate_objects(batch, size, step):
-    """Cells whose 3 x 3 windows neither overlap nor leave the map."""
+    """Return cells whose 3 x 3 windows neither overlap nor leave the map."""
     cells = torch.arange(size * size).view(size, size)[1:-1:step, 1:-1:step].flatten()
     return cells.expand(batch, -1).contiguous()
 
@@ -114,7 +114,7 @@ def test_channels_last_windows_move_every_sector_once(dtype):
 
 
 def test_planar_windows_read_each_row_once():
-    """A row of a window is 12 bytes in one sector, or two; at most one row in ten is cut between two warps."""
+    """A row of a window is 12 bytes in one sector or two. At most one row in ten is cut between two warps."""
     feature, index = normal(2, 64, 32, 32), separate_objects(2, 32, 6)
     (patches, _), report = on_cuda(feature, index, 3, count=True)
     first = torch.arange(1, 31, 6) - 1  # the columns where windows begin

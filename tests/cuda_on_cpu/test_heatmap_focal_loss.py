@@ -111,7 +111,7 @@ def test_the_same_bits_in_every_order():
 
 @pytest.mark.parametrize("dtypes", DTYPES, ids=str)
 def test_every_sector_is_moved_once_a_pass(dtypes):
-    """The target a second time, to count the positives before gradients are divided by them."""
+    """The target is read a second time, to count the positives before gradients are divided by them."""
     logits, target = logits_and_target(2, 4, 64, 64, dtypes=dtypes)
     _, report = on_cuda(logits, target, count=True)
     counting, _, terms, _ = report.launches

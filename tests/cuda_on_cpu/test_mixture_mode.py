@@ -148,7 +148,7 @@ def test_same_bits_in_any_order_of_blocks_and_threads(select, channels_last):
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("select", SELECTIONS)
 def test_dense_aligned_maps_move_each_sector_once(select, channels_last, dtype):
-    """Where neighbouring cells choose alike: else their sectors hold what is not wanted."""
+    """Neighbouring cells choose alike here. Otherwise their sectors would hold what is not wanted."""
     logits, loc, scale = mixture(3, 32, 16, shape=(3, 64, 64), dtype=dtype, channels_last=channels_last)
     bands = torch.arange(64).div(22, rounding_mode="floor")  # of rows
     for m in range(3):

@@ -23,8 +23,11 @@ def on_cuda(arguments, others, dtype, seed=0):
 
 
 def assert_agrees(actual, arguments, others, dtype):
-    """Relative to the largest element of each tensor, in units that follow the largest loss: a posterior is an
-    exponential of log densities, and has their absolute rounding as its relative one."""
+    """Compare loss and gradients with eager in float64, relative to the largest element of each tensor.
+
+    The tolerance follows the largest loss: a posterior is an exponential of log densities, so their absolute rounding
+    is its relative rounding.
+    """
     expected = loss_and_gradients("eager", arguments, others, torch.float64)
     losses = loss_and_gradients("eager", arguments, {**others, "weight": None, "reduction": "none"}, torch.float64)[0]
     largest = losses.abs().max().item() if losses.numel() else 0.0
@@ -204,7 +207,7 @@ def test_same_bits_in_any_order_of_blocks_and_threads(case):
 
 
 def sectors_over_the_least(case, dtype):
-    """Sectors read and written by one loss with all gradients, over those that its tensors fill."""
+    """Return the sectors that a loss with all gradients reads and writes, each over those that its tensors fill."""
     arguments, others = dataclasses.replace(case, dtype=dtype).make()
     with cuda_on_cpu.running() as report, mdnkernels.use_backend("native"):
         loss = mdnkernels.mixture_nll(*arguments, **others)

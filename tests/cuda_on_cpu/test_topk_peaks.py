@@ -38,7 +38,7 @@ def random_map(*shape, levels=None, dtype=torch.float32, seed=0):
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
 @pytest.mark.parametrize("levels", [None, 2])
 def test_tiles_of_rows_give_the_peaks_of_the_whole_map(levels, kernel_size, dtype):
-    """Peaks on both sides of where two tiles meet; with two levels a score's ties lie in many tiles."""
+    """Peaks lie on both sides of where two tiles meet. With two levels the ties of a score lie in many tiles."""
     assert_is_eager(random_map(2, 2, 200, 90, levels=levels, dtype=dtype), 70, kernel_size=kernel_size)
 
 
@@ -60,7 +60,7 @@ def test_maps_and_windows_that_make_other_tiles(shape, kernel_size):
 
 @pytest.mark.parametrize("k", [1, 255, 256, 257, 1500, 30000])
 def test_any_number_of_peaks(k):
-    """More than a tile has, more than the threads of a block, more than there are."""
+    """The numbers are more than a tile has, more than the threads of a block, and more than there are."""
     assert_is_eager(random_map(1, 2, 128, 100), k)
     assert_is_eager(random_map(1, 2, 128, 100, levels=1), k)
 
@@ -79,7 +79,7 @@ def test_a_plateau_is_all_peaks_in_order():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_scores_that_floating_point_orders_in_its_own_way(dtype):
-    """-0 equals 0 and ties with it, infinities are scores, subnormals differ, a NaN and its neighbours are no peaks."""
+    """-0 ties with 0, infinities are scores, and subnormals differ. A NaN and its neighbours are no peaks."""
     smallest = torch.finfo(dtype).smallest_normal / 4
     row = [-0.0, 0.0, -0.0, math.inf, -math.inf, smallest, -smallest, 2 * smallest, 1.0, math.nan, 2.0, -1.0]
     heatmap = torch.full((1, 1, 1, 2 * len(row)), -math.inf, dtype=dtype)
@@ -104,8 +104,8 @@ def test_the_order_of_tiles_changes_what_is_dropped_but_not_the_result():
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1.02), (torch.bfloat16, 1.01), (torch.float64, 1.05)])
 def test_the_map_is_read_once(dtype, bound):
-    """128 x 128: a bfloat16 plane is one tile; float32 makes two of 64 rows, float64 four of 32, and each reads a row
-    of its neighbours. What is written is the candidates, 16 bytes each, at most k a tile."""
+    """A plane of 128 x 128 is one tile in bfloat16, two of 64 rows in float32, and four of 32 rows in float64. Each
+    tile reads a row of its neighbours. It writes its candidates, 16 bytes each, at most k of them."""
     heatmap = random_map(1, 4, 128, 128, dtype=dtype)
     _, report = peaks_on_cuda(heatmap, 100, count=True)
     (scan,) = (launch for launch in report.launches if "scan_tiles" in launch.kernel)
@@ -115,7 +115,7 @@ def test_the_map_is_read_once(dtype, bound):
 
 
 def test_a_tile_drops_what_lies_below_the_best_of_another():
-    """Tiles in their natural order, the strongest first: the later ones write nothing."""
+    """The tiles come in their natural order, the strongest first, so the later ones write nothing."""
     heatmap = random_map(1, 8, 128, 128) - 100 * torch.arange(8).view(1, 8, 1, 1)
     _, report = peaks_on_cuda(heatmap, 100, count=True)
     (scan,) = (launch for launch in report.launches if "scan_tiles" in launch.kernel)

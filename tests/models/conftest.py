@@ -7,5 +7,5 @@ from torch import Tensor
 
 @pytest.fixture
 def images() -> Tensor:
-    """Three images, wider than high."""
+    """Return three images, wider than high."""
     return torch.randn(3, 3, 64, 96, generator=torch.Generator().manual_seed(1))

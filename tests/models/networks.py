@@ -25,8 +25,11 @@ KEYPOINTS = torch.tensor([[5, 5, 127, 0, 15, 112, 100, 17, 18, -1], [-1, 126, 12
 def awake(
     arch: str, task: str, components: int, dtype: torch.dtype = torch.float64, **options: object
 ) -> Detector | PoseEstimator:
-    """A network in training mode that is not at its initialisation, where every cell scores 0.1, every box is a point
-    and every deformable convolution reads its own nine cells."""
+    """Return a network in training mode that is not at its initialisation.
+
+    At its initialisation every cell scores 0.1, every box is a point, and every deformable convolution reads its own
+    nine cells.
+    """
     return copy.deepcopy(_awake(arch, task, components, tuple(options.items()))).to(dtype)
 
 
@@ -56,7 +59,7 @@ def _awake(arch: str, task: str, components: int, options: tuple) -> Detector | 
 
 
 def _spread(head: Head, feature: Tensor) -> None:
-    """Gives each channel of the head's output a standard deviation of 0.6 about the head's own bias."""
+    """Give each channel of the head's output a standard deviation of 0.6 about the head's own bias."""
     nn.init.normal_(head.output.weight)
     values = F.relu(head.hidden(feature)).transpose(0, 1).flatten(1)
     outputs = head.output.weight.flatten(1) @ values
@@ -66,13 +69,13 @@ def _spread(head: Head, feature: Tensor) -> None:
 
 
 def read(maps: Tensor, index: Tensor) -> Tensor:
-    """(B, C, h, w) at cells (B, N), with a loop."""
+    """Read maps (B, C, h, w) at cells (B, N) with a loop; return (B, C, N)."""
     rows = zip(maps.flatten(2), index.tolist(), strict=True)
     return torch.stack([torch.stack([image[:, max(cell, 0)] for cell in cells], 1) for image, cells in rows])
 
 
 def training_loss(model: Detector | PoseEstimator, images: Tensor, *, sparse: bool) -> Tensor:
-    """A loss like the criterion's on all outputs of all stacks; padding is not counted."""
+    """Return a loss like the criterion's on all outputs of all stacks. Padding is not counted."""
     pose = isinstance(model, PoseEstimator)
     cells = (CENTRES, KEYPOINTS) if pose else (CENTRES,)
     stacks = model(images, *cells) if sparse else model(images)
@@ -112,6 +115,6 @@ def _mixture_loss(model: Detector | PoseEstimator, outputs: dict[str, Tensor]) -
 
 
 def assert_close(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...], tolerance: float = 1e-10) -> None:
-    """Two named tuples, field by field, whatever the dtypes."""
+    """Compare two named tuples field by field, whatever their dtypes."""
     for name, a, b in zip(ours._fields, ours, theirs, strict=True):
         torch.testing.assert_close(a.double(), b.double(), rtol=0, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")

@@ -1,8 +1,8 @@
 """The published networks, written down a second time: as functions of a state dict under the published names.
 
-Sources: Zhou et al., "Objects as Points", 2019, and Varamesh and Tuytelaars 2020, with the names, shapes and order of
-their code's `large_hourglass.py`, `pose_dla_dcn.py` and `DCNv2`. Nothing here knows of `models/`, nor of torchvision's
-deformable convolution.
+The sources are Zhou et al., "Objects as Points", 2019, and Varamesh and Tuytelaars 2020, with the names, shapes and
+order of their code's `large_hourglass.py`, `pose_dla_dcn.py` and `DCNv2`. Nothing here knows of `models/`, nor of
+torchvision's deformable convolution.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor
 class Weights:
     """A state dict that is written by reading: an entry is drawn the first time that a network asks for it.
 
-    Run once over an image on the "meta" device, a network so gives its table of names and shapes, and random values.
-    complete: whether what the state dict lacks is an error instead.
+    A network that runs once over an image on the "meta" device so gives its table of names and shapes, with random
+    values. With `complete`, an entry that the state dict lacks is an error instead.
     """
 
     def __init__(self, state: dict[str, Tensor] | None = None, *, complete: bool = False, seed: int = 0) -> None:
@@ -27,7 +27,7 @@ class Weights:
         self.generator = torch.Generator().manual_seed(seed)
 
     def entry(self, name: str, shape: Sequence[int], like: Tensor, spread: float = 0.1, centre: float = 0.0) -> Tensor:
-        """The entry, on the device of `like`; new ones uniform in centre +- spread."""
+        """Return the entry on the device of `like`. A new one is drawn uniformly from centre +- spread."""
         if name not in self.state:
             assert not self.complete, f"{name} is not in the state dict"
             drawn = torch.empty(*shape).uniform_(centre - spread, centre + spread, generator=self.generator)
@@ -41,7 +41,7 @@ class Weights:
         return F.conv2d(x, weight, self.entry(f"{name}.bias", [out], x) if bias else None, stride, kernel // 2)
 
     def kernel(self, name: str, x: Tensor, out: int, kernel: int, gain: float = 1) -> Tensor:
-        """A convolution's weight that keeps the variance of what ReLU gives it."""
+        """Return a convolution's weight, drawn so that it keeps the variance of what ReLU gives it."""
         spread = gain * (6 / (x.shape[1] * kernel**2)) ** 0.5
         return self.entry(f"{name}.weight", [out, x.shape[1], kernel, kernel], x, spread)
 
@@ -54,7 +54,7 @@ class Weights:
 
 
 def detection_heads(classes: int, components: int, class_specific: bool = False) -> dict[str, int]:
-    """Channels of each head."""
+    """Return the channels of each head of a published detector."""
     copies = classes if class_specific else 1
     heads = {"hm": classes, "wh": 2 * max(components, 1) * copies, "reg": 2}
     if components:
@@ -63,7 +63,7 @@ def detection_heads(classes: int, components: int, class_specific: bool = False)
 
 
 def pose_heads(components: int) -> dict[str, int]:
-    """Channels of each head."""
+    """Return the channels of each head of a published pose estimator."""
     heads = {"hm": 1, "wh": 2, "hps": 34 * max(components, 1), "reg": 2, "hm_hp": 17, "hp_offset": 2}
     return heads | ({"mdn_logits": components, "mdn_sigma": 2 * components} if components else {})
 
@@ -77,7 +77,7 @@ def hourglass(
     stem: int = 128,
     cnv_dim: int = 256,
 ) -> list[Tensor]:
-    """What the heads of each stack read."""
+    """Return the features that the heads of each stack read."""
     inter = _residual(w, "pre.1", _convolution(w, "pre.0", image, stem, 7, 2), dims[0], 2)
     features = []
     for stack in range(stacks):
@@ -92,7 +92,7 @@ def hourglass(
 def hourglass_heads(
     w: Weights, features: list[Tensor], heads: dict[str, int], width: int = 256
 ) -> list[dict[str, Tensor]]:
-    """The outputs of each stack, by the published names of the heads."""
+    """Return the outputs of each stack, by the published names of the heads."""
     outputs: list[dict[str, Tensor]] = [{} for _ in features]
     for stack, cnv in enumerate(features):
         for head, channels in heads.items():
@@ -136,7 +136,7 @@ def _conv_bn(w: Weights, name: str, x: Tensor, out: int, stride: int = 1, kernel
 
 
 def dla34(w: Weights, image: Tensor) -> list[Tensor]:
-    """What the heads of the one stack read."""
+    """Return the features that the heads of the one stack read."""
     layers = dla34_base(w, image, "base.")[2:]  # 64, 128, 256 and 512 channels at strides 4, 8, 16 and 32
     out = [layers[-1]]
     for i, start in enumerate((2, 1, 0)):
@@ -148,7 +148,7 @@ def dla34(w: Weights, image: Tensor) -> list[Tensor]:
 
 
 def dla34_heads(w: Weights, features: list[Tensor], heads: dict[str, int]) -> list[dict[str, Tensor]]:
-    """The outputs of the one stack, by the published names of the heads."""
+    """Return the outputs of the one stack, by the published names of the heads."""
     outputs = {}
     for head, channels in heads.items():
         hidden = F.relu(w.conv(f"{head}.0", features[0], 256, 3, bias=True))
@@ -157,7 +157,10 @@ def dla34_heads(w: Weights, features: list[Tensor], heads: dict[str, int]) -> li
 
 
 def dla34_base(w: Weights, image: Tensor, prefix: str = "") -> list[Tensor]:
-    """The classifier's six levels; its last layer, which no detector reads, is `add_classifier`'s."""
+    """Return the six levels of the classifier.
+
+    `add_classifier` draws its last layer, which no detector reads.
+    """
     x = F.relu(_conv_bn(w, f"{prefix}base_layer", image, 16, kernel=7))
     levels = [F.relu(_conv_bn(w, f"{prefix}level0", x, 16, kernel=3))]
     levels.append(F.relu(_conv_bn(w, f"{prefix}level1", levels[-1], 32, stride=2, kernel=3)))
@@ -168,7 +171,7 @@ def dla34_base(w: Weights, image: Tensor, prefix: str = "") -> list[Tensor]:
 
 
 def add_classifier(w: Weights, prefix: str = "") -> None:
-    """The 1000 classes of ImageNet, as its files and the detectors' have them."""
+    """Draw the layer of ImageNet's 1000 classes, which the files of the classifier and of the detectors hold."""
     like = torch.empty(0)
     w.entry(f"{prefix}fc.weight", [1000, 512, 1, 1], like)
     w.entry(f"{prefix}fc.bias", [1000], like)
@@ -206,7 +209,7 @@ def _block(w: Weights, name: str, x: Tensor, residual: Tensor, stride: int = 1) 
 
 
 def _ida(w: Weights, name: str, layers: list[Tensor], start: int, out: int, factors: Sequence[int]) -> None:
-    """Changes the layers after `start`."""
+    """Replace the layers after `start` by their aggregation with the layers before them."""
     for i in range(start + 1, len(layers)):
         number = i - start
         factor = factors[number - 1]
@@ -217,7 +220,10 @@ def _ida(w: Weights, name: str, layers: list[Tensor], start: int, out: int, fact
 
 
 def _deform_conv(w: Weights, name: str, x: Tensor, out: int) -> Tensor:
-    """Taps of the kernel row by row: offsets y and x of the first, of the second, ...; then the weights of all nine."""
+    """Convolve at predicted places, with the taps of the kernel row by row.
+
+    The predicted channels are offsets y and x of the first tap, of the second, and so on; then the weights of all nine.
+    """
     batch, _, height, width = x.shape
     predicted = w.conv(f"{name}.conv.conv_offset_mask", x, 27, 3, bias=True)
     offset, mask = predicted[:, :18].unflatten(1, (9, 2)), predicted[:, 18:].sigmoid()
@@ -236,7 +242,7 @@ def _deform_conv(w: Weights, name: str, x: Tensor, out: int) -> Tensor:
 def strongest(
     means: Tensor, sigma: Tensor, logits: Tensor, components: int, classes: int, min_sigma: float
 ) -> tuple[Tensor, Tensor]:
-    """Mean (B, C, K, h, w) and sigma (B, 2, K, h, w) of the component that weighs most, for each of K classes."""
+    """Return mean (B, C, K, h, w) and sigma (B, 2, K, h, w) of the heaviest component for each of K classes."""
     means, sigma, logits = (maps.unflatten(1, (components, -1, classes)) for maps in (means, sigma, logits))
     best = logits.argmax(1, keepdim=True)
     sigma = (F.elu(sigma) + min_sigma).clamp(1e-4, 1e5)

@@ -23,7 +23,10 @@ def decode_detection(
     allowed: Sequence[int] | None = None,
     num_classes: int | None = None,
 ) -> Detections:
-    """images, mirrored: dense maps of the images and of their mirror images. num_classes: of class-specific sizes."""
+    """Decode dense maps of the images, and of their mirror images where `mirrored` is given.
+
+    `num_classes` is the number of classes where each class has sizes of its own.
+    """
     rows = []
     for b in range(len(images["heatmap"])):
         people = []
@@ -54,7 +57,7 @@ def decode_pose(
     allowed: Sequence[int] | None = None,
     refine: bool = True,
 ) -> Poses:
-    """As `decode_detection`; a mirror image's left is the image's right."""
+    """Decode dense maps of the images, and of their mirror images, whose left is the image's right."""
     joints = len(skeleton.names)
     partner = list(range(joints))
     for a, b in skeleton.flip_pairs:
@@ -93,10 +96,10 @@ def decode_pose(
 def refined(
     point: tuple[float, float], box: Sequence[float], places: Sequence[tuple[float, float, float]]
 ) -> tuple[tuple[float, float], float]:
-    """Where CenterNet puts a keypoint, and the score of the peak that it was moved to, 0 where it stays.
+    """Return where CenterNet puts a keypoint, and the score of the peak that it was moved to, 0 where it stays.
 
-    places: score, x and y of the keypoint's peaks. Of those above 0.1 the nearest counts, if it is inside the box and
-    within 0.3 of the box's larger side.
+    `places` holds score, x and y of the keypoint's peaks. Of those above 0.1 the nearest counts, if it is inside the
+    box and within 0.3 of the box's larger side.
     """
     left, top, right, bottom = box
     nearest, best = None, math.inf
@@ -127,7 +130,7 @@ class _Cell(dict):
     def choice(
         self, single: str, dims: int, allowed: Sequence[int] | None
     ) -> tuple[list[float], list[float], int, float]:
-        """loc, sigma, component and weight of the heaviest component that is allowed, or what the base says."""
+        """Return loc, sigma, component and weight of the heaviest component that is allowed, or what the base says."""
         if single in self and "logits" not in self:
             return self[single], [0.0, 0.0], -1, 1.0
         total = sum(math.exp(v) for v in self["logits"])
@@ -157,7 +160,7 @@ def _scores(images: Maps, mirrored: Maps | None, name: str, b: int) -> Tensor:
 def _candidates(
     images: Maps, mirrored: Maps | None, b: int, joint: int, partner: Sequence[int], k: int
 ) -> list[tuple[float, float, float]]:
-    """Score, x and y of a keypoint's k best peaks."""
+    """Return score, x and y of a keypoint's k best peaks."""
     scores = images["keypoint_heatmap"][b, joint].sigmoid()
     if mirrored is not None:
         scores = (scores + mirrored["keypoint_heatmap"][b, partner[joint]].flip(1).sigmoid()) / 2
@@ -167,7 +170,7 @@ def _candidates(
 
 
 def _peaks(scores: Tensor, k: int) -> list[tuple[float, int, int, int]]:
-    """Score, label, y and x of the k best cells that nothing around them exceeds."""
+    """Return score, label, y and x of the k best cells that nothing around them exceeds."""
     rows = scores.tolist()
     height, width = scores.shape[1:]
     found = []

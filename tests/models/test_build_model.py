@@ -1,4 +1,4 @@
-"""What `build_model` makes, and what it refuses."""
+"""The networks that `build_model` makes, and the arguments that it refuses."""
 
 import pytest
 import torch

@@ -29,7 +29,7 @@ from tests.models import published
 from tests.models.published import Weights
 
 CLASSES = 3
-# Normalised, in whichever order of colours.
+# A normalised picture. The order of its colours does not matter.
 PICTURE = torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(1))
 TOLERANCE = {"rtol": 0, "atol": 1e-4}
 
@@ -47,7 +47,7 @@ SMALL = {"dims": (8, 12, 16), "modules": (2, 1, 3), "stacks": 2, "stem": 6, "cnv
 SMALL_WIDTH = 7
 SMALL_CONFIG = HourglassConfig(stacks=2, dims=(8, 12, 16), blocks=(2, 1, 3), stem_width=6, feature_dim=10)
 
-# What the heads read, and the heads.
+# Each published network: the function of what the heads read, and that of the heads.
 GRAPHS: dict[str, tuple[Callable, Callable]] = {
     "hourglass": (
         functools.partial(published.hourglass, **SMALL),
@@ -70,7 +70,7 @@ MEANS = {"detection": "wh", "pose": "hps"}
 
 
 def build(arch: str, task: str, components: int, class_specific: bool = False, min_scale: float = 9.0) -> Network:
-    """Our model, in eval mode; "hourglass" is the small one."""
+    """Return our model in eval mode; "hourglass" is the small one."""
     if arch != "hourglass":
         classes = CLASSES if task == "detection" else 1
         return build_model(
@@ -88,7 +88,7 @@ def build(arch: str, task: str, components: int, class_specific: bool = False, m
 
 
 def heads_of(task: str, components: int, class_specific: bool = False) -> dict[str, int]:
-    """The published heads."""
+    """Return the channels of the published heads by their names."""
     if task == "pose":
         return published.pose_heads(components)
     return published.detection_heads(CLASSES, components, class_specific)
@@ -96,9 +96,9 @@ def heads_of(task: str, components: int, class_specific: bool = False) -> dict[s
 
 @functools.cache
 def drawn_backbone(arch: str) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """Random weights of the published network without heads, and what the heads read in `PICTURE`.
+    """Return random weights of the published network without heads, and what the heads read in `PICTURE`.
 
-    DLA-34's have the classifier that its files carry along.
+    The weights of DLA-34 have the classifier that its files carry along.
     """
     backbone, _ = GRAPHS[arch]
     weights = Weights()
@@ -110,7 +110,7 @@ def drawn_backbone(arch: str) -> tuple[dict[str, Tensor], list[Tensor]]:
 
 @functools.cache
 def drawn(arch: str, task: str, components: int, class_specific: bool = False) -> dict[str, Tensor]:
-    """Random weights of the published network."""
+    """Return random weights of the published network."""
     backbone, features = drawn_backbone(arch)
     weights = Weights(dict(backbone), seed=1)
     GRAPHS[arch][1](weights, features, heads_of(task, components, class_specific))
@@ -118,7 +118,7 @@ def drawn(arch: str, task: str, components: int, class_specific: bool = False) -
 
 
 def published_outputs(arch: str, task: str, components: int, class_specific: bool = False) -> list[dict[str, Tensor]]:
-    """Those of the published network with the weights `drawn`, for `PICTURE`."""
+    """Return the outputs of the published network with the weights of `drawn` for `PICTURE`."""
     weights = Weights(drawn(arch, task, components, class_specific), complete=True)
     _, features = drawn_backbone(arch)
     return GRAPHS[arch][1](weights, features, heads_of(task, components, class_specific))
@@ -126,7 +126,7 @@ def published_outputs(arch: str, task: str, components: int, class_specific: boo
 
 @pytest.fixture(autouse=True)
 def no_gradients() -> Iterator[None]:
-    """None is needed."""
+    """Run each test without gradients, for none needs any."""
     with torch.no_grad():
         yield
 
@@ -141,7 +141,7 @@ def write(file: Path, state: dict[str, object], **beside: object) -> None:
 
 
 def check_outputs(model: Network, outputs: list[dict[str, Tensor]], images: Tensor, task: str) -> None:
-    """Every map of every stack is the published one, to 1e-4."""
+    """Compare every map of every stack with the published one, to 1e-4."""
     names = HEADS | {"loc": MEANS[task]}
     ours = model(images)
     assert len(ours) == len(outputs)
@@ -188,13 +188,13 @@ def test_hourglass104_gives_the_published_outputs(task: str, components: int, fi
 
 
 def shape_alone(self: Weights, name: str, shape: list[int], like: Tensor, *_: float, **__: float) -> Tensor:
-    """`Weights.entry` without values."""
+    """Return an empty entry in place of `Weights.entry`, which draws values."""
     return self.state.setdefault(name, torch.empty(*shape, device=like.device))
 
 
 @functools.cache
 def backbone_shapes(arch: str) -> tuple[dict[str, Tensor], list[Tensor]]:
-    """The published network without heads, and what the heads read, on the "meta" device."""
+    """Return the entries of the published network without heads, and what the heads read, on the "meta" device."""
     weights = Weights()
     return weights.state, GRAPHS[arch][0](weights, torch.empty(1, 3, 128, 128, device="meta"))
 
@@ -324,7 +324,7 @@ def test_a_write_that_fails_leaves_the_old_file(file: Path, tmp_path: Path, monk
 
 
 def refuse(model: torch.nn.Module, load: Callable[[], None]) -> str:
-    """The error's text; the model is as it was."""
+    """Load what must be refused, check that the model is as it was, and return the error's text."""
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(ValueError, match=re.escape("model.pth")) as caught:
         load()
@@ -410,7 +410,7 @@ def test_unknown_colours_and_backbones_are_refused(file: Path) -> None:
 
 
 def imagenet() -> dict[str, Tensor]:
-    """The ImageNet file's entries, random."""
+    """Return random entries of the ImageNet file."""
     weights = Weights(seed=2)
     published.dla34_base(weights, torch.empty(1, 3, 64, 64, device="meta"))
     published.add_classifier(weights)

@@ -1,4 +1,4 @@
-"""What a network costs, and the command that says so."""
+"""The cost of a network, and the command that prints it."""
 
 import pytest
 

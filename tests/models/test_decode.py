@@ -17,7 +17,7 @@ OBJECTS = [
 
 
 def perfect_maps() -> tuple[Tensor, Tensor, Tensor]:
-    """What a network without error would predict for the objects: score heatmap, offset and size, batch 1."""
+    """Return what a network without error would predict for the objects: score heatmap, offset and size, batch 1."""
     heatmap, offset, size = (
         torch.zeros(1, CLASSES, HEIGHT, WIDTH),
         torch.zeros(1, 2, HEIGHT, WIDTH),
@@ -39,7 +39,10 @@ def assert_are_the_objects(found: Detections) -> None:
 
 
 def two_component_maps(size: Tensor) -> Mixture:
-    """The right size in component 1 on the left half, in component 0 on the right half, nonsense in the other one."""
+    """Return a mixture with the right size in component 1 on the left half and in component 0 on the right half.
+
+    The other component of each half holds nonsense.
+    """
     left = (torch.arange(WIDTH) < WIDTH // 2).expand(1, 1, HEIGHT, WIDTH)
     wrong = torch.full_like(size, 99.0)
     loc = torch.cat((torch.where(left, wrong, size), torch.where(left, size, wrong)), dim=1)

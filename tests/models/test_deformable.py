@@ -1,4 +1,4 @@
-"""The deformable convolution of a CPU, against torchvision's operator and against what it must say."""
+"""The deformable convolution of a CPU, against torchvision's operator and against its own promises."""
 
 import re
 
@@ -12,7 +12,7 @@ from models.deformable import deformable_convolution
 
 
 def arguments(dtype: torch.dtype = torch.float64, *, batch: int = 2, height: int = 7, width: int = 5) -> list[Tensor]:
-    """x, offset, mask, weight, bias: taps on cells, between them, at the border and far outside."""
+    """Return x, offset, mask, weight and bias, with taps on cells, between them, at the border and far outside."""
     torch.manual_seed(0)
     x = torch.randn(batch, 6, height, width, dtype=dtype)
     offset = torch.randn(batch, 18, height, width, dtype=dtype) * 2

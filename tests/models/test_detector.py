@@ -23,7 +23,7 @@ def small(components: int, dtype: torch.dtype = torch.float64) -> Detector:
 
 
 def regression_loss(outputs: dict[str, Tensor], index: Tensor) -> Tensor:
-    """A loss like the criterion's on (B, C, N) points, without the padding."""
+    """Return a loss like the criterion's on (B, C, N) points, without the padding."""
     counted = index >= 0
     target = torch.linspace(1, 9, 2 * index.numel(), dtype=torch.float64).view(index.shape[0], 2, -1)
     loss = ((outputs["offset"] - target).square().sum(1) * counted).sum()

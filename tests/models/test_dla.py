@@ -48,7 +48,7 @@ def test_a_fresh_deformable_convolution_is_half_a_plain_one() -> None:
 
 
 def sampled(plane: Tensor, y: float, x: float) -> float:
-    """Bilinear interpolation of a plane (h, w) that is 0 all around."""
+    """Interpolate bilinearly in a plane (h, w) that is 0 all around."""
     value = 0.0
     for row in (math.floor(y), math.floor(y) + 1):
         for column in (math.floor(x), math.floor(x) + 1):

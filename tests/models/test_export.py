@@ -126,7 +126,7 @@ def test_a_written_graph_has_no_batch_norm_and_gives_the_same(tmp_path: Path) ->
 
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
-    """A published file of DLA-34 for poses, two components."""
+    """Write a published file of DLA-34 for poses with two components, and return its path."""
     save_published(awake("dla34", "pose", 2, torch.float32), tmp_path / "published.pth")
     return tmp_path / "published.pth"
 

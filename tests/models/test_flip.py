@@ -85,7 +85,7 @@ PEOPLE = [
 
 
 class AllKnowing(PoseEstimator):
-    """Its outputs are the truth about `PEOPLE`, in the image and in its mirror image."""
+    """A pose estimator whose outputs are the truth about `PEOPLE`, in the image and in its mirror image."""
 
     def read(self, images: Tensor, flip: str | None = None) -> "BothViews":
         return BothViews(self.heads[-1], images, flip is not None)

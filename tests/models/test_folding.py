@@ -21,8 +21,10 @@ def batch_norms(model: nn.Module) -> list[str]:
 
 
 def trained(model: nn.Module, side: int = 64) -> nn.Module:
-    """In eval mode, with weights, biases and statistics of its batch norms, and biases before them, that are not 0 or
-    1, as training leaves them."""
+    """Return the model in eval mode, as training would leave it.
+
+    Weights, biases and statistics of its batch norms, and biases before them, are then not 0 or 1.
+    """
     generator = torch.Generator().manual_seed(1)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
@@ -63,7 +65,7 @@ def test_a_folded_network_gives_the_same_maps(arch: str) -> None:
 
 
 def narrow_hourglass104() -> Detector:
-    """As deep as hourglass104, an eighth as wide, in float64."""
+    """Return a detector as deep as hourglass104 and an eighth as wide, in float64."""
     dims = tuple(dim // 8 for dim in HOURGLASS104.dims)
     config = dataclasses.replace(HOURGLASS104, dims=dims, stem_width=16, feature_dim=32)
     torch.manual_seed(0)
@@ -88,7 +90,7 @@ def test_folding_twice_changes_nothing_more() -> None:
 
 
 def test_every_architecture_can_be_folded() -> None:
-    """Also one that is added later: where its batch norms follow no convolution, this test is the place to say so."""
+    """An architecture that is added later must fold too, or be named here if its batch norms follow no convolution."""
     for arch in ARCHITECTURES:
         with torch.device("meta"):
             model = build_model(arch, components=0).eval()

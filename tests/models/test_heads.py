@@ -11,7 +11,7 @@ CORNERS = [0, WIDTH - 1, (HEIGHT - 1) * WIDTH, HEIGHT * WIDTH - 1]
 
 
 def read(maps: Tensor, index: Tensor) -> Tensor:
-    """(B, C, h, w) at (B, N) to (B, C, N), one cell at a time."""
+    """Read maps (B, C, h, w) at cells (B, N), one cell at a time; return (B, C, N)."""
     batch, width = maps.shape[0], maps.shape[3]
     rows = [torch.stack([maps[b, :, i // width, i % width] for i in index[b].tolist()], dim=1) for b in range(batch)]
     return torch.stack(rows)

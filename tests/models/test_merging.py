@@ -39,7 +39,7 @@ def iou(one: list[float], other: list[float]) -> float:
 
 
 def soft_nms_by_class(found: Detections, image: int, sigma: float = 0.5) -> list[tuple[float, int]]:
-    """Score and row of each real box, as Bodla et al. write it down: one list of boxes for each class."""
+    """Return score and row of each real box as Bodla et al. write it down: one list of boxes for each class."""
     result = []
     for label in set(found.label[image].tolist()) - {-1}:
         rows = [row for row in range(found.label.shape[1]) if found.label[image, row] == label]

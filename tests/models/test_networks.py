@@ -1,4 +1,4 @@
-"""What holds for both architectures and both tasks."""
+"""Claims that hold for both architectures and both tasks."""
 
 import pytest
 import torch

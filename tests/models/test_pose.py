@@ -102,7 +102,7 @@ Place = tuple[float, float, float]  # score, x, y
 
 
 def maps_of_one_person(places: list[Place]) -> dict[str, Tensor]:
-    """Dense maps of a base with two keypoints, of which the second has these peaks and the first has none."""
+    """Return dense maps of a base with two keypoints: the first has no peaks, the second has peaks at `places`."""
     logit = lambda score: torch.logit(torch.tensor(score, dtype=torch.float64))  # noqa: E731
     maps = {
         name: torch.zeros(1, channels, MAP_HEIGHT, MAP_WIDTH, dtype=torch.float64)

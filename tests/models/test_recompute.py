@@ -10,7 +10,7 @@ from tests.models.networks import BOTH_ARCHITECTURES, IMAGES, awake, training_lo
 
 
 def kept_bytes(backbone: Backbone) -> int:
-    """The bytes, without parameters, that autograd holds between the forward and the backward pass."""
+    """Return the bytes, without parameters, that autograd holds between the forward and the backward pass."""
     storages = {}
 
     def pack(values: Tensor) -> Tensor:

@@ -72,7 +72,7 @@ def test_a_skeleton_that_cannot_be_is_refused(change: dict, named: str) -> None:
         (tuple("abcdefghijklmnopqrstuvwxyz"), ()),
         (("1", "2"), ()),
         (("bright_spot", "dark_spot", "rear", "ear"), ()),
-        # Which of two it is nobody knows.
+        # Nobody knows which of the two it is.
         (("left_eye", "Left Eye", "right_eye"), ()),
         (("left_eye", "right_ear"), ()),
     ],

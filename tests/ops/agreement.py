@@ -8,26 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import mdnkernels
+from tests.ops.table import Call
+
 # Of the largest element: rounding of inputs is shared by both sides, so this is the arithmetic and the result's dtype.
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-10, torch.bfloat16: 2e-2, torch.float16: 3e-3}
-# How many of an op's arguments, from the first on, take gradients.
-DIFFERENTIABLE = {
-    "mixture_nll": 4,
-    "mixture_mode": 3,
-    "gather_patches": 1,
-    "heatmap_focal_loss": 1,
-    "topk_peaks": 0,
-    "splat_gaussians": 0,
-}
 
 
-def widen(value: Any) -> Any:
-    return value.detach().double() if isinstance(value, Tensor) and value.is_floating_point() else value
+def widened(value: Tensor) -> Tensor:
+    """Return `value` in float64, where it is no integer."""
+    return value.detach().double() if value.is_floating_point() else value
 
 
-def moved(value: Any, device: str) -> Any:
-    """A tensor on another device, under the strides that it has."""
-    if not isinstance(value, Tensor) or value.device.type == device:
+def moved(value: Tensor, device: str) -> Tensor:
+    """Return a tensor on another device, under the strides that it has."""
+    if value.device.type == device:
         return value
     if device == "meta":
         return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
@@ -38,27 +33,45 @@ def moved(value: Any, device: str) -> Any:
     return storage.as_strided(value.shape, value.stride())
 
 
-def results(
-    function: Callable[..., Any], arguments: list[Any], options: dict[str, Any]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The outputs, and the gradients of their sum with unequal factors for every argument that takes one.
+def outputs_of(result: Any) -> list[Tensor]:
+    """Return the tensors that an op gave."""
+    return [result] if isinstance(result, Tensor) else [value for value in result if value is not None]
 
-    The factors are the gradients of the outputs, which autograd keeps in the outputs' dtype: every dtype holds them
-    exactly, or a comparison of two dtypes would be one of two problems.
+
+def factors_for(value: Tensor) -> Tensor:
+    """Return a factor for each element of an output, each a different one.
+
+    They become the gradients of the output, which autograd keeps in its dtype: every dtype holds them exactly, or a
+    comparison of two dtypes would be one of two problems.
     """
-    count = DIFFERENTIABLE[function.__name__]
-    leaves = [value.detach().requires_grad_() for value in arguments[:count]]
-    output = function(*leaves, *arguments[count:], **options)
-    outputs = [output] if isinstance(output, Tensor) else [value for value in output if value is not None]
-    sources = []
-    for value in outputs:
-        if value.requires_grad:
-            factors = torch.linspace(32, 96, value.numel(), dtype=torch.float64, device=value.device).round() / 64
-            sources.append((value.double() * factors.view(value.shape)).sum())
-    if not sources:
+    factors = torch.linspace(32, 96, value.numel(), dtype=torch.float64, device=value.device).round() / 64
+    return factors.view(value.shape)
+
+
+def weighted_sum(outputs: list[Tensor]) -> Tensor:
+    """Return a scalar that depends on every element of every differentiable output, on each differently."""
+    return torch.stack([(value.double() * factors_for(value)).sum() for value in outputs if value.requires_grad]).sum()
+
+
+def results(call: Call, function: Callable[..., Any] | None = None) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the outputs, and the gradients of their weighted sum for every argument that takes one.
+
+    function: in the place of the call's own.
+    """
+    leaves = {name: call.arguments[name].detach().requires_grad_() for name in call.differentiable}
+    outputs = outputs_of((function or call.function)(**{**call.arguments, **leaves}))
+    if not any(value.requires_grad for value in outputs):
         return outputs, []
-    gradients = torch.autograd.grad(torch.stack(sources).sum(), leaves, allow_unused=True)
-    return outputs, [torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves, gradients, strict=True)]
+    gradients = torch.autograd.grad(weighted_sum(outputs), list(leaves.values()), allow_unused=True)
+    return outputs, [
+        torch.zeros_like(leaf) if g is None else g for leaf, g in zip(leaves.values(), gradients, strict=True)
+    ]
+
+
+def expected_results(call: Call) -> tuple[list[Tensor], list[Tensor]]:
+    """Return what eager gives in float64, on the device of the call's tensors."""
+    with mdnkernels.use_backend("eager"):
+        return results(call.changed(widened))
 
 
 def assert_equal(actual: Tensor, expected: Tensor, dtype: torch.dtype, size: float) -> None:

@@ -10,11 +10,23 @@ import pytest
 import torch
 
 import mdnkernels
-from mdnkernels import backends
+from mdnkernels import backends, triton
 from tests import cuda_on_cpu
 
 ON_A_GPU = {"native_on_gpu": "native", "triton_on_gpu": "triton", "eager_on_gpu": "eager"}
-BACKENDS = ("eager", "native", "cuda_on_cpu", "triton", *(ON_A_GPU if torch.cuda.is_available() else ()))
+# What no installation could bring to this process is no case of it, and `absent` says why. Elsewhere what is missing
+# is skipped.
+BACKENDS = (
+    *("eager", "native", "cuda_on_cpu"),
+    *(("triton",) if triton.missing("cpu") is None else ()),
+    *(ON_A_GPU if torch.cuda.is_available() else ()),
+)
+
+
+def absent() -> dict[str, str]:
+    """Return why the backends that are not in BACKENDS cannot be there."""
+    reasons = {"triton": str(triton.missing("cpu")), **dict.fromkeys(ON_A_GPU, "no GPU is present")}
+    return {backend: reason for backend, reason in reasons.items() if backend not in BACKENDS}
 
 
 def device_of(backend: str) -> str:

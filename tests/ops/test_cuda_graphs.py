@@ -7,8 +7,8 @@ import torch
 
 import mdnkernels
 from benchmarks.gpu_check import execution
-from benchmarks.gpu_check.cases import CASES, Case, Draw
 from benchmarks.gpu_check.items import Absent, Options
+from tests.ops.table import CASES, Case
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -21,10 +21,10 @@ def test_it_lives_among_other_work_on_gpu(name: str, backend: str) -> None:
         pytest.skip(str(reason))
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_steps_that_a_gpu_would_capture_run_on_the_cpu(case: Case) -> None:
     with mdnkernels.use_backend("native"):
-        assert all(value.isfinite().all() for value in execution.step(case.make(Draw("cpu", small=True))))
+        assert all(value.isfinite().all() for value in execution.step(case.call(small=True)))
 
 
 def test_two_threads_get_on_the_cpu_what_one_gets() -> None:

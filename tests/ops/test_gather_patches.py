@@ -8,7 +8,7 @@ from torch.nn import functional
 
 import mdnkernels
 from mdnkernels import gather_patches
-from tests.ops.simd import run_at_level
+from tests.native.simd import LEVELS, run_at_level
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 LAYOUTS = ["contiguous", "channels_last", "sliced", "transposed", "expanded"]
@@ -164,7 +164,7 @@ def test_compiles_as_one_graph_with_its_gradient(backend, dynamic):
         torch.testing.assert_close(a, e)
 
 
-@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512", "neon"])
+@pytest.mark.parametrize("level", LEVELS)
 def test_every_simd_level_of_this_machine_agrees_with_eager(level):
     script = """
 import torch

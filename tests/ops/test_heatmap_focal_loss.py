@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdnkernels
-from tests.ops.simd import run_at_level
+from tests.native.simd import LEVELS, run_at_level
 
 BACKENDS = ["native", "eager"]
 LAYOUTS = {
@@ -187,7 +187,7 @@ def test_large_gradients_written_past_the_caches_are_complete():
     torch.testing.assert_close(gradient.double(), expected_gradient, rtol=1e-5, atol=1e-6 * size)
 
 
-@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512", "neon"])
+@pytest.mark.parametrize("level", LEVELS)
 def test_every_simd_level_of_this_machine_agrees_with_float64(level):
     script = """
 import torch

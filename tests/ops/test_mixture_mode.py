@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 import mdnkernels
 from mdnkernels import mixture_mode
 from mdnkernels.mixture.eager import activate_scale
+from tests.native.simd import LEVELS, run_at_level
 from tests.ops.cases import ACTIVATIONS
-from tests.ops.simd import run_at_level
 
 M, C, S = 4, 6, 2
 SELECTIONS = ["weight", "density", "mean"]
@@ -281,7 +281,7 @@ def test_same_bits_for_any_number_of_threads():
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512", "neon"])
+@pytest.mark.parametrize("level", LEVELS)
 def test_every_simd_level_of_this_machine_agrees_with_eager(level):
     script = """
 import torch

@@ -11,9 +11,9 @@ from torch.testing._internal.two_tensor import TwoTensor
 
 import mdnkernels
 from mdnkernels import MixtureNLLLoss, mixture_nll, native
+from tests.native.simd import LEVELS, run_at_level
 from tests.ops import reference
 from tests.ops.cases import ACTIVATIONS, FAMILIES, MixtureCase, loss_and_gradients, mixture_cases
-from tests.ops.simd import run_at_level
 
 BACKENDS = ["native", "eager"]
 
@@ -211,7 +211,7 @@ def test_same_bits_for_any_number_of_threads(observed):
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512", "neon"])
+@pytest.mark.parametrize("level", LEVELS)
 def test_every_simd_level_of_this_machine_agrees_with_float64(level):
     script = """
 import torch

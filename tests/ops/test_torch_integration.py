@@ -16,19 +16,31 @@ from torch.utils._pytree import tree_leaves
 
 import mdnkernels
 from mdnkernels import native
-from tests.ops.calls import CALLS, DIFFERENTIABLE, Call, outputs_and_gradients, outputs_of, weighted_sum
+from tests.ops.agreement import factors_for, outputs_of, results, weighted_sum
+from tests.ops.table import REPRESENTATIVES, Call, Variant
 
 M, C = 3, 2
 BACKENDS = ["native", "eager"]
 SIZES = [(7, 9), (8, 11), (13, 6), (31, 12)]
-FACTOR_ONE = ("mixture_nll dense", "mixture_nll sparse", "heatmap_focal_loss")  # whose output is a loss
-every_call = pytest.mark.parametrize("call", CALLS, ids=str)
-every_differentiable_call = pytest.mark.parametrize("call", DIFFERENTIABLE, ids=str)
+REDUCED_OTHERWISE = {"reduction", "points"}
+DIFFERENTIABLE = [variant for variant in REPRESENTATIVES if variant.differentiable]
+# The mean over a map: the gradient from above is 1.
+WITH_A_LOSS = [one for one in DIFFERENTIABLE if one.entry.fused_gradient and not one.options.keys() & REDUCED_OTHERWISE]
+every_variant = pytest.mark.parametrize("variant", REPRESENTATIVES, ids=str)
+every_differentiable_variant = pytest.mark.parametrize("variant", DIFFERENTIABLE, ids=str)
 needs_native = pytest.mark.skipif(native.problem is not None, reason=str(native.problem))
 
 
 def tensors_of(arguments: dict[str, Any]) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in arguments.items() if isinstance(value, Tensor)}
+
+
+def outputs_and_gradients(
+    variant: Variant, arguments: dict[str, Any], function: Callable[..., Any] | None = None
+) -> list[Tensor]:
+    """All that `function`, the variant's own where none is given, gives for these arguments, and their gradients."""
+    outputs, gradients = results(Call(variant.entry, arguments), function)
+    return [*outputs, *gradients]
 
 
 def assert_all_close(actual: list[Tensor], expected: list[Tensor]) -> None:
@@ -51,10 +63,10 @@ class Recorder(TorchDispatchMode):
 
 
 @needs_native
-@every_call
-def test_every_native_op_of_a_call_and_of_its_backward_passes_opcheck(call: Call):
+@every_variant
+def test_every_native_op_of_a_call_and_of_its_backward_passes_opcheck(variant: Variant):
     with mdnkernels.use_backend("native"), Recorder() as recorder:
-        outputs_and_gradients(call, call.arguments())
+        outputs_and_gradients(variant, variant.leaves())
     assert recorder.calls
     for op, arguments in recorder.calls:
         leaves = [a.detach().requires_grad_(a.requires_grad) if isinstance(a, Tensor) else a for a in arguments]
@@ -62,26 +74,26 @@ def test_every_native_op_of_a_call_and_of_its_backward_passes_opcheck(call: Call
 
 
 @pytest.mark.parametrize("backend", ["native", pytest.param("eager", marks=pytest.mark.slow)])
-@every_call
-def test_one_compiled_graph_serves_all_sizes(backend: str, call: Call):
+@every_variant
+def test_one_compiled_graph_serves_all_sizes(backend: str, variant: Variant):
     """Not through inductor, whose minutes the tests of each op spend: what ties a graph to a size comes before it."""
     torch.compiler.reset()
-    compiled = torch.compile(call.function, fullgraph=True, dynamic=True, backend="aot_eager")
+    compiled = torch.compile(variant.function, fullgraph=True, dynamic=True, backend="aot_eager")
     with mdnkernels.use_backend(backend):
         for i, size in enumerate(SIZES):
-            arguments = call.arguments(size, batch=2 + i)
-            expected = outputs_and_gradients(call, arguments)
+            arguments = variant.leaves(size, batch=2 + i)
+            expected = outputs_and_gradients(variant, arguments)
             # Integers are taken for constants at the first call, and for numbers that vary at the second.
             with torch.compiler.set_stance("fail_on_recompile") if i > 1 else nullcontext():
-                assert_all_close(outputs_and_gradients(call, arguments, compiled), expected)
+                assert_all_close(outputs_and_gradients(variant, arguments, compiled), expected)
 
 
 class Exportable(nn.Module):
     """A call as a module of its tensors; everything else is constant."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, variant: Variant) -> None:
         super().__init__()
-        self.function, arguments = call.function, call.arguments()
+        self.function, arguments = variant.function, variant.leaves()
         self.constants = {name: value for name, value in arguments.items() if not isinstance(value, Tensor)}
         self.names = list(tensors_of(arguments))
 
@@ -89,63 +101,58 @@ class Exportable(nn.Module):
         return outputs_of(self.function(**dict(zip(self.names, tensors, strict=True)), **self.constants))
 
 
-def dynamic_shapes(tensors: dict[str, Tensor]) -> tuple[dict[int, Any], ...]:
-    """Batch, map and number of points may all change."""
-    dim = {name: torch.export.Dim(name, min=2) for name in ("batch", "height", "width", "points")}
-    shapes: dict[str, dict[int, Any]] = {}
-    for name, value in tensors.items():
-        if name == "dim_scale":
-            shapes[name] = {}
-        elif name in ("index", "center", "radius", "label"):
-            shapes[name] = {0: dim["batch"], 1: dim["points"]}
-        elif value.ndim == 3 and name == "target":
-            shapes[name] = {0: dim["batch"], 2: dim["points"]}
-        else:
-            shapes[name] = {0: dim["batch"], value.ndim - 2: dim["height"], value.ndim - 1: dim["width"]}
-    return tuple(shapes.values())
+def dynamic_shapes(variant: Variant) -> tuple[dict[int, Any], ...]:
+    """Batch, map and number of points may all change: what does, from one call to another of other sizes of each."""
+    sizes = {"batch": (2, 3), "height": (7, 5), "width": (9, 8), "points": (16, 13)}
+    dims = {pair: torch.export.Dim(name, min=2) for name, pair in sizes.items()}
+    calls = [variant.leaves((sizes["height"][i], sizes["width"][i]), batch=sizes["batch"][i]) for i in range(2)]
+    return tuple(
+        {axis: dims[pair] for axis, pair in enumerate(zip(one.shape, other.shape, strict=True)) if pair[0] != pair[1]}
+        for one, other in zip(*(tensors_of(call).values() for call in calls), strict=True)
+    )
 
 
 @pytest.mark.parametrize("backend", ["native", pytest.param("eager", marks=pytest.mark.slow)])
-@every_call
-def test_an_exported_graph_serves_all_sizes(backend: str, call: Call):
-    module, example = Exportable(call), tensors_of(call.arguments())
+@every_variant
+def test_an_exported_graph_serves_all_sizes(backend: str, variant: Variant):
+    module, example = Exportable(variant), tensors_of(variant.leaves())
     other_size = SIZES[0] if "size" in module.constants else SIZES[2]  # a size given as numbers is a constant
     with mdnkernels.use_backend(backend):
-        exported = torch.export.export(module, tuple(example.values()), dynamic_shapes=(dynamic_shapes(example),))
-        others = tensors_of(call.arguments(other_size, batch=5, seed=1))
+        exported = torch.export.export(module, tuple(example.values()), dynamic_shapes=(dynamic_shapes(variant),))
+        others = tensors_of(variant.leaves(other_size, batch=5, seed=1))
         assert_all_close(exported.module()(*others.values()), module(*others.values()))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@every_call
-def test_autocast_changes_nothing_inside_an_op(backend: str, dtype: torch.dtype, call: Call):
+@every_variant
+def test_autocast_changes_nothing_inside_an_op(backend: str, dtype: torch.dtype, variant: Variant):
     """Inputs come as autocast left them; arithmetic stays in at least float32."""
-    arguments = call.arguments(dtype=dtype)
+    arguments = variant.leaves(dtype=dtype)
     with mdnkernels.use_backend(backend):
-        expected = outputs_and_gradients(call, arguments)
+        expected = outputs_and_gradients(variant, arguments)
         with torch.autocast("cpu", torch.bfloat16):
-            actual = outputs_of(call.function(**arguments))
+            actual = outputs_of(variant.function(**arguments))
         for a, e in zip(actual, expected, strict=False):
             assert a.dtype == e.dtype
             assert torch.equal(a, e)
-        if call.differentiable:
-            leaves = [arguments[name] for name in call.differentiable]
+        if variant.differentiable:
+            leaves = [arguments[name] for name in variant.differentiable]
             gradients = torch.autograd.grad(weighted_sum(actual), leaves, allow_unused=True)
             for gradient, e in zip(gradients, expected[len(actual) :], strict=True):
                 assert gradient is None or torch.equal(gradient, e)
 
 
-@every_call
-def test_vmap_gives_what_a_loop_gives_and_its_gradients(call: Call):
+@every_variant
+def test_vmap_gives_what_a_loop_gives_and_its_gradients(variant: Variant):
     """Masks, indices and checks of their range included."""
-    sets = [call.arguments(seed=seed) for seed in range(3)]
+    sets = [variant.leaves(seed=seed) for seed in range(3)]
     constants = {name: value for name, value in sets[0].items() if not isinstance(value, Tensor)}
     stacked = {name: torch.stack([tensors_of(each)[name] for each in sets]) for name in tensors_of(sets[0])}
-    leaves = [stacked[name].requires_grad_() for name in call.differentiable]
-    mapped = torch.func.vmap(lambda tensors: tuple(outputs_of(call.function(**tensors, **constants))))(stacked)
+    leaves = [stacked[name].requires_grad_() for name in variant.differentiable]
+    mapped = torch.func.vmap(lambda tensors: tuple(outputs_of(variant.function(**tensors, **constants))))(stacked)
     with mdnkernels.use_backend("eager"):
-        each = [outputs_of(call.function(**{n: v[i] for n, v in stacked.items()}, **constants)) for i in range(3)]
+        each = [outputs_of(variant.function(**{n: v[i] for n, v in stacked.items()}, **constants)) for i in range(3)]
     expected = [torch.stack(values) for values in zip(*each, strict=True)]
     assert_all_close(list(mapped), expected)
     if leaves:
@@ -162,71 +169,67 @@ def test_vmap_still_refuses_an_index_out_of_range():
 
 
 @needs_native
-@every_call
-def test_native_within_a_transform_is_refused_where_it_is_asked_for(call: Call):
-    tensors = {name: value.unsqueeze(0) for name, value in tensors_of(call.arguments()).items()}
-    constants = {name: value for name, value in call.arguments().items() if not isinstance(value, Tensor)}
+@every_variant
+def test_native_within_a_transform_is_refused_where_it_is_asked_for(variant: Variant):
+    tensors = {name: value.unsqueeze(0) for name, value in tensors_of(variant.leaves()).items()}
+    constants = {name: value for name, value in variant.leaves().items() if not isinstance(value, Tensor)}
     with mdnkernels.use_backend("native"), pytest.raises(RuntimeError, match=r"torch\.func transforms .* only eager"):
-        torch.func.vmap(lambda values: tuple(outputs_of(call.function(**values, **constants))))(tensors)
+        torch.func.vmap(lambda values: tuple(outputs_of(variant.function(**values, **constants))))(tensors)
 
 
-@every_differentiable_call
-def test_torch_func_grad_is_the_gradient(call: Call):
-    arguments, name = call.arguments(), call.differentiable[-1]
+@every_differentiable_variant
+def test_torch_func_grad_is_the_gradient(variant: Variant):
+    arguments, name = variant.leaves(), variant.differentiable[-1]
     detached = {key: value.detach() if isinstance(value, Tensor) else value for key, value in arguments.items()}
 
     def total(value: Tensor) -> Tensor:
-        outputs = outputs_of(call.function(**{**detached, name: value}))
+        outputs = outputs_of(variant.function(**{**detached, name: value}))
         return torch.stack([output.sum() for output in outputs if output.is_floating_point()]).sum()
 
     leaf = detached[name].clone().requires_grad_()
     assert_all_close([torch.func.grad(total)(detached[name])], [torch.autograd.grad(total(leaf), leaf)[0]])
 
 
-@every_differentiable_call
-def test_forward_mode_gives_the_derivative_that_reverse_mode_gives(call: Call):
+@every_differentiable_variant
+def test_forward_mode_gives_the_derivative_that_reverse_mode_gives(variant: Variant):
     """By default: for the fused backends it is eager that runs, since they have no forward-mode rules."""
-    arguments, name = call.arguments(dtype=torch.float64), call.differentiable[-1]
+    arguments, name = variant.leaves(dtype=torch.float64), variant.differentiable[-1]
     leaf = arguments[name]
     direction = torch.linspace(-1, 1, leaf.numel(), dtype=torch.float64).view(leaf.shape)
-    outputs = outputs_of(call.function(**arguments))
+    outputs = outputs_of(variant.function(**arguments))
     expected = torch.autograd.grad(weighted_sum(outputs), leaf, allow_unused=True)[0]
     expected = 0.0 if expected is None else (expected * direction).sum().item()
     plain = {key: value.detach() if isinstance(value, Tensor) else value for key, value in arguments.items()}
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(leaf.detach(), direction)
-        duals = outputs_of(call.function(**{**plain, name: dual}))
+        duals = outputs_of(variant.function(**{**plain, name: dual}))
         tangents = [forward_ad.unpack_dual(value).tangent for value in duals]
-        actual = sum(
-            (tangent * torch.linspace(0.5, 1.5, tangent.numel(), dtype=torch.float64).view(tangent.shape)).sum().item()
-            for tangent in tangents
-            if tangent is not None
-        )
+        actual = sum((tangent * factors_for(tangent)).sum().item() for tangent in tangents if tangent is not None)
     assert actual == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 @needs_native
-@every_differentiable_call
-def test_forward_mode_of_a_fused_backend_is_refused_where_that_is_asked_for(call: Call):
-    arguments = {key: value.detach() if isinstance(value, Tensor) else value for key, value in call.arguments().items()}
+@every_differentiable_variant
+def test_forward_mode_of_a_fused_backend_is_refused_where_that_is_asked_for(variant: Variant):
+    arguments = {key: value.detach() if isinstance(value, Tensor) else value for key, value in variant.leaves().items()}
     with mdnkernels.use_backend("native"), forward_ad.dual_level():
-        call.function(**arguments)  # no tangent: nothing to refuse
-        for name in call.differentiable:
+        variant.function(**arguments)  # no tangent: nothing to refuse
+        for name in variant.differentiable:
             dual = forward_ad.make_dual(arguments[name], torch.ones_like(arguments[name]))
             with pytest.raises(NotImplementedError, match="'native' was asked for, but for forward-mode derivatives"):
-                call.function(**{**arguments, name: dual})
+                variant.function(**{**arguments, name: dual})
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")  # an op batch by batch
 @pytest.mark.parametrize("vectorised", ["is_grads_batched", "vmap"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @needs_native
-@every_differentiable_call
-def test_batched_gradients_are_those_of_one_call_after_the_other(call: Call, dtype: torch.dtype, vectorised: str):
-    arguments = call.arguments(dtype=dtype)
-    leaves = [arguments[name] for name in call.differentiable]
+@every_differentiable_variant
+def test_batched_gradients_are_those_of_one_call_after_the_other(variant: Variant, dtype: torch.dtype, vectorised: str):
+    arguments = variant.leaves(dtype=dtype)
+    leaves = [arguments[name] for name in variant.differentiable]
     with mdnkernels.use_backend("native"):
-        for output in outputs_of(call.function(**arguments)):
+        for output in outputs_of(variant.function(**arguments)):
             if not output.requires_grad:
                 continue
             generator = torch.Generator().manual_seed(0)
@@ -245,13 +248,13 @@ def test_batched_gradients_are_those_of_one_call_after_the_other(call: Call, dty
 
 
 @needs_native
-@every_differentiable_call
-def test_a_kept_graph_gives_its_gradient_again_whatever_became_of_the_first(call: Call):
+@every_differentiable_variant
+def test_a_kept_graph_gives_its_gradient_again_whatever_became_of_the_first(variant: Variant):
     """Clipping, hooks and old code write to a gradient in place, through .data and numpy unseen by autograd."""
     with mdnkernels.use_backend("native"):
-        arguments = call.arguments()
-        leaves = [arguments[name] for name in call.differentiable]
-        outputs = [value for value in outputs_of(call.function(**arguments)) if value.requires_grad]
+        arguments = variant.leaves()
+        leaves = [arguments[name] for name in variant.differentiable]
+        outputs = [value for value in outputs_of(variant.function(**arguments)) if value.requires_grad]
         ones = [torch.ones_like(value) for value in outputs]
         first = torch.autograd.grad(outputs, leaves, ones, retain_graph=True)
         expected = [gradient.clone() for gradient in first]
@@ -280,14 +283,14 @@ class Counter(TorchDispatchMode):
 
 
 @needs_native
-@pytest.mark.parametrize("call", [each for each in DIFFERENTIABLE if each.name in FACTOR_ONE], ids=str)
-def test_the_backward_pass_of_an_ordinary_step_makes_no_copy_of_the_gradients(call: Call):
+@pytest.mark.parametrize("variant", WITH_A_LOSS, ids=str)
+def test_the_backward_pass_of_an_ordinary_step_makes_no_copy_of_the_gradients(variant: Variant):
     with mdnkernels.use_backend("native"):
-        arguments = call.arguments(size=(40, 50))
-        loss = call.function(**arguments)
+        arguments = variant.leaves(size=(40, 50))
+        loss = variant.function(**arguments)
         with Counter() as kept:
             loss.backward(retain_graph=True)
-        for name in call.differentiable:
+        for name in variant.differentiable:
             arguments[name].grad = None
         with Counter() as ordinary:
             loss.backward()
@@ -295,10 +298,10 @@ def test_the_backward_pass_of_an_ordinary_step_makes_no_copy_of_the_gradients(ca
 
 
 @needs_native
-@every_differentiable_call
-def test_second_derivatives_are_eagers_or_are_refused(call: Call):
-    arguments = call.arguments(dtype=torch.float64)
-    leaves = [arguments[name] for name in call.differentiable]
+@every_differentiable_variant
+def test_second_derivatives_are_eagers_or_are_refused(variant: Variant):
+    arguments = variant.leaves(dtype=torch.float64)
+    leaves = [arguments[name] for name in variant.differentiable]
 
     def first(function: Callable[..., Any]) -> list[Tensor]:
         gradients = torch.autograd.grad(
@@ -307,26 +310,26 @@ def test_second_derivatives_are_eagers_or_are_refused(call: Call):
         return [gradient for gradient in gradients if gradient is not None]
 
     with mdnkernels.use_backend("eager"):
-        expected = first(call.function)
+        expected = first(variant.function)
     with mdnkernels.use_backend("native"):
-        if call.function is mdnkernels.gather_patches:  # linear: its second derivative is 0, through an op of its own
-            assert_all_close(first(call.function), expected)
+        if variant.entry.linear:  # its second derivative is 0, through an op of its own
+            assert_all_close(first(variant.function), expected)
         else:
             with pytest.raises(NotImplementedError, match=r'differentiable once.*use_backend."eager".'):
-                first(call.function)
+                first(variant.function)
 
 
 @needs_native
-@every_differentiable_call
-def test_a_graph_traced_without_gradients_refuses_to_train_or_trains(call: Call):
+@every_differentiable_variant
+def test_a_graph_traced_without_gradients_refuses_to_train_or_trains(variant: Variant):
     """What it must not do is to give no gradient, or zeros, without a word."""
-    module, example = Exportable(call), tensors_of(call.arguments())
+    module, example = Exportable(variant), tensors_of(variant.leaves())
     exported = torch.export.export(module, tuple(example.values())).module()
-    arguments = {name: value.requires_grad_(name in call.differentiable) for name, value in example.items()}
-    leaves = [arguments[name] for name in call.differentiable]
+    arguments = {name: value.requires_grad_(name in variant.differentiable) for name, value in example.items()}
+    leaves = [arguments[name] for name in variant.differentiable]
     total = weighted_sum(exported(*arguments.values()))
     wanted = torch.autograd.grad(weighted_sum(module(*arguments.values())), leaves, allow_unused=True)
-    if call.function in (mdnkernels.mixture_nll, mdnkernels.heatmap_focal_loss):  # their graph holds no gradient
+    if variant.entry.fused_gradient:  # its graph holds no gradient
         with pytest.raises(RuntimeError, match="required no gradient"):
             torch.autograd.grad(total, leaves, allow_unused=True)
     else:

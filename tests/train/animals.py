@@ -25,9 +25,9 @@ CATEGORY: dict[str, Any] = {
 
 
 def draw_animals(folder: Path, count: int = 8, *, hidden: bool = True, seed: int = 0) -> DataPaths:
-    """`count` pictures of 96 x 80 pixels with an animal in each half, in any direction.
+    """Write `count` pictures of 96 x 80 pixels with an animal in each half, in any direction.
 
-    hidden: of each animal but the first some keypoints are not visible (v = 1) or not labelled (v = 0).
+    With `hidden`, some keypoints of each animal but the first are not visible (v = 1) or not labelled (v = 0).
     """
     rng = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The drawn data set, and the real photographs where they are."""
+"""The drawn data set, and the folder of real photographs where it exists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.train.drawn_data import DataPaths, draw_data_set
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Networks as small as these only wait for their threads, the more so where other processes share the cores."""
+    """Take one thread: networks this small only wait for their threads, above all where processes share the cores."""
     before, inherited = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
@@ -29,19 +29,19 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> DataPaths:
-    """A data set that tests only read."""
+    """Write the data set that tests only read."""
     return draw_data_set(tmp_path_factory.mktemp("drawn"))
 
 
 @pytest.fixture
 def drawn_copy(tmp_path: Path) -> DataPaths:
-    """A data set that a test may break."""
+    """Write a data set that one test may break."""
     return draw_data_set(tmp_path / "data")
 
 
 @pytest.fixture
 def warned() -> Iterator[list[str]]:
-    """The warnings of the training package, as they come. (pytest's own caplog is switched off in this project.)"""
+    """Yield the warnings of the training package as they come. (pytest's caplog is switched off in this project.)"""
     messages: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
@@ -53,7 +53,7 @@ def warned() -> Iterator[list[str]]:
 
 @pytest.fixture(scope="session")
 def coco_mini() -> Path:
-    """The folder of the real photographs: $MDNKERNELS_DATA, or ../shared/data beside the checkout."""
+    """Return the folder of the real photographs: $MDNKERNELS_DATA, or ../shared/data beside the checkout."""
     root = Path(os.environ.get("MDNKERNELS_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
     folder = root / "coco-mini"
     if not folder.is_dir():

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from train.config.options import AugmentConfig, DataConfig, FitConfig, ModelConfig, OptimizerConfig
+from train.config.commands import FitConfig
+from train.config.options import AugmentConfig, DataConfig, ModelConfig, OptimizerConfig
 
 
 class DataPaths(NamedTuple):
@@ -26,7 +27,7 @@ CATEGORIES = [{"id": 9, "name": "ring"}, {"id": 3, "name": "plate"}, {"id": 7, "
 
 
 def draw_data_set(folder: Path, count: int = 8, side: int = 80, seed: int = 0) -> DataPaths:
-    """`count` noisy images with one to three filled rectangles each, of three categories with scattered ids."""
+    """Write `count` noisy images with one to three filled rectangles each, of three categories with scattered ids."""
     rng = np.random.default_rng(seed)
     images_folder = folder / "images"
     images_folder.mkdir(parents=True)
@@ -59,14 +60,14 @@ def draw_data_set(folder: Path, count: int = 8, side: int = 80, seed: int = 0) -
 
 
 def edit_json(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Applies `change` to the content of a JSON file."""
+    """Apply `change` to the content of a JSON file."""
     root = json.loads(path.read_text())
     change(root)
     path.write_text(json.dumps(root))
 
 
 def tiny_fit(data: DataPaths, run: Path, **overrides: Any) -> FitConfig:
-    """A run of a few seconds; any field of any part can be overridden by its name."""
+    """Return the configuration of a run of a few seconds. Any field of any part can be overridden by its name."""
     values: dict[str, Any] = {
         "input_size": 64,
         "workers": 0,
@@ -74,7 +75,7 @@ def tiny_fit(data: DataPaths, run: Path, **overrides: Any) -> FitConfig:
         "batch": 4,
         "log_every": 1,
         "device": "cpu",
-        "drop_epochs": (1,),
+        "drop_epochs": None if overrides.get("epochs") == 1 else (1,),
         "components": 2,
         **overrides,
     }

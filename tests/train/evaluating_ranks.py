@@ -1,7 +1,7 @@
-"""`python -m train` several times in the same processes, for torchrun; in the last one a process may fail.
+"""Runs `python -m train` several times in the same processes, for torchrun. In the last run a process may fail.
 
-python -m tests.train.evaluating_ranks FAULT COMMANDS: COMMANDS is JSON, a list of the arguments of each. FAULT is
-"none", "raise" (the second process runs out of memory) or "kill" (SIGKILL, to the second process).
+In `python -m tests.train.evaluating_ranks FAULT COMMANDS`, COMMANDS is JSON: a list of the arguments of each run. FAULT
+is "none", "raise" (the second process runs out of memory) or "kill" (SIGKILL, to the second process).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from train.__main__ import main
 
 
 def fail(fault: str) -> None:
-    """Makes the second process fail with its next batch."""
+    """Make the second process fail with its next batch."""
 
     def predict_batch(*_: Any) -> Any:
         if fault == "kill":

@@ -21,7 +21,7 @@ PATTERN = np.array(
 
 
 def draw_figures(folder: Path, count: int = 8) -> DataPaths:
-    """A person-keypoints data set; of each person's keypoints some are hidden, and some not labelled."""
+    """Write a person-keypoints data set. Some keypoints of each person are hidden, and some are not labelled."""
     data = draw_data_set(folder, count)
 
     def change(root: dict[str, Any]) -> None:

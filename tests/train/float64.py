@@ -1,7 +1,7 @@
 """Training in float64, for tests that compare weights after several steps.
 
-Adam divides a gradient by its own size: where it is nothing but rounding, the step is as large as any other, and two
-ways to compute the same sum part there. In float64 they stay together to far more digits than a test asks for.
+Adam divides a gradient by its own size. Where a gradient is nothing but rounding, the step is as large as any other,
+and two ways to compute the same sum part there. In float64 they stay together to far more digits than a test asks for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from train.tasks.detection import DetectionTask
 
 
 def use_float64(replace: Callable[[Any, str, Any], None] = setattr) -> None:
-    """Switches the network, its input and its targets over. replace: `setattr`, or what a test undoes."""
+    """Switch the network, its input and its targets over to float64. `replace` is `setattr`, or what a test undoes."""
     build, placed, targets = train.loop.engine.build_network, train.inference.evaluation.placed, DetectionTask.targets
     replace(train.loop.engine, "build_network", lambda *arguments: build(*arguments).double())
     replace(train.inference.evaluation, "placed", lambda found, transform: placed(found, transform.double()))
@@ -34,7 +34,7 @@ def use_float64(replace: Callable[[Any, str, Any], None] = setattr) -> None:
 
 
 def _one_by_one(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Rounded the same in a batch of any size."""
+    """Return a function that takes each image of a batch alone, so that it rounds the same in a batch of any size."""
 
     def normalise(*batch: Tensor) -> Tensor:
         images = zip(*(values.split(1) for values in batch), strict=True)

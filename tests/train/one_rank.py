@@ -1,6 +1,6 @@
-"""`python -m train` in float64, for torchrun; in one of its processes something happens at a step.
+"""Runs `python -m train` in float64, for torchrun. In one of its processes a fault happens at a step.
 
-python -m tests.train.one_rank FAULT STEP fit ...: FAULT is "none", "kill" (SIGKILL, in the second process) or
+In `python -m tests.train.one_rank FAULT STEP fit ...`, FAULT is "none", "kill" (SIGKILL, in the second process),
 "terminate" (SIGTERM, to the second process and all that it has started, as torchrun sends it), "interrupt" (SIGINT, to
 the second process alone), "ctrl-c" (SIGINT, to torchrun) or "nan" (in the second process's images). A process that has
 been restarted has no fault.

@@ -12,7 +12,10 @@ PNG_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
 def write_png16(path: Path, values: np.ndarray) -> None:
-    """values: (H, W) grey, (H, W, 2) with alpha, (H, W, 3) RGB or (H, W, 4) RGBA, 0 to 65535."""
+    """Write a 16-bit PNG.
+
+    `values` are 0 to 65535: (H, W) grey, (H, W, 2) with alpha, (H, W, 3) RGB or (H, W, 4) RGBA.
+    """
     height, width = values.shape[:2]
     colour = PNG_COLOUR_TYPES[1 if values.ndim == 2 else values.shape[2]]
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
@@ -28,9 +31,10 @@ def write_png16(path: Path, values: np.ndarray) -> None:
 
 
 def write_tiff(path: Path, values: np.ndarray, *, bits: int = 0, photometric: int = 1, orientation: int = 1) -> None:
-    """values: (H, W) grey; their dtype and byte order are the file's.
+    """Write a grey TIFF of `values` (H, W), whose dtype and byte order are the file's.
 
-    bits: where they are not the dtype's; 12 packs two numbers into three bytes. photometric: 0 is white for 0.
+    `bits` is given where it is not the dtype's; 12 packs two numbers into three bytes. A `photometric` of 0 means that
+    white is 0.
     """
     height, width = values.shape
     order = ">" if values.dtype.byteorder == ">" else "<"

@@ -19,14 +19,8 @@ from tests.train.drawn_data import DataPaths, edit_json, tiny_fit
 from tests.train.loop.test_engine import last, resume
 from tests.train.tasks.test_round_trip import perfect_pose_maps
 from train.__main__ import main, parse
-from train.config.options import (
-    AugmentConfig,
-    CheckDataConfig,
-    EvaluateConfig,
-    FitConfig,
-    InferenceConfig,
-    PredictConfig,
-)
+from train.config.commands import CheckDataConfig, EvaluateConfig, FitConfig, PredictConfig
+from train.config.options import AugmentConfig, InferenceConfig
 from train.data.check import check_data
 from train.data.coco import CocoAnnotations, read_annotations
 from train.data.sets import EvaluationSet, Sample, TrainingSet, evaluation_loader
@@ -50,7 +44,7 @@ def animals(tmp_path_factory: pytest.TempPathFactory) -> DataPaths:
 
 @pytest.fixture(scope="module")
 def run(animals: DataPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three steps and an evaluation, whose training annotations are then removed."""
+    """Train three steps, evaluate, and remove the training annotations."""
     path = tmp_path_factory.mktemp("runs") / "run"
     training = draw_animals(path.parent / "training")
     val = {"val_images": animals.images, "val_annotations": animals.annotations}
@@ -139,8 +133,7 @@ def test_a_damaged_skeleton_in_a_checkpoint_is_named(run: Path, tmp_path: Path) 
 
 
 def test_left_and_right_change_places_in_mirrored_samples(animals: DataPaths) -> None:
-    """The left ear stays on the left of who looks from the back to the nose: there a mirrored picture has the right's
-    disc."""
+    """The left ear is on the left of who looks from back to nose. A mirrored picture has the right ear's disc there."""
     annotations = read(animals.annotations)
     seen = {"whole": 0, "mirrored": 0}
     for flip in (0.0, 1.0):
@@ -165,7 +158,7 @@ def test_left_and_right_change_places_in_mirrored_samples(animals: DataPaths) ->
 
 
 def oks(points: np.ndarray, truth: np.ndarray, area: float, sigmas: tuple[float, ...]) -> float:
-    """COCO's formula, a keypoint at a time."""
+    """Return COCO's OKS, computed a keypoint at a time."""
     terms = []
     for (x, y), (tx, ty, v), sigma in zip(points.tolist(), truth.tolist(), sigmas, strict=True):
         if v > 0:
@@ -174,7 +167,7 @@ def oks(points: np.ndarray, truth: np.ndarray, area: float, sigmas: tuple[float,
 
 
 def entries(annotations: CocoAnnotations, move: np.ndarray | float = 0.0) -> list[dict[str, Any]]:
-    """The truth as results, its keypoints moved by (A, J, 2) pixels."""
+    """Return the truth as results, its keypoints moved by (A, J, 2) pixels."""
     points = annotations.keypoints.copy()
     points[..., :2] += move
     points[..., 2] = 1
@@ -196,7 +189,7 @@ def test_perfect_results_score_exactly_one(animals: DataPaths) -> None:
 
 @pytest.mark.parametrize("sigmas", [SIGMAS, (0.072,) * 5])
 def test_displaced_keypoints_score_by_oks(tmp_path: Path, sigmas: tuple[float, ...]) -> None:
-    """Of one animal AP is the share of COCO's ten thresholds that its OKS reaches."""
+    """The AP of one animal is the share of COCO's ten thresholds that its OKS reaches."""
     data = draw_animals(tmp_path / "data", count=1)
     edit_json(data.annotations, lambda root: root["annotations"].pop(0))
     annotations = read(data.annotations, sigmas)
@@ -221,7 +214,7 @@ def test_displaced_keypoints_score_by_oks(tmp_path: Path, sigmas: tuple[float, .
 
 
 def test_perfect_maps_score_exactly_one(animals: DataPaths) -> None:
-    """Annotations -> targets -> a perfect network's maps -> poses -> OKS."""
+    """The way is annotations -> targets -> a perfect network's maps -> poses -> OKS."""
     annotations = read(animals.annotations)
     dataset = EvaluationSet(annotations, animals.images, Views(128, 32), skeleton=SKELETON)
     task = PoseTask(annotations.categories, SKELETON)

@@ -13,7 +13,8 @@ import pytest
 import train.__main__
 from tests.train.drawn_data import ROOT, DataPaths
 from train.__main__ import main, parse
-from train.config.options import EvaluateConfig, FitConfig, InferenceConfig, PredictConfig
+from train.config.commands import EvaluateConfig, FitConfig, PredictConfig
+from train.config.options import InferenceConfig
 
 
 def fit_arguments(data: DataPaths, run: Path, *more: str) -> list[str]:

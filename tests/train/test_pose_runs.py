@@ -13,7 +13,8 @@ from PIL import Image
 from models import COCO_PERSON
 from tests.train.drawn_data import DataPaths, edit_json, tiny_fit
 from tests.train.figures import draw_figures
-from train.config.options import EvaluateConfig, InferenceConfig, PredictConfig
+from train.config.commands import EvaluateConfig, PredictConfig
+from train.config.options import InferenceConfig
 from train.errors import ConfigError, DatasetError
 from train.inference.evaluation import evaluate
 from train.inference.prediction import predict

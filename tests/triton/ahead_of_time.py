@@ -27,7 +27,7 @@ from mdnkernels.ops.mixture_nll import triton as mixture
 from mdnkernels.ops.splat_gaussians import triton as splat
 from mdnkernels.ops.topk_peaks import triton as peaks
 from mdnkernels.triton import launch
-from tests.cuobjdump import usage
+from tests.native.cuobjdump import usage
 
 MODULES = (focal, launch, mixture, mode, patches, peaks, splat)
 CAPABILITIES = (80, 90, 100)

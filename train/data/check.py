@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,14 +14,15 @@ from PIL import Image
 from torch import Tensor
 
 from models.skeleton import Skeleton
-from train.config.options import CheckDataConfig, Orientation, check_config
+from train.config.commands import CheckDataConfig
+from train.config.options import Orientation
+from train.config.rules import check_config
 from train.data.coco import CocoAnnotations, read_annotations
 from train.data.images import exif_orientation, has_transparency, image_size, open_image, read_rgb
 from train.data.objects import why_no_object
 from train.data.plausibility import EXAMPLES, find_doubts
 from train.data.sets import CocoImages, Sample, TrainingSet, collate
 from train.drawing.pictures import grid
-from train.errors import ConfigError
 from train.run.files import write_json, write_picture
 from train.tasks import make_task, task_class
 from train.tasks.base import Task
@@ -40,8 +42,6 @@ def check_data(config: CheckDataConfig) -> dict[str, Any]:
     where the list as a whole cannot be used.
     """
     check_config(config)
-    if config.input_size % STRIDE:
-        raise ConfigError(f"--input-size: {config.input_size} is no multiple of {STRIDE}, the pixels of an output cell")
     wanted = task_class(config.task).skeleton_to_read(config.keypoint_sigmas)
     listed = read_annotations(config.annotations, wanted).first(config.limit)
     annotations = listed.inside()
@@ -55,8 +55,8 @@ def check_data(config: CheckDataConfig) -> dict[str, Any]:
     report["turned"] = _describe_turned(listed, files, config.orientation)
     report["transparent"] = [file.path for file in files if file.transparent]
     sizes = np.array([file.size for file in files], dtype=np.int64)
-    sizes = np.where((listed.sizes > 0).all(1)[:, None], listed.sizes, sizes)
-    report["doubts"] = [doubt._asdict() for doubt in find_doubts(listed, sizes)]
+    sizes = np.where(np.all(listed.sizes > 0, axis=1, keepdims=True), listed.sizes, sizes)
+    report["doubts"] = [dataclasses.asdict(doubt) for doubt in find_doubts(listed, sizes)]
     config.output.mkdir(parents=True, exist_ok=True)
     write_json(config.output / "check.json", report)
     print(text_of(report), flush=True)
@@ -179,7 +179,7 @@ def _describe_turned(annotations: CocoAnnotations, files: Sequence[_File], orien
         if stored == upright:
             continue
         fits = [bool((entry.boxes[:, 2:] <= np.array(size) + 1).all()) for size in (stored, upright)]
-        for name, size, inside, inside_other in (("stored", stored, *fits), ("exif", upright, *fits[::-1])):
+        for name, size, inside, inside_other in zip(sizes, (stored, upright), fits, fits[::-1], strict=True):
             sizes[name] += (entry.width, entry.height) == size
             boxes[name] += inside and not inside_other
     likely = [name for name in sizes if sizes[name] or boxes[name]]
@@ -273,8 +273,8 @@ def _words_of_turned(turned: dict[str, Any]) -> list[str]:
             "these images in the list, and take --orientation exif"
         )
     elif turned["likely"] is None:
-        told = "contradicts itself" if any((*sizes.values(), *boxes.values())) else "does not tell which it is of"
-        lines.append(f"  the list {told}: compare samples.png of --orientation stored and exif")
+        verdict = "contradicts itself" if any((*sizes.values(), *boxes.values())) else "does not tell which it is of"
+        lines.append(f"  the list {verdict}: compare samples.png of --orientation stored and exif")
     elif turned["likely"] != turned["taken"]:
         lines.append(
             f"  the list seems to be of {names[turned['likely']]} images: take --orientation {turned['likely']}"

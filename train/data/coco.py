@@ -155,7 +155,7 @@ class CocoAnnotations:
         reasons = [
             f"{self.place(row)} lies wholly outside image {self.image_ids[images[row]]} of "
             f"{sizes[row, 0]} x {sizes[row, 1]} pixels"
-            for row in np.flatnonzero(~seen)
+            for row in np.flatnonzero(~seen).tolist()
         ]
         of_boxes = ("boxes", "areas", "labels", "crowd", "keypoints", "positions")
         return dataclasses.replace(

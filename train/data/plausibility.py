@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -36,7 +37,8 @@ READINGS = {
 _Habit = tuple[str, tuple[str, ...]]
 
 
-class Doubt(NamedTuple):
+@dataclass(frozen=True)
+class Doubt:
     """One kind of entries that can hardly be meant as they stand."""
 
     kind: str
@@ -124,7 +126,7 @@ def doubtful_boxes(annotations: CocoAnnotations, sizes: np.ndarray) -> list[Doub
 
 def _inside(corners: np.ndarray, size: np.ndarray, slack: float | np.ndarray) -> np.ndarray:
     """Which boxes x1, y1, x2, y2 reach at most so far beyond their images."""
-    return (corners[:, :2] >= -slack).all(1) & (corners[:, 2:] <= size + slack).all(1)
+    return np.all(corners[:, :2] >= -slack, axis=1) & np.all(corners[:, 2:] <= size + slack, axis=1)
 
 
 def _corners(given: np.ndarray, reading: str) -> np.ndarray:

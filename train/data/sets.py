@@ -96,15 +96,17 @@ class CocoImages:
     def __getstate__(self) -> dict[str, Any]:
         """For a worker that is not forked: it reads the annotations where all of them do."""
         arrays = {name: value for name, value in vars(self.annotations).items() if isinstance(value, np.ndarray)}
+        nothing: dict[str, Any] = dict.fromkeys(arrays)
         if self._shared is None:
             self._shared = SharedArrays(arrays)
-        without = dataclasses.replace(self.annotations, **dict.fromkeys(arrays))
+        without = dataclasses.replace(self.annotations, **nothing)
         return vars(self) | {"annotations": without}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         if self._shared is not None:
-            self.annotations = dataclasses.replace(self.annotations, **self._shared.views())
+            arrays: dict[str, Any] = self._shared.views()
+            self.annotations = dataclasses.replace(self.annotations, **arrays)
 
     def __len__(self) -> int:
         return len(self.annotations)

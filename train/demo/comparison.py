@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from train.analysis.registry import ANALYSES
-from train.config.options import DemoConfig, check_config
+from train.config.commands import DemoConfig
+from train.config.rules import check_config
 from train.demo.contenders import train_side_by_side
 from train.demo.exhibits import EXHIBITS
 from train.demo.report import score_table, setting
@@ -27,8 +28,6 @@ def run_demo(config: DemoConfig) -> Path:
     Raises ConfigError where something stands at `config.output` already.
     """
     check_config(config)
-    if config.components < 1:
-        raise ConfigError(f"--components: must be at least 1, not {config.components}; the base is trained beside it")
     if config.output.exists() and (not config.output.is_dir() or any(config.output.iterdir())):
         raise ConfigError(f"--output: {config.output} is there already; choose another name or remove it")
     began = time.monotonic()

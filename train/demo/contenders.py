@@ -16,14 +16,8 @@ from typing import NamedTuple, TextIO
 import torch
 
 from train.analysis.subject import Subject
-from train.config.options import (
-    AugmentConfig,
-    DataConfig,
-    DemoConfig,
-    FitConfig,
-    ModelConfig,
-    OptimizerConfig,
-)
+from train.config.commands import DemoConfig, FitConfig
+from train.config.options import AugmentConfig, DataConfig, ModelConfig, OptimizerConfig
 from train.loop.engine import fit
 from train.loop.interrupt import sigint_ignored
 from train.synthetic.sets import SyntheticPaths
@@ -67,8 +61,6 @@ def _train(
     sys.stderr = PrefixedStream(sys.stderr, f"{task}, {title}: ")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s", stream=sys.stderr)
     steps = math.ceil(config.train_pictures / config.batch) * config.epochs
-    # The last fifth runs at a tenth of the learning rate, as the published schedules end.
-    drop = max(config.epochs - max(config.epochs // 5, 1), 1)
     run = fit(
         FitConfig(
             run=config.output / task / ("base" if components == 0 else f"mixture{components}"),
@@ -82,12 +74,7 @@ def _train(
             ),
             augment=AugmentConfig(crop_border=config.image_size // 4),
             model=ModelConfig(task=task, arch="hourglass_small", components=components),
-            optimizer=OptimizerConfig(
-                epochs=config.epochs,
-                batch=config.batch,
-                lr=config.lr,
-                drop_epochs=(drop,),
-            ),
+            optimizer=OptimizerConfig(epochs=config.epochs, batch=config.batch, lr=config.lr),
             seed=config.seed,
             device=config.device,
             log_every=max(1, min(20, steps // 20)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from train.config.options import DemoConfig
+from train.config.commands import DemoConfig
 from train.demo.contenders import Contender
 
 

@@ -14,7 +14,9 @@ from PIL.Image import Image
 from torch import Tensor
 
 from models import merge_scales, placed
-from train.config.options import EvaluateConfig, InferenceConfig, check_config
+from train.config.commands import EvaluateConfig
+from train.config.options import InferenceConfig
+from train.config.rules import check_config
 from train.data.coco import Category, CocoAnnotations
 from train.data.colour import normalise
 from train.data.images import ImageError, open_image, read_rgb
@@ -111,11 +113,10 @@ def _evaluate(config: EvaluateConfig) -> dict[str, float]:
 
 
 def _paths_of(config: EvaluateConfig, checkpoint: Checkpoint) -> tuple[Path, Path]:
-    """Return the folder of images and the annotation file. Raises ConfigError where one or both are missing."""
-    if (config.images is None) != (config.annotations is None):
-        raise ConfigError("--images and --annotations: both are needed, or neither")
-    if config.split == "test-dev" and config.images is None:
-        raise ConfigError("--split test-dev: needs --images and --annotations, the test images and their list")
+    """Return the folder of images and the annotation file, of the command or else of the run.
+
+    Raises ConfigError where neither has them.
+    """
     images, annotations = config.images, config.annotations
     if images is None or annotations is None:
         images, annotations = checkpoint.config.data.val_images, checkpoint.config.data.val_annotations

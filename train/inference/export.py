@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from models.decode import Flip
 from models.export import write_graph
-from train.config.options import ExportConfig, check_config
+from train.config.commands import ExportConfig
+from train.config.rules import check_config
 from train.data.colour import MEAN, STD
 from train.errors import ConfigError
 from train.loop.network import find_checkpoint, restore_network

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from train.config.options import Orientation, PredictConfig, check_config
+from train.config.commands import PredictConfig
+from train.config.options import Orientation
+from train.config.rules import check_config
 from train.data.image_files import find_images
 from train.data.images import ImageError, exif_orientation, image_size, open_image, read_rgb, warp
 from train.data.transforms import Views

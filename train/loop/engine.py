@@ -12,7 +12,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from models.skeleton import Skeleton
-from train.config.options import FitConfig, InferenceConfig, check_config, to_json, with_data_paths
+from train.config.commands import FitConfig
+from train.config.data_paths import with_data_paths
+from train.config.options import InferenceConfig
+from train.config.rules import check_config
+from train.config.serialisation import to_json
 from train.data.objects import can_be_targets, why_no_object
 from train.data.sets import EvaluationSet, TrainingSet, open_annotations
 from train.data.skeletons import check_mirroring, check_sigmas
@@ -38,6 +42,8 @@ def fit(config: FitConfig) -> Path:
     SIGINT, in good order: what comes next in a script, or in the program, was not meant to run on half a training.
     """
     check_config(config)
+    if config.resume is None:
+        config.optimizer.check_drops()
     config = with_data_paths(config)
     accelerator = make_accelerator(config)
     processes = Processes(accelerator, accelerator.device)
@@ -126,7 +132,8 @@ def open_training_set(config: FitConfig, known: Skeleton | None = None) -> Train
     annotation can be a target, and ConfigError where --keypoint-sigmas or --flip do not go with the skeleton.
     """
     data, wanted = config.data, task_class(config.model.task).skeleton_to_read(config.model.keypoint_sigmas)
-    listed = annotations = open_annotations(data.train_annotations, None if wanted is None else known or wanted)
+    images, file = data.training_paths()
+    listed = annotations = open_annotations(file, None if wanted is None else known or wanted)
     nothing = why_no_object(listed)
     if nothing is not None:
         raise DatasetError(f"{listed.path}: no object to train on: {nothing}")
@@ -148,7 +155,7 @@ def open_training_set(config: FitConfig, known: Skeleton | None = None) -> Train
         )
     return TrainingSet(
         annotations,
-        data.train_images,
+        images,
         data.input_size,
         augment=config.augment,
         seed=config.seed,

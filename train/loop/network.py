@@ -10,7 +10,8 @@ import torch
 
 from models import load_imagenet
 from models.network import Network
-from train.config.options import Device, FitConfig, InferenceConfig
+from train.config.commands import FitConfig
+from train.config.options import Device, InferenceConfig
 from train.data.skeletons import check_mirroring
 from train.errors import ConfigError
 from train.run.checkpoint import Checkpoint, load_weights
@@ -31,7 +32,7 @@ def build_network(config: FitConfig, task: Task) -> Any:
     return model
 
 
-def start_from_imagenet(model: Any, path: Path) -> None:
+def start_from_imagenet(model: Network, path: Path) -> None:
     """Fills the backbone. Raises ConfigError where it has no such weights or the file is not theirs."""
     try:
         load_imagenet(model.backbone, path)

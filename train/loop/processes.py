@@ -40,7 +40,8 @@ class Processes:
         self.number = 0 if state is None else state.process_index
         # Through the device's own backend a number would wait for all that the device has still to do.
         on_host = self.count == 1 or device.type == "cpu"
-        self._host = None if on_host else dist.new_group(backend="gloo", timeout=patience)
+        group = None if on_host else dist.new_group(backend="gloo", timeout=patience)
+        self._host = group if isinstance(group, dist.ProcessGroup) else None
 
     @property
     def is_main(self) -> bool:

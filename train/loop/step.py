@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from train.config.options import FitConfig
+from train.config.commands import FitConfig
 from train.data.colour import normalise
 from train.data.sets import batch_tensor
 from train.errors import TrainingError

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
-from train.config.options import FitConfig, InferenceConfig, OptimizerConfig
+from models.network import Network
+from train.config.commands import FitConfig
+from train.config.options import InferenceConfig, OptimizerConfig
 from train.data.sampler import EpochBatchSampler, ImageList
 from train.data.sets import BadSamples, EvaluationSet, TrainingSet, training_loader
 from train.errors import TrainingError
@@ -31,8 +33,11 @@ from train.tasks.base import Task
 
 
 def learning_rate(config: OptimizerConfig, epoch: int) -> float:
-    """Of an epoch, counted from 0: a pure function, so that no schedule has to be saved."""
-    drops = sum(epoch >= drop for drop in config.drop_epochs)
+    """Return the learning rate of an epoch, counted from 0.
+
+    It is a function of the configuration alone, so that no schedule has to be saved.
+    """
+    drops = sum(epoch >= drop for drop in config.drops)
     return config.lr * config.drop_factor**drops
 
 
@@ -50,7 +55,7 @@ class Trainer:
         accelerator: Accelerator,
         processes: Processes,
         task: Task,
-        model: Any,
+        model: Network,
         train_set: TrainingSet,
         val_set: EvaluationSet | None,
         checkpoint: Checkpoint | None,
@@ -61,9 +66,8 @@ class Trainer:
         self.task = task
         self.val_set = val_set
         self.processes = processes
-        model = model.to(
-            self.device, memory_format=torch.channels_last if config.channels_last else torch.contiguous_format
-        )
+        memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+        model = model.to(self.device).to(memory_format=memory_format)
         self.average = None if config.optimizer.ema is None else WeightAverage(model, config.optimizer.ema)
         self.model, self.optimizer = self._prepare(model)
         self.stepper = Stepper(config, accelerator, self.processes, task, self.model, self.optimizer)
@@ -84,7 +88,7 @@ class Trainer:
         self.saved = time.monotonic()
         self.stop_at = None if config.stop_after is None else self.progress.step + config.stop_after
 
-    def _prepare(self, model: Any) -> tuple[Any, Any]:
+    def _prepare(self, model: nn.Module) -> tuple[Any, Any]:
         """The network as it trains, and its optimizer."""
         if self.config.sync_batch_norm and self.processes.count > 1:
             model = synchronise_batch_norm(model, self.device)
@@ -244,14 +248,14 @@ class Trainer:
             left_out = "does it" if epoch >= epochs else "leaves it out and goes on"
             log.say(f"stopped ({stopped}) in the evaluation after epoch {epoch}; --resume {run.path} {left_out}")
             return stopped
-        found = merge_findings(found, self.val_set, self.processes)
-        if found is not None:
-            score = self.task.score(self.val_set.annotations, found.results)
-            write_evaluation(run.evaluation, found, score)
+        together = merge_findings(found, self.val_set, self.processes)
+        if together is not None:
+            score = self.task.score(self.val_set.annotations, together.results)
+            write_evaluation(run.evaluation, together, score)
             log.say(score.table.rstrip())
             metrics = {f"metrics/{name}": value for name, value in score.metrics.items()}
             log.record("evaluation", step=self.progress.step, epoch=self.progress.epoch, **metrics)
-            for name, picture in sample_pictures(self.val_set, self.task, found.results, model.components):
+            for name, picture in sample_pictures(self.val_set, self.task, together.results, model.components):
                 log.picture(name, picture, step=self.progress.step)
         self.processes.wait()
         return None

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from models.entries import mismatch
 from models.files import write_atomically
 from models.skeleton import Skeleton
-from train.config.options import FitConfig, from_plain, to_plain
+from train.config.commands import FitConfig
+from train.config.serialisation import from_plain, to_plain
 from train.data.coco import Category
 from train.data.sampler import ImageList
 from train.errors import CheckpointError, ConfigError

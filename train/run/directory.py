@@ -19,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from models.files import PARTIAL, sync_folder
-from train.config.options import FitConfig, read_config, to_json
+from train.config.commands import FitConfig
+from train.config.serialisation import read_config, to_json
 from train.errors import ConfigError
 from train.run.files import remove_partial, write_json, write_text
 

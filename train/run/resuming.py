@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 
-from train.config.options import FitConfig
+from train.config.commands import FitConfig
 from train.data.sampler import ImageList, batches_left
 from train.errors import ConfigError
 from train.run.checkpoint import Checkpoint, Progress

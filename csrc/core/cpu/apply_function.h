@@ -1,11 +1,11 @@
-// The elementary functions of math/functions.h on arrays, so that tests can measure their errors at every SIMD level.
+// The elementary functions of functions.h on arrays, so that tests can measure their errors at every SIMD level.
 #pragma once
 
 #include <stdint.h>
 
 namespace mdn {
 
-// Of `count` numbers, a multiple of 16.
+// The functions of `count` numbers, a multiple of 16.
 template <class T>
 struct Functions {
   void (*exp)(const T* from, T* to, int64_t count);

@@ -1,5 +1,5 @@
-// Elements in memory against elements in arithmetic: how a block of positions gets from tensors of any strides and
-// dtype into rows of float or double, one row a channel, and back.
+// Moves a block of positions from tensors of any strides and dtype into rows of float or double, one row a channel, and
+// back.
 #pragma once
 
 #include "core/simd.h"
@@ -16,7 +16,7 @@ struct Float16 {
 
 constexpr int most_positions = 4096;  // in a block
 
-// (batch, point) pairs, at most one block of them.
+// At most one block of (batch, point) pairs.
 struct Positions {
   int64_t first_batch, first_point;
   int count;
@@ -28,7 +28,7 @@ struct Positions {
 
 namespace MDN_SIMD_LEVEL {
 
-// Row r starts at data + r * stride.
+// Rows of numbers, of which row r starts at data + r * stride.
 template <class T>
 struct Rows {
   T* data = nullptr;
@@ -93,7 +93,7 @@ MDN_INLINE int64_t origin(const View& view, const Positions& positions) {
   return positions.first_batch * view.batch_stride + positions.first_point * view.point_stride;
 }
 
-// Where the block's i-th position lies; that of padding, which is read but not used, is the image's first.
+// Where the block's i-th position lies. Padding lies at the image's first point, which is read but not used.
 MDN_INLINE int64_t offset_of(const View& view, const Positions& positions, int i) {
   const int64_t point = view.gathered ? positions.chosen[i] : positions.point[i];
   return positions.batch[i] * view.batch_stride + (point < 0 ? 0 : point) * view.point_stride;
@@ -103,7 +103,8 @@ MDN_INLINE int64_t offset_of(const View& view, const Positions& positions, int i
 // the first-level cache when the next channel, its neighbour in a channels_last map, is wanted.
 constexpr int tile_points = 16;
 
-// The two do not overlap: bytes may alias anything, and would keep this from becoming vectors.
+// Converts a row. `from` and `to` do not overlap: bytes may alias anything, and would keep this loop from becoming
+// vectors.
 template <class T, class Storage>
 MDN_INLINE void convert_row(const Storage* __restrict from, T* __restrict to, int count) {
   for (int i = 0; i < count; ++i) convert(from[i], to[i]);
@@ -130,7 +131,7 @@ void read_rows(const View& view, const Positions& positions, int64_t channels, R
   } else {
     int64_t offset[most_positions];
     for (int i = 0; i < positions.count; ++i) offset[i] = offset_of(view, positions, i);
-    // Points of an index lie anywhere, each on a line of its own: those some channels on are asked for meanwhile.
+    // Points of an index lie anywhere, each on a line of its own. The lines of a later channel are asked for meanwhile.
     const int64_t ahead = view.gathered ? (1 + 128 / (positions.count + 1)) * view.channel_stride : 0;
     for (int64_t c = 0; c < channels; ++c) {
       const Storage* channel = data + c * view.channel_stride;
@@ -146,8 +147,8 @@ void read_rows(const View& view, const Positions& positions, int64_t channels, R
   }
 }
 
-// The block's rows of `view`: in place where they lie side by side in the arithmetic type and fill whole vectors, else
-// copied into `scratch`.
+// The block's rows of `view`. They are in place where they lie side by side in the arithmetic type and fill whole
+// vectors. Otherwise they are copied into `scratch`.
 template <class T>
 Rows<const T> rows_of(const View& view, const Positions& positions, int64_t channels, Rows<T> scratch) {
   const int padded = (positions.count + lanes<T> - 1) / lanes<T> * lanes<T>;
@@ -170,8 +171,8 @@ Rows<const T> rows_of(const View& view, const Positions& positions, int64_t chan
   return {scratch.data, scratch.stride};
 }
 
-// Where the block's rows of an output are computed: in place under the conditions of rows_of, else in `scratch`, from
-// which write_rows moves them.
+// Where the block's rows of an output are computed: in place under the conditions of rows_of, else in `scratch`.
+// write_rows moves them from there.
 template <class T>
 Rows<T> output_rows(const View& view, const Positions& positions, Rows<T> scratch) {
   const bool whole = positions.count % lanes<T> == 0;

@@ -28,7 +28,7 @@ constexpr int64_t huge_page = 2 << 20;
 
 int64_t rounded_up(int64_t bytes, int64_t unit) { return (bytes + unit - 1) / unit * unit; }
 
-// From the system, beginning at a huge page's border.
+// Takes a block from the system that begins at a huge page's border.
 void* map_block(int64_t bytes) {
 #if defined(__linux__)
   const int64_t reserved = bytes + huge_page;
@@ -69,9 +69,10 @@ int64_t limit_from_environment() {
   return megabytes << 20;
 }
 
+// The blocks of this process: those in use, and freed ones that are kept up to a limit.
 class Blocks {
  public:
-  // Never destroyed: tensors may be freed after the library's other statics.
+  // The one instance is never destroyed: tensors may be freed after the library's other statics.
   static Blocks& instance() {
     static Blocks* blocks = new Blocks;
     return *blocks;
@@ -83,7 +84,8 @@ class Blocks {
     bytes = rounded_up(bytes, 64 << 10);
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      // The smallest that is large enough and not wastefully so; among equals the one freed last, warm in a cache.
+      // The best block is the smallest that is large enough and at most a quarter larger. Among equals it is the one
+      // freed last, warm in a cache.
       auto best = kept_.end();
       for (auto block = kept_.begin(); block != kept_.end(); ++block) {
         if (block->bytes < bytes || block->bytes > bytes + bytes / 4) continue;

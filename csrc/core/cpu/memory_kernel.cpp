@@ -1,4 +1,4 @@
-// Zeroes. Past the caches whole lines are written without being read first, at more than twice the speed.
+// Writes zeros. Past the caches whole lines are written without being read first, at more than twice the speed.
 #include "core/cpu/memory_kernel.h"
 
 #include "core/simd.h"

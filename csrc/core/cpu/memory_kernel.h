@@ -1,4 +1,4 @@
-// What memory.cpp and memory_kernel.cpp share, as in mixture_nll.h.
+// The interface between memory.cpp and memory_kernel.cpp, which is built once for each instruction set.
 #pragma once
 
 #include <stdint.h>

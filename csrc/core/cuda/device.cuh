@@ -1,6 +1,6 @@
-// What kernels use in place of raw accesses to memory. Under nvcc it costs nothing: a load or a store is one
-// instruction, a shared array is an array. Under the host compiler (MDN_CUDA_ON_CPU) the same source is watched:
-// tests/cuda_on_cpu counts and checks each access. Nothing here knows torch.
+// The accesses to memory that kernels use in place of raw ones. Under nvcc they cost nothing: a load or a store is one
+// instruction, a shared array is an array. Under the host compiler (MDN_CUDA_ON_CPU) tests/cuda_on_cpu counts and
+// checks each access of the same source. Nothing here knows torch.
 //
 // - Global memory: load_global and store_global, for scalars and for Pack<T, N>, N elements moved by one instruction.
 // - Shared memory: `__shared__ SharedArray<T, N> name;` and, where its size is known only at the launch,
@@ -30,7 +30,8 @@ namespace device {
 constexpr int warp_lanes = 32;
 constexpr unsigned all_lanes = 0xffffffffu;
 
-// N elements that move as one: 16 bytes at most, a power of two of them, at an address that is a multiple of them.
+// N elements that move as one. They are at most 16 bytes, a power of two, at an address that is a multiple of their
+// size.
 template <class T, int N>
 struct alignas(sizeof(T) * N) Pack {
   static_assert(sizeof(T) * N <= 16 && (sizeof(T) * N & (sizeof(T) * N - 1)) == 0, "one vector instruction moves it");
@@ -85,19 +86,19 @@ MDN_ON_DEVICE To same_bits(const From& from) {
   return to;
 }
 
-// From memory that nothing writes while the kernel runs.
+// Loads from memory that nothing writes while the kernel runs.
 template <class P>
 MDN_ON_DEVICE P load_global(const P* from) {
   return same_bits<P>(__ldg(reinterpret_cast<const WordOf<P>*>(from)));
 }
 
-// From memory that this kernel may have written: other blocks' partial sums after a fence, a workspace.
+// Loads from memory that this kernel may have written: other blocks' partial sums after a fence, a workspace.
 template <class P>
 MDN_ON_DEVICE P load_global_written(const P* from) {
   return same_bits<P>(__ldcg(reinterpret_cast<const WordOf<P>*>(from)));
 }
 
-// To memory that this kernel does not read again: it leaves the caches first.
+// Stores to memory that this kernel does not read again. What is stored leaves the caches first.
 template <class P>
 MDN_ON_DEVICE void store_global(P* to, P value) {
   __stcs(reinterpret_cast<WordOf<P>*>(to), same_bits<WordOf<P>>(value));
@@ -122,7 +123,8 @@ class DynamicSharedArray {
   T* elements_;
 };
 
-// `elements` elements of the launch's dynamic shared memory, from its byte `first` on, a multiple of T's size.
+// An array of `elements` elements in the launch's dynamic shared memory. It begins at byte `first`, a multiple of T's
+// size.
 template <class T>
 MDN_ON_DEVICE DynamicSharedArray<T> dynamic_shared(int first, int elements) {
   extern __shared__ uint4 mdn_dynamic_shared[];

@@ -1,4 +1,4 @@
-// From the dtype of a tensor to the type of its elements, and from work to blocks.
+// Finds the type of a tensor's elements from its dtype, and the blocks of a launch from its work.
 #pragma once
 
 #include "core/cuda/tiles.cuh"
@@ -11,7 +11,7 @@ struct ElementType {
   using Type = T;
 };
 
-// visit(ElementType<T>{}) for the floating-point type that a dtype names.
+// Calls visit(ElementType<T>{}) for the floating-point type that a dtype names.
 template <class Visit>
 void with_element_type(DType dtype, Visit visit) {
   switch (dtype) {
@@ -26,7 +26,7 @@ void with_element_type(DType dtype, Visit visit) {
   }
 }
 
-// The blocks of a launch over so many pieces of work, of which each block takes every gridDim.x-th.
+// The blocks of a launch over so many pieces of work. Each block takes every gridDim.x-th piece.
 inline int blocks_over(int64_t pieces) { return static_cast<int>(pieces < 0x7fffffff ? pieces : 0x7fffffff); }
 
 }  // namespace mdn

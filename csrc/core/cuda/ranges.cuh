@@ -1,4 +1,4 @@
-// Contiguous ranges of memory, walked 16 bytes at a time wherever they begin.
+// Walks contiguous ranges of memory 16 bytes at a time, wherever they begin.
 #pragma once
 
 #include "core/cuda/device.cuh"
@@ -6,9 +6,9 @@
 namespace mdn {
 namespace device {
 
-// Of the `count` elements from `address` on, `whole(i)` is called for each aligned pack of `width`, i its first
-// element, and `single(i)` for the elements before the first pack and behind the last; both by this thread for its
-// share of the block's. `unrolled`: how many packs of a thread are under way at once.
+// Visits this thread's share of the `count` elements from `address` on. It calls `whole(i)` for each aligned pack of
+// `width` elements, of which i is the first, and `single(i)` for each element before the first pack and behind the
+// last. `unrolled` packs of a thread are under way at once.
 template <int width, int unrolled = 4, class T, class Whole, class Single>
 MDN_ON_DEVICE void over_packs(const T* address, int count, Whole whole, Single single) {
   const int before = static_cast<int>(reinterpret_cast<uintptr_t>(address) / sizeof(T) % width);

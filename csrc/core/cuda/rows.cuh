@@ -1,5 +1,5 @@
-// The rows of a tile: numbers that all threads of a block see, one row for each channel, in shared memory or, where a
-// tile has too many of them, in a workspace in device memory.
+// The rows of a tile: numbers that all threads of a block see, one row for each channel. They lie in shared memory, or
+// in a workspace in device memory where a tile has too many of them.
 #pragma once
 
 #include "core/cuda/tiles.cuh"
@@ -16,15 +16,15 @@ struct Tiling {
   bool shared = true;  // whether its rows fit into shared memory
   Divisor by_image;    // the tiles of an image
   int64_t count = 0;
-  int blocks = 0;  // of a launch, each with one tile: all, or where rows lie in a workspace as many as have room there
+  int blocks = 0;  // of a launch, each with one tile: all tiles, or as many as have room in the workspace
   int first = 0;   // the first tile of a launch
 };
 
 // Kernels number tiles in ints; the ops refuse more.
 constexpr int64_t most_tiles = INT32_MAX;
 
-// As many positions as leave a multiprocessor room for several blocks, given the `bytes_of(positions)` of shared memory
-// that a tile of so many takes. `least`: positions whose elements fill a sector.
+// The tiling whose tiles have as many positions as leave a multiprocessor room for several blocks. A tile takes
+// `bytes_of(positions)` of shared memory. The elements of `least` positions fill a sector.
 template <class BytesOf>
 Tiling tiling_of(int64_t batch, int64_t points, int least, BytesOf bytes_of) {
   constexpr int64_t several = 24 << 10, some = 48 << 10, most = 96 << 10;  // the last is what every GPU since sm_80 has
@@ -46,7 +46,7 @@ Tiling tiling_of(int64_t batch, int64_t points, int least, BytesOf bytes_of) {
   return tiling;
 }
 
-// The launches over all tiles of a plan: launch(blocks), the tiling's `first` set.
+// Calls launch(blocks) with the tiling's `first` set, until all tiles of a plan have been launched.
 template <class Launch>
 void for_each_launch(Tiling& tiling, Launch launch) {
   for (int64_t first = 0; first < tiling.count; first += tiling.blocks) {
@@ -56,16 +56,17 @@ void for_each_launch(Tiling& tiling, Launch launch) {
   }
 }
 
-// From a row to the next. Where threads take a tile's elements along the channels, rows begin in different banks.
+// The numbers from a row to the next. Where threads take a tile's elements along the channels, rows begin in different
+// banks.
 inline int stride_of(const TileView& view, int positions) { return along_channels(view) ? positions + 1 : positions; }
 
-// Positions that fill a sector.
+// How many positions fill a sector.
 inline int sector_positions(DType dtype) { return element_bytes(dtype) == 2 ? 16 : 8; }
 
 namespace device {
 
-// A block has one tile. Were it to go from one to the next, whatever does not depend on the tile would stay in
-// registers for it.
+// The one tile of this block. Were a block to go from one tile to the next, whatever does not depend on the tile would
+// stay in registers for it.
 MDN_ON_DEVICE int own_tile(const Tiling& tiling) { return tiling.first + static_cast<int>(blockIdx.x); }
 
 MDN_ON_DEVICE Tile tile_of(const Tiling& tiling, int64_t points, int number) {
@@ -75,7 +76,7 @@ MDN_ON_DEVICE Tile tile_of(const Tiling& tiling, int64_t points, int number) {
   return {batch, first, tiling.positions, static_cast<int>(left < tiling.positions ? left : tiling.positions)};
 }
 
-// visit(row, position) for `rows` rows of the tile, shared among the threads.
+// Calls visit(row, position) for `rows` rows of the tile, shared among the threads.
 template <class Visit>
 MDN_ON_DEVICE void for_each_position(const Tile& tile, int rows, Visit visit) {
   const Column column = column_of<1>(tile);
@@ -113,15 +114,15 @@ class Cells<T, false> {
 template <class T, bool shared>
 class TileRows {
  public:
-  // `rows` rows from byte `first` on, each `stride` numbers after the one before.
+  // Makes `rows` rows from byte `first` on, each `stride` numbers after the one before.
   MDN_ON_DEVICE TileRows(unsigned char* memory, int first, int rows, int stride)
       : stride_(stride), cells_(memory, first, rows * stride), packs_(memory, first, rows * stride / width) {}
 
   MDN_ON_DEVICE T get(int row, int position) const { return cells_.get(row * stride_ + position); }
   MDN_ON_DEVICE void set(int row, int position, T value) const { cells_.set(row * stride_ + position, value); }
 
-  // The same for N positions that a thread moves at a time, from a multiple of N on; more than one where rows follow
-  // one another without a gap.
+  // get and set of the N positions that a thread moves at a time, from a multiple of N on. N may be more than 1 where
+  // rows follow one another without a gap.
   template <int N>
   MDN_ON_DEVICE Values<T, N> get(int row, int position) const {
     Values<T, N> values;
@@ -166,7 +167,7 @@ class TileRows {
   const Cells<Pack<T, width>, shared> packs_;  // the same memory
 };
 
-// The sum of one number a thread, in an order that does not change; the first thread has it.
+// The sum of one number a thread, in an order that does not change. The first thread gets it.
 MDN_ON_DEVICE double sum_of_block(double value, const DynamicSharedArray<double>& of_warps) {
   for (int step = warp_lanes / 2; step > 0; step /= 2) value += __shfl_down_sync(all_lanes, value, step);
   const int warp = threadIdx.x / warp_lanes, warps = blockDim.x / warp_lanes;

@@ -1,9 +1,9 @@
-// Tiles of positions: how a block of threads moves the (channel, position) elements of one tile between tensors of any
+// Tiles of positions: a block of threads moves the (channel, position) elements of one tile between tensors of any
 // strides and rows of float or double that all its threads see.
 //
-// Neighbouring threads take elements that are neighbours in memory, along the positions of a planar tensor and along
-// the channels of a channels_last one, 16 bytes each where these lie side by side and aligned; so each 32-byte sector
-// is moved once whichever the layout, and the rows transpose.
+// Neighbouring threads take elements that are neighbours in memory: along the positions of a planar tensor, and along
+// the channels of a channels_last one. Each takes 16 bytes where these lie side by side and aligned. So each 32-byte
+// sector is moved once in either layout, and the rows transpose.
 #pragma once
 
 #include "core/cuda/device.cuh"
@@ -15,7 +15,7 @@ constexpr int element_bytes(DType dtype) {
   return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : dtype == DType::boolean ? 1 : 2;
 }
 
-// In which order the threads take a tile's elements.
+// The order in which the threads take a tile's elements.
 enum class Walk {
   points,           // one each, along the positions
   points_packed,    // 16 bytes each, of one channel
@@ -49,7 +49,8 @@ MDN_ON_BOTH bool along_channels(const TileView& view) {
   return view.walk == Walk::channels || view.walk == Walk::channels_packed;
 }
 
-// Beside a tensor that is walked along its channels rows have a gap, which no 16 bytes of positions may reach over.
+// Takes away the packs of positions beside a tensor that is walked along its channels. The rows then have a gap, which
+// no 16 bytes of positions may reach over.
 template <class... Views>
 void respect_gaps(const TileView& beside, Views&... views) {
   if (!along_channels(beside)) return;
@@ -61,9 +62,9 @@ void respect_gaps(const TileView& beside, Views&... views) {
 // The threads of every block that works on tiles, and the most positions of a tile.
 constexpr int tile_threads = 256;
 
-// Division by a number that a launch knows, of dividends below 2^31, without a division (Granlund and Montgomery,
-// 1994): with 2^shift the least power of two that is not below the divisor, magic = ceil(2^(31 + shift) / divisor) has
-// 32 bits.
+// A divisor that a launch knows, for dividends below 2^31; it divides by a multiplication (Granlund and Montgomery,
+// 1994). 2^shift is the least power of two that is not below the divisor, so that magic = ceil(2^(31 + shift) /
+// divisor) has 32 bits.
 struct Divisor {
   uint32_t divisor = 1, magic = uint32_t(1) << 31, shift = 0;
   Divisor() = default;
@@ -113,7 +114,7 @@ struct Values {
   MDN_ON_DEVICE const T& operator[](int i) const { return elements[i]; }
 };
 
-// `positions` positions of one image, a power of two of them, of which `count` exist.
+// A tile of one image: `positions` positions, a power of two, of which `count` exist.
 struct Tile {
   int64_t batch, first;
   int positions, count;
@@ -123,8 +124,8 @@ MDN_ON_DEVICE int64_t offset_of(const View& view, const Tile& tile, int channel,
   return tile.batch * view.batch_stride + (tile.first + position) * view.point_stride + channel * view.channel_stride;
 }
 
-// How a thread goes through the rows of a tile: at one position, or `width` from there on, along every `step`-th row.
-// What depends on the position alone is found once.
+// The way of a thread through the rows of a tile: at one position, or at `width` positions from there on, along every
+// `step`-th row. What depends on the position alone is then found once.
 struct Column {
   int first, position, step;
 };
@@ -139,7 +140,7 @@ MDN_ON_DEVICE Column column_of(const Tile& tile) {
 template <class Words>
 struct PositionSet {
   Words words;  // one bit a position
-  // Which it holds of the `count` positions from `position` on, a multiple of `count`, which is at most 32.
+  // The bits of the `count` positions from `position` on, a multiple of `count`. `count` is at most 32.
   MDN_ON_DEVICE uint32_t among(int position, int count) const {
     const uint32_t word = words[position >> 5];
     return word >> (position & 31) & (0xffffffffu >> (32 - count));
@@ -153,10 +154,10 @@ struct OwnPoints {
   MDN_ON_DEVICE int64_t operator()(int position) const { return first + position; }
 };
 
-// Calls use(Count<N>, channel, position, values) until all `channels` x `positions` elements of the tile, each in one
-// call for the N positions from `position` on, have been given to some thread. Elements whose position is not in
-// `wanted`, which holds none beyond the tile's count, may come as zeros; a piece of memory that nobody wants is not
-// read. `point_of(position)` is the point of `view` to read there.
+// Gives each of the tile's `channels` x `positions` elements to one thread, by calls of use(Count<N>, channel,
+// position, values) for the N positions from `position` on. Elements whose position is not in `wanted` may come as
+// zeros, and a piece of memory that nobody wants is not read. `wanted` holds no position beyond the tile's count.
+// `point_of(position)` is the point of `view` to read there.
 template <class Element, class Wanted, class Points, class Use>
 MDN_ON_DEVICE void read_tile(const TileView& view, const Tile& tile, const Divisor& channels, const Wanted& wanted,
                              Points point_of, Use use) {
@@ -225,11 +226,11 @@ MDN_ON_DEVICE void read_tile(const TileView& view, const Tile& tile, const Divis
   }
 }
 
-// Which elements a thread may write 16 bytes of at a time.
+// The elements of which a thread may write 16 bytes at a time.
 enum class Packs { none, points, all };
 
 // Writes make(Count<N>, channel, position), the values of the N positions from `position` on, to every element of the
-// tile. Where `packs` are of points N may be more than 1, and the last positions beyond the tile's count.
+// tile. Where `packs` are of points, N may be more than 1, and the last positions may lie beyond the tile's count.
 template <class Element, Packs packs, class Make>
 MDN_ON_DEVICE void write_tile(const TileView& view, const Tile& tile, const Divisor& channels, Make make) {
   constexpr int width = pack_width<Element>;

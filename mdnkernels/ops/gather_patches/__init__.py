@@ -11,7 +11,7 @@ backends.add("gather_patches")
 
 
 def gather_patches(feature: Tensor, index: Tensor, kernel_size: int = 3) -> Tensor:
-    """The zero-padded kernel_size x kernel_size window around each flat position.
+    """Gather the zero-padded kernel_size x kernel_size window around each flat position.
 
     The layout is that of a convolution weight's `flatten(1)`, so that
     `F.linear(patches, conv.weight.flatten(1), conv.bias)` is that convolution (stride 1, same padding) at those cells.

@@ -54,7 +54,7 @@ def _feature_gradient_backward(
 
 
 def register_gather_patches(namespace: str) -> None:
-    """It is linear: its backward is an op whose own backward is gather_patches."""
+    """Register shapes and gradients. The op is linear: its backward is an op whose own backward is gather_patches."""
     for op, output, backward, context in (
         ("gather_patches", patches_output, _patches_backward, _patches_context),
         ("gather_patches_backward", _feature_gradient_output, _feature_gradient_backward, _feature_gradient_context),

@@ -80,7 +80,7 @@ def add_patches_kernel(
 
 
 def add_patches(grad_patches: Tensor, index: Tensor, grad_feature: Tensor, kernel_size: int) -> None:
-    """Adds patches (B, N, C * k * k) into the zeros of (B, C, H, W)."""
+    """Add patches (B, N, C * k * k) into the zeros of (B, C, H, W)."""
     batch, channels, height, width = grad_feature.shape
     points = index.shape[1]
     block = min(_CHANNELS, padded(channels))

@@ -10,9 +10,9 @@ backends.add("heatmap_focal_loss")
 
 
 def heatmap_focal_loss(logits: Tensor, target: Tensor, *, alpha: float = 2.0, beta: float = 4.0) -> Tensor:
-    """Penalty-reduced focal loss of centre heatmaps, from logits, with exact log-sigmoids in place of clamped ones.
+    """Return the penalty-reduced focal loss of centre heatmaps, from logits, with exact log-sigmoids and no clamp.
 
-    With p = sigmoid(logit), the sum over all elements, divided by the number of positives (by 1 where there are none)::
+    With p = sigmoid(logit), it is the sum over all elements, over the number of positives (1 if there are none)::
 
         -(1 - p)^alpha log(p)                   where target == 1
         -(1 - target)^beta p^alpha log(1 - p)   elsewhere

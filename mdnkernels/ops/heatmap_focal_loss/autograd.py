@@ -12,7 +12,7 @@ from mdnkernels.ops.derivatives import refuse_second_derivative, scaled
 
 
 def _in_one_order(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Both as they are where they lie in memory in one order without gaps, else copies that do."""
+    """Return both as they are where they lie in memory in one order without gaps, else copies that do."""
     for layout in (torch.contiguous_format, torch.channels_last, torch.channels_last_3d):
         if logits.is_contiguous(memory_format=layout) and target.is_contiguous(memory_format=layout):
             return logits, target
@@ -22,7 +22,7 @@ def _in_one_order(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def heatmap_focal_loss_outputs(
     logits: Tensor, target: Tensor, alpha: float, beta: float, logits_gradient: bool
 ) -> tuple[Tensor, Tensor]:
-    """Empty outputs of the op, as `mixture_nll_outputs`."""
+    """Return empty outputs of the op, as `mixture_nll_outputs` does."""
     loss = logits.new_empty((), dtype=torch.promote_types(logits.dtype, torch.float32))
     return loss, torch.empty_like(logits) if logits_gradient else logits.new_empty(0)
 

@@ -23,7 +23,7 @@ _BLOCK = 1024  # eight elements for each thread: 16 bytes of half precision, two
 
 @triton.jit
 def count_positives_kernel(target, partial, count, rounds, BLOCK: tl.constexpr):
-    """Positives as partial sums, one a program."""
+    """Count positives as partial sums, one a program."""
     first = tl.program_id(0).to(tl.int64) * rounds * BLOCK
     positives = tl.zeros((BLOCK,), tl.int64)
     for i in range(rounds):
@@ -37,9 +37,12 @@ def focal_kernel(
     logits, target, positives, partial, grad_logits, count,
     alpha: tl.constexpr, beta: tl.constexpr, COUNTERS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """With y = logit, at a positive y = -logit, both of the loss's cases are weight s^alpha softplus(y) with
+    """Write each program's part of the loss and, where it is wanted, the gradient of each element.
+
+    With y = logit, at a positive y = -logit, both of the loss's cases are weight s^alpha softplus(y) with
     s = sigmoid(y), and d/dy = weight s^alpha (alpha (1 - s) softplus(y) + s), weight 1 at a positive. One e^-|y|, one
-    logarithm and one division give s, 1 - s and softplus without cancellation, however large |y| is."""
+    logarithm and one division give s, 1 - s and softplus without cancellation, however large |y| is.
+    """
     T: tl.constexpr = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
     element = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = element < count

@@ -35,7 +35,7 @@ def mixture_mode(
     scale_activation: str = "elu",
     min_scale: float = 1.0,
 ) -> MixtureMode:
-    """The mixture's prediction at every position: one component, or the mean.
+    """Predict from the mixture at every position: one component, or the mean.
 
     Args:
         logits: (B, M, *P), mixing logits.

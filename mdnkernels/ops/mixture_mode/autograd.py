@@ -25,7 +25,7 @@ def mixture_mode_outputs(
     scale_activation: str,
     min_scale: float,
 ) -> Mode:
-    """Empty outputs of the op, as `mixture_nll_outputs`; without a scale the second has no elements."""
+    """Return empty outputs of the op, as `mixture_nll_outputs` does; without a scale the second has no elements."""
     batch, _, points = loc.shape if index is None else (*loc.shape[:2], index.shape[1])
     by_point = index is None and loc.stride(1) == 1 and loc.stride(2) != 1
 
@@ -52,15 +52,17 @@ def _mixture_mode_context(ctx: Any, inputs: tuple[Any, ...], output: Mode) -> No
 
 
 class _OrderedMath:
-    """What the backward of mixture_mode computes beside products, with the same bits for any number of threads: on the
-    CPU exponentials are the op's own and sums add one term after the other, for those of torch have other bits where
-    threads cut a tensor elsewhere."""
+    """What the backward of mixture_mode computes beside products, with the same bits for any number of threads.
+
+    On the CPU exponentials are the op's own and sums add one term after the other: those of torch have other bits where
+    threads cut a tensor elsewhere.
+    """
 
     def __init__(self, namespace: str, device: torch.device) -> None:
         self.mode = getattr(torch.ops, namespace).mixture_mode if device.type == "cpu" else None
 
     def softmax(self, logits: Tensor) -> Tensor:
-        """Over dimension 1 of (B, M, P): the weight of each component that is the only one to choose from."""
+        """Return the softmax over dimension 1 of (B, M, P): each component's weight where it alone can be chosen."""
         if self.mode is None:
             return torch.softmax(logits, 1)
         components = range(logits.shape[1])
@@ -68,14 +70,14 @@ class _OrderedMath:
         return torch.stack(weights, 1)
 
     def sigma(self, raw: Tensor, scale_activation: str, min_scale: float) -> Tensor:
-        """All channels of the raw scales (B, K, P) activated: those of a mixture of one component."""
+        """Return the raw scales (B, K, P) activated, as the scales of a mixture of one component."""
         if self.mode is None:
             return activate_scale(raw, scale_activation, min_scale)
         logits = raw.new_zeros(raw.shape[0], 1, raw.shape[2])
         return self.mode(logits, raw, raw, None, "weight", None, scale_activation, min_scale)[1]
 
     def slope(self, raw: Tensor, scale_activation: str) -> Tensor:
-        """d sigma / d raw of (B, K, P)."""
+        """Return d sigma / d raw of (B, K, P)."""
         if scale_activation == "elu":
             return self.sigma(raw, "elu", 0.0).clamp(max=1)
         if scale_activation == "softplus":  # whose slope is the logistic function, a softmax over 0 and raw
@@ -88,13 +90,13 @@ class _OrderedMath:
 
 
 def _of_component(values: Tensor, component: Tensor, count: int) -> Tensor:
-    """The channels of `values` (B, M*K, P) that belong to `component` (B, P)."""
+    """Return the channels of `values` (B, M*K, P) that belong to `component` (B, P)."""
     values = values.unflatten(1, (count, -1))
     return values.gather(1, component[:, None, None].expand(-1, -1, *values.shape[2:])).squeeze(1)
 
 
 def _to_component(gradient: Tensor, component: Tensor, count: int) -> Tensor:
-    """The inverse: `gradient` (B, K, P) as the channels of `component`, all others zero."""
+    """Undo `_of_component`: return `gradient` (B, K, P) as the channels of `component`, all others zero."""
     batch, channels, points = gradient.shape
     whole = gradient.new_zeros(batch, count, channels, points)
     where = component[:, None, None].expand(-1, 1, channels, -1)
@@ -102,7 +104,7 @@ def _to_component(gradient: Tensor, component: Tensor, count: int) -> Tensor:
 
 
 def _joined(values: Tensor) -> Tensor:
-    """(B, M, K, P) as (B, M*K, P). Not by flatten, which the vmap behind is_grads_batched does not know."""
+    """Return (B, M, K, P) as (B, M*K, P), not by flatten, which the vmap behind is_grads_batched does not know."""
     batch, count, channels, points = values.shape
     return values.reshape(batch, count * channels, points)
 
@@ -169,14 +171,16 @@ def _mixture_mode_backward(
 
 
 def _among_chosen(maps: Tensor, components: Sequence[int], count: int) -> Tensor:
-    """The channels of `maps` (B, M*K, P) that belong to `components`. Component by component: a list of them as an
-    index would be copied to the device, which waits."""
+    """Return the channels of `maps` (B, M*K, P) that belong to `components`.
+
+    They are taken one by one: a list of components as an index would be copied to the device, which waits.
+    """
     each = maps.unflatten(1, (count, -1))
     return torch.stack([each[:, component] for component in components], 1).flatten(1, 2)
 
 
 def _among_all(gradient: Tensor, components: Sequence[int], count: int) -> Tensor:
-    """The inverse: `gradient` (B, len(components)*K, P) as these components' channels, all others zero."""
+    """Undo `_among_chosen`: return `gradient` (B, len(components)*K, P) as these components' channels, others zero."""
     batch, channels, points = gradient.shape
     each = gradient.reshape(batch, len(components), channels // len(components), points)
     nothing = torch.zeros_like(each[:, 0])
@@ -194,7 +198,10 @@ def _mean_gradients(
     scale_activation: str,
     min_scale: float,
 ) -> list[Tensor | None]:
-    """Of sum_m share_m mu_m and sum_m share_m sigma_m, where `share` (B, M, P) is the softmax of the logits."""
+    """Return the gradients of sum_m share_m mu_m and sum_m share_m sigma_m for logits, loc and scale.
+
+    share: (B, M, P), the softmax of the logits.
+    """
     count = share.shape[1]
     results: list[Tensor | None] = [None, None, None]
     pull = None  # on the shares
@@ -215,7 +222,7 @@ def _mean_gradients(
 
 
 def register_mixture_mode(namespace: str, backend: str) -> None:
-    """Its backward calls scatter_points, which `register_mixture_nll` registers."""
+    """Register the op's shapes and gradient, which calls the scatter_points of `register_mixture_nll`."""
     torch.library.register_fake(f"{namespace}::mixture_mode", mixture_mode_outputs)
     backward = partial(_mixture_mode_backward, namespace, backend)
     torch.library.register_autograd(f"{namespace}::mixture_mode", backward, setup_context=_mixture_mode_context)

@@ -11,7 +11,7 @@ from mdnkernels.mixture.eager import activate_scale, gather_points
 
 
 def _of_component(values: Tensor, component: Tensor) -> Tensor:
-    """The (B, K, P) of `values` (B, M, K, P) that belongs to `component` (B, P)."""
+    """Return the (B, K, P) of `values` (B, M, K, P) that belongs to `component` (B, P)."""
     return values.gather(1, component[:, None, None].expand(-1, -1, *values.shape[2:])).squeeze(1)
 
 

@@ -13,7 +13,7 @@ backends.add("splat_gaussians")
 
 
 def splat_gaussians(center: Tensor, radius: Tensor, label: Tensor, num_labels: int, size: Sequence[int]) -> Tensor:
-    """CenterNet's heatmap targets: a truncated Gaussian around each object's centre cell, combined by maximum.
+    """Draw CenterNet's heatmap targets: a truncated Gaussian around each object's centre cell, combined by maximum.
 
     An object writes exp(-(dx^2 + dy^2) / (2 sigma^2)), sigma = (2 r + 1) / 6, into the cells of its label's map with
     |dx| <= r and |dy| <= r; the centre is exactly 1.

@@ -20,7 +20,7 @@ class Peaks(NamedTuple):
 
 
 def topk_peaks(heatmap: Tensor, k: int, *, kernel_size: int = 3, logits: bool = False) -> Peaks:
-    """The k largest local maxima over all labels.
+    """Return the k largest local maxima over all labels.
 
     A cell is a peak when nothing in its kernel_size x kernel_size window is larger; every cell of a plateau is one, as
     in a comparison with max-pooling. A NaN is no peak, nor is a cell with a NaN in its window.

@@ -16,5 +16,5 @@ def topk_peaks_outputs(heatmap: Tensor, k: int, kernel_size: int, logits: bool) 
 
 
 def register_topk_peaks(namespace: str) -> None:
-    """Peaks are for inference: no gradient."""
+    """Register the op's shapes. Peaks are for inference: there is no gradient."""
     torch.library.register_fake(f"{namespace}::topk_peaks", topk_peaks_outputs)

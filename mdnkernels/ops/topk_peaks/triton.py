@@ -25,7 +25,7 @@ _LARGEST_K = 1024  # beyond it a chunk keeps too much for selecting to pay: all 
 
 @triton.jit
 def write_best(keys, cells, k, keys_out, cells_out, BITS: tl.constexpr):
-    """Writes the k largest keys and their cells, in the order they have here; of equal ones the first."""
+    """Write the k largest keys and their cells, in the order they have here; of equal ones the first."""
     one = tl.full((), 1, keys.dtype)
     least = one << (BITS - 1)  # the sign alone: what is no peak
     for i in range(BITS):
@@ -48,7 +48,10 @@ def peaks_kernel(
     chunks, k, count, height, width, kernel_size,
     BITS: tl.constexpr, SELECT: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """A cell's key is its value's bits as an integer of the same order, the least one where it is no peak."""
+    """Write the best k cells of each chunk of an image, by their keys.
+
+    A cell's key is its value's bits as an integer of the same order, the least one where it is no peak.
+    """
     T: tl.constexpr = tl.float64 if BITS == 64 else tl.float32
     KEY: tl.constexpr = tl.int64 if BITS == 64 else tl.int32
     program = tl.program_id(0).to(tl.int64)
@@ -80,7 +83,7 @@ def peaks_kernel(
 
 @triton.jit
 def merge_kernel(keys, cells, keys_out, cells_out, chunks, k, count, BITS: tl.constexpr, CHUNK: tl.constexpr):
-    """The best k of each chunk of an image's candidates."""
+    """Write the best k of each chunk of an image's candidates."""
     KEY: tl.constexpr = tl.int64 if BITS == 64 else tl.int32
     program = tl.program_id(0).to(tl.int64)
     candidate = program % chunks * CHUNK + tl.arange(0, CHUNK)
@@ -99,7 +102,7 @@ def write_peaks_kernel(
     found, k, height, width,
     BITS: tl.constexpr, SORTED: tl.constexpr, LOGITS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The `found` candidates of each image by rank, and nothing in the places left."""
+    """Write the `found` candidates of each image by rank, and what stands for no peak in the places left."""
     T: tl.constexpr = tl.float64 if BITS == 64 else tl.float32
     KEY: tl.constexpr = tl.int64 if BITS == 64 else tl.int32
     batch = tl.program_id(0).to(tl.int64)

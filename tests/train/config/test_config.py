@@ -1,29 +1,32 @@
-"""Configurations: files hold them exactly, and what is wrong in one is named."""
+"""Configurations: files hold them exactly, and errors name what is wrong in them."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Callable
+import pkgutil
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from train.config.options import (
-    DataConfig,
-    EvaluateConfig,
-    FitConfig,
-    PredictConfig,
-    check_config,
-    read_config,
-    to_json,
-)
+import train.__main__
+from train.config.commands import CheckDataConfig, DemoConfig, EvaluateConfig, ExportConfig, FitConfig, PredictConfig
+from train.config.options import DataConfig
+from train.config.rules import CheckedBy, at_least, check_config, rules_of
+from train.config.serialisation import read_config, to_json
 from train.errors import ConfigError
 
 
 @pytest.fixture
 def config() -> FitConfig:
-    return FitConfig(run=Path("runs/x"), data=DataConfig(train_images=Path("images"), val_limit=7))
+    return FitConfig(
+        run=Path("runs/x"),
+        data=DataConfig(train_images=Path("images"), train_annotations=Path("list.json"), val_limit=7),
+    )
 
 
 def test_file_holds_a_configuration_exactly(config: FitConfig, tmp_path: Path) -> None:
@@ -99,3 +102,71 @@ def test_defaults_are_in_range(config: FitConfig) -> None:
         check_config(each)
     with pytest.raises(ConfigError, match="--ellipse-score: must be at least 0, not -1"):
         check_config(PredictConfig(images=(), ellipse_score=-1))
+
+
+def groups_of(kind: type) -> Iterator[type]:
+    """A configuration's class and those of the configurations in its fields."""
+    yield kind
+    for hint in get_type_hints(kind).values():
+        if dataclasses.is_dataclass(hint):
+            yield from groups_of(hint)
+
+
+def plain_types_of(hint: Any) -> set[type]:
+    """The numbers, texts and paths that a field can hold: what its type alone does not keep from being wrong."""
+    return {hint} & {int, float, str, Path} | set().union(
+        *(plain_types_of(part) for part in get_args(hint) if get_origin(hint) is not Literal)
+    )
+
+
+GROUPS = list(dict.fromkeys(group for kind in train.__main__.COMMANDS.values() for group in groups_of(kind)))
+HINTS = {(group, name): hint for group in GROUPS for name, hint in get_type_hints(group, include_extras=True).items()}
+FIELDS = [(group.__name__, name) for group, name in HINTS]
+
+
+def test_every_group_of_options_is_looked_at() -> None:
+    assert {group for group, _ in FIELDS} >= {"FitConfig", "DataConfig", "OptimizerConfig", "InferenceConfig"}
+
+
+@pytest.mark.parametrize("hint", HINTS.values(), ids=[".".join(field) for field in FIELDS])
+def test_every_option_of_numbers_texts_or_paths_has_a_rule(hint: Any) -> None:
+    rules = rules_of(hint)
+    assert rules or not plain_types_of(hint), "say at the field what its value must be, or by CheckedBy who checks it"
+    for rule in rules:
+        if isinstance(rule, CheckedBy):
+            assert callable(pkgutil.resolve_name(rule.place))
+
+
+@dataclass(frozen=True)
+class Unruled:
+    free: int = 3
+    ruled: Annotated[int, at_least(2, "one alone is lonely")] | None = None
+
+
+def test_an_option_without_a_rule_would_be_noticed() -> None:
+    free, ruled = get_type_hints(Unruled, include_extras=True).values()
+    assert plain_types_of(free) == plain_types_of(ruled) == {int}
+    assert (len(rules_of(free)), len(rules_of(ruled))) == (0, 1)
+
+
+def test_a_rule_is_that_of_its_field_and_not_of_its_name() -> None:
+    check_config(Unruled(ruled=2))
+    with pytest.raises(ConfigError, match=r"^--ruled: must be at least 2, not 1; one alone is lonely$"):
+        check_config(Unruled(ruled=1))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (DemoConfig(components=0), "--components: must be at least 1, not 0; the base is trained beside it"),
+        (DemoConfig(image_size=80), "--image-size: 80 is no multiple of 32"),
+        (CheckDataConfig(Path("i"), Path("a"), input_size=66), "--input-size: 66 is no multiple of 4"),
+        (ExportConfig(Path("a.pt2"), size=(64, 0)), "--size: must be two sides of at least 1, not (64, 0)"),
+        (EvaluateConfig(images=Path("i")), "--images and --annotations: both are needed, or neither"),
+        (EvaluateConfig(split="test-dev"), "--split test-dev: needs --images and --annotations"),
+        (FitConfig(Path("r")), "--train-images and --train-annotations: are needed, or --coco"),
+    ],
+)
+def test_wrong_options_are_refused_by_name(config: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        check_config(config)

@@ -11,8 +11,12 @@ import torch
 from tests.train.drawn_data import DataPaths, edit_json
 from tests.train.figures import draw_figures
 from train.__main__ import main, parse
-from train.config.options import DataConfig, FitConfig, from_plain, to_plain, with_data_paths
+from train.config.commands import FitConfig
+from train.config.data_paths import with_data_paths
+from train.config.options import DataConfig
 from train.config.recipes import recipe_names
+from train.config.rules import check_config
+from train.config.serialisation import from_plain, to_plain
 from train.data.coco import Category
 from train.errors import ConfigError
 from train.loop.engine import open_training_set
@@ -58,7 +62,7 @@ def test_schedules_are_the_published_ones() -> None:
         config = fit(name, "--run", "r")
         optimizer = config.optimizer
         data = (config.data.input_size, config.data.train_share)
-        return optimizer.batch, optimizer.lr, optimizer.epochs, optimizer.drop_epochs, *data
+        return optimizer.batch, optimizer.lr, optimizer.epochs, optimizer.drops, *data
 
     assert schedule("detection-hourglass104-1x-mdn3") == (12, 2.5e-4, 50, (40,), 512, 1.0)
     assert schedule("pose-hourglass104-2x-base") == (12, 2.5e-4, 100, (90,), 512, 1.0)
@@ -121,7 +125,7 @@ def test_cocos_folder_stands_for_its_four_paths() -> None:
         ),
     ):
         with pytest.raises(ConfigError, match=message):
-            with_data_paths(fit("--run", "r", *given))
+            check_config(fit("--run", "r", *given))
 
 
 def test_a_share_of_the_images_is_drawn_by_the_seed(drawn: DataPaths, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The report on a data set: its numbers, what is wrong in it, and a picture of what training would see."""
+"""The report on a data set: its numbers, the mistakes in it, and a picture of what training would see."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from PIL import Image
 from tests.train.drawn_data import DataPaths, edit_json
 from tests.train.figures import draw_figures
 from train.__main__ import main
-from train.config.options import AugmentConfig, CheckDataConfig
+from train.config.commands import CheckDataConfig
+from train.config.options import AugmentConfig
 from train.data.check import check_data
 from train.errors import ConfigError
 
@@ -153,7 +154,7 @@ def test_one_doubt_is_enough_to_withhold_that_nothing_is_bad(
 
 
 def turn_files(data: DataPaths) -> None:
-    """Stores 001, 002 and 003 turned by EXIF 6, 8 and 3; the first two are not square."""
+    """Store 001, 002 and 003 turned by EXIF 6, 8 and 3. The first two are not square."""
     for name, orientation, stored in (
         ("001.jpg", 6, Image.Transpose.ROTATE_90),
         ("002.jpg", 8, Image.Transpose.ROTATE_270),

@@ -195,7 +195,7 @@ SKELETON = Skeleton(("head", "left", "right"), (0.1, 0.1, 0.1), flip_pairs=((1, 
 
 
 def with_keypoints(data: DataPaths) -> None:
-    """One category whose every annotation has the skeleton's three keypoints."""
+    """Give the data set one category whose every annotation has the skeleton's three keypoints."""
 
     def change(root: dict[str, Any]) -> None:
         root["categories"] = [{"id": 9, "name": "figure", "keypoints": list(SKELETON.names)}]

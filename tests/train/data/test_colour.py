@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from mdnkernels import native
-from tests.ops.simd import run_at_level
+from tests.native.simd import LEVELS, run_at_level
 from train.data.colour import normalise
 
-# As published, in BGR.
+# The published constants, in BGR.
 BGR_MEAN = np.array([0.40789654, 0.44719302, 0.47026115])
 BGR_STD = np.array([0.28863828, 0.27408164, 0.27809835])
 EIGENVALUES = np.array([0.2141788, 0.01817699, 0.00341571])
@@ -28,7 +28,7 @@ BGR_EIGENVECTORS = np.array(
 
 
 def one_after_the_other(rgb: np.ndarray, factors: np.ndarray, order: tuple[int, ...], light: np.ndarray) -> np.ndarray:
-    """CenterNet's augmentation and normalisation of one (H, W, 3) uint8 image, in BGR as there; back to RGB planes."""
+    """Augment and normalise one (H, W, 3) uint8 image in CenterNet's order and in its BGR; return RGB planes."""
     image = rgb[..., ::-1].astype(np.float64) / 255
     grey = image @ (0.114, 0.587, 0.299)
     mean = grey.mean()
@@ -42,7 +42,7 @@ def one_after_the_other(rgb: np.ndarray, factors: np.ndarray, order: tuple[int, 
 
 @pytest.fixture(params=["native, planes", "native, interleaved", "PyTorch"])
 def laid_out(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[np.ndarray], Tensor]:
-    """How (B, H, W, 3) images become a batch, with the library and without."""
+    """Return a function that makes a batch of (B, H, W, 3) images, with the library and without."""
     if request.param == "PyTorch":
         monkeypatch.setattr(native, "problem", "as if it was not built")
     elif native.problem is not None:
@@ -81,12 +81,11 @@ def test_identity_parameters_only_normalise(laid_out: Callable[[np.ndarray], Ten
 
 
 @pytest.mark.skipif(native.problem is not None, reason=str(native.problem))
-@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512", "neon"])
+@pytest.mark.parametrize("level", LEVELS)
 def test_every_simd_level_of_this_machine_agrees_with_float64(level: str) -> None:
     script = """
 import torch
 from mdnkernels import native
-from tests.ops.simd import run_at_level
 print("level", native.simd_level())
 images = torch.randint(0, 256, (2, 131, 257, 3), dtype=torch.uint8)
 images[0] = 255

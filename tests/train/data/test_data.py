@@ -78,7 +78,10 @@ def test_workers_do_not_change_the_batches(drawn: DataPaths) -> None:
 
 
 class Probe(Dataset):
-    """Where in memory a process has the annotations: the device and inode of the mapping that holds each array."""
+    """A data set that tells where in memory a process has the annotations.
+
+    The place of an array is the device and inode of the mapping that holds it.
+    """
 
     def __init__(self, dataset: TrainingSet) -> None:
         self.dataset = dataset
@@ -241,7 +244,7 @@ FIGURE = Skeleton(("head", "left", "right"), (0.1, 0.1, 0.1), flip_pairs=((1, 2)
 
 
 def figures(data: DataPaths) -> CocoAnnotations:
-    """Each rectangle as a figure: head in its middle, left and right in its upper corners."""
+    """Make a figure of each rectangle, with the head in its middle and left and right in its upper corners."""
 
     def change(root: dict[str, Any]) -> None:
         root["categories"] = [{"id": 9, "name": "figure", "keypoints": list(FIGURE.names)}]

@@ -14,8 +14,8 @@ from train.loop.trainer import Trainer
 from train.run.log import read_log
 
 
-def waits(data: DataPaths, run: Path) -> list[float]:
-    """Of two epochs of two steps; the first step, which also warms everything up, is left out."""
+def measured_waits(data: DataPaths, run: Path) -> list[float]:
+    """Return the waits of two epochs of two steps without the first step, which also warms everything up."""
     fit(tiny_fit(data, run, epochs=2))
     return [record["data_wait"] for record in read_log(run / "log.jsonl") if record["kind"] == "step"][1:]
 
@@ -32,11 +32,11 @@ def slowed(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, seconds: flo
 
 def test_slow_data_set_shows_in_the_log(drawn: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slowed(monkeypatch, TrainingSet, "__getitem__", 0.5)  # four images to a step
-    assert min(waits(drawn, tmp_path / "run")) > 0.5
+    assert min(measured_waits(drawn, tmp_path / "run")) > 0.5
 
 
 def test_slow_network_waits_for_little(drawn: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slowed(monkeypatch, Trainer, "_train_step", 2.0)
-    found = waits(drawn, tmp_path / "run")
+    found = measured_waits(drawn, tmp_path / "run")
     assert len(found) == 3
     assert 0 < max(found) < 0.3

@@ -1,4 +1,4 @@
-"""Decoding and resampling: pixels land where boxes say they do, and what is broken is one kind of error."""
+"""Decoding and resampling: pixels land where boxes say they do, and every broken file is one kind of error."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter, ImageOps, JpegImagePlugin
 
 from mdnkernels import native
-from tests.ops.simd import run_at_level
+from tests.native.simd import LEVELS, run_at_level
 from tests.train.raw_images import write_png16, write_tiff
 from train.data.images import ImageError, exif_orientation, has_transparency, image_size, open_image, read_rgb, warp
 from train.data.transforms import fit_image, invert, move_boxes, window
 
 
 def rectangle_image(size: tuple[int, int], box: tuple[int, ...], blur: float = 0) -> Image.Image:
-    """White where x1 <= x < x2, y1 <= y < y2, black elsewhere; blurred, which moves no edge."""
+    """Draw white where x1 <= x < x2 and y1 <= y < y2, and black elsewhere. A blur moves no edge."""
     image = Image.new("RGB", size)
     ImageDraw.Draw(image).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill="white")
     return image.filter(ImageFilter.GaussianBlur(blur)) if blur else image
 
 
 def measured_box(pixels: np.ndarray) -> list[float]:
-    """The edges of a white rectangle on black, to a fraction of a pixel, from its profile along each axis."""
+    """Measure the edges of a white rectangle on black to a fraction of a pixel, from its profile along each axis."""
     light = pixels[..., 0].astype(float) / 255
     light[light < 0.02] = 0  # what a JPEG leaves of black
     edges = []
@@ -35,7 +35,7 @@ def measured_box(pixels: np.ndarray) -> list[float]:
 
 
 def sampled(image: np.ndarray, matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear interpolation between the centres of pixels in float64, black where the point is outside the image."""
+    """Interpolate bilinearly between the centres of pixels in float64. A point outside the image is black."""
     height, width = image.shape[:2]
     v, u = np.mgrid[: size[0], : size[1]] + 0.5
     x, y = np.einsum("ij,jvu->ivu", matrix, np.stack((u, v, np.ones_like(u))))
@@ -80,7 +80,7 @@ def test_turned_window_is_resampled_too() -> None:
 
 
 @pytest.mark.skipif(native.problem is not None, reason=str(native.problem))
-@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512", "neon"])
+@pytest.mark.parametrize("level", LEVELS)
 def test_every_simd_level_of_this_machine_gives_the_same_pixels(level: str) -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (51, 83, 3), dtype=torch.uint8, generator=generator)
@@ -88,7 +88,6 @@ def test_every_simd_level_of_this_machine_gives_the_same_pixels(level: str) -> N
     script = """
 import torch
 from mdnkernels import native
-from tests.ops.simd import run_at_level
 generator = torch.Generator().manual_seed(0)
 image = torch.randint(0, 256, (51, 83, 3), dtype=torch.uint8, generator=generator)
 pixels = native.resample_window(image, (-0.71, 0.83), (70.2, -6.4), (64, 97))
@@ -231,7 +230,7 @@ def test_premultiplied_alpha_is_divided_out() -> None:
 
 
 def turned_file(path: Path, orientation: int, size: tuple[int, int] = (64, 32)) -> None:
-    """Smooth noise, as a camera that is held otherwise stores it."""
+    """Write smooth noise as a camera that is held in this orientation stores it."""
     rng = np.random.default_rng(orientation)
     image = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
     exif = Image.Exif()

@@ -13,7 +13,7 @@ from tests.train.drawn_data import DataPaths, edit_json, tiny_fit
 from tests.train.figures import draw_figures
 from tests.train.test_command_line import fit_arguments
 from train.__main__ import main
-from train.config.options import CheckDataConfig, EvaluateConfig
+from train.config.commands import CheckDataConfig, EvaluateConfig
 from train.data.check import check_data
 from train.data.coco import read_annotations
 from train.data.objects import can_be_targets, why_no_object
@@ -71,7 +71,7 @@ REASONS = [
 
 @pytest.fixture(params=REASONS, ids=lambda case: f"{case[1]}-{case[0].__name__}")
 def without_objects(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[DataPaths, str, str]:
-    """A data set without a target, its task, and the reason that should be given."""
+    """Return a data set without a target, its task, and the reason that should be given."""
     change, task, reason = request.param
     data = draw_figures(tmp_path / "data") if task == "pose" else request.getfixturevalue("drawn_copy")
     count = len(json.loads(data.annotations.read_text())["annotations"])

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.train.drawn_data import DataPaths, draw_data_set, edit_json, tiny_fit
-from train.config.options import AugmentConfig, EvaluateConfig, InferenceConfig, PredictConfig
+from train.config.commands import EvaluateConfig, PredictConfig
+from train.config.options import AugmentConfig, InferenceConfig
 from train.data.sets import BadSample, EvaluationSet, Sample, TrainingSet, open_annotations
 from train.data.transforms import Views
 from train.inference.evaluation import evaluate
@@ -31,7 +32,7 @@ TO_STORED = {
 
 
 class Sets(NamedTuple):
-    """The same pictures and annotations, in PNG files."""
+    """Three copies of the same pictures and annotations, in PNG files."""
 
     upright: DataPaths
     turned: DataPaths
@@ -89,7 +90,7 @@ def test_samples_of_turned_files_are_those_of_upright_ones(sets: Sets) -> None:
 
 @pytest.mark.parametrize("orientation", ["stored", "exif"])
 def test_other_size_than_listed_names_the_orientation_that_has_it(sets: Sets, orientation: str, tmp_path: Path) -> None:
-    """The list's sizes are of the upright images, and here those of the wrong orientation: none or all are swapped."""
+    """The list holds the sizes of the other orientation than the one that is asked for."""
     annotations = open_annotations(sets.upright.annotations)
     if orientation == "exif":
         path = tmp_path / "stored.json"

@@ -1,4 +1,4 @@
-"""What can hardly be meant in a list: found, counted, named, and mended by the lines that come with it."""
+"""Doubtful annotations in a list: they are found, counted, named, and mended by the lines that come with them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Root = dict[str, Any]
 
 @pytest.fixture
 def data(tmp_path: Path) -> DataPaths:
-    """Forty pictures: enough boxes that only one reading of their numbers fits."""
+    """Write forty pictures, enough boxes that only one reading of their numbers fits."""
     return draw_data_set(tmp_path / "data", 40)
 
 
@@ -35,7 +35,10 @@ def the_doubt(path: Path) -> Doubt:
 
 
 def boxes(form: Callable[..., list[float]]) -> Callable[[Root], None]:
-    """Each box as `form` makes it of x, y, width, height and the image's width and height; areas as they are."""
+    """Return a change of each box to what `form` makes of x, y, width, height and the image's width and height.
+
+    The areas stay as they are.
+    """
 
     def change(root: Root) -> None:
         size = {one["id"]: (one["width"], one["height"]) for one in root["images"]}
@@ -46,7 +49,7 @@ def boxes(form: Callable[..., list[float]]) -> Callable[[Root], None]:
 
 
 def with_areas(change: Callable[[Root], None]) -> Callable[[Root], None]:
-    """The change, and areas that were computed from what it leaves."""
+    """Return `change` followed by a computation of the areas from the boxes that it leaves."""
 
     def both(root: Root) -> None:
         change(root)

@@ -38,7 +38,7 @@ def test_start_in_mid_epoch_continues_the_same_epoch() -> None:
 
 
 def test_epoch_that_goes_on_with_another_batch_takes_every_image_once() -> None:
-    """All ways to stop in an epoch of up to 14 images and to go on with another batch size and more processes."""
+    """An epoch of up to 14 images stops wherever it can and goes on with another batch size and more processes."""
     for length, first, second, processes in itertools.product(range(1, 15), range(1, 8), range(1, 8), (1, 2, 3)):
         if min(second, length) % processes:
             continue
@@ -51,7 +51,8 @@ def test_epoch_that_goes_on_with_another_batch_takes_every_image_once() -> None:
             assert all(len(batch) >= 1 for share in shares for batch in share)
             rest = [key for share in shares for batch in share for key in batch]
             assert len({*taken, *rest}) == len(taken) + len(rest)
-            # As an epoch of the second size leaves out from its start; else what gives no process of several an image.
+            # After whole batches of the second size as much is left out as in an epoch of that size. Otherwise only
+            # images are left out that cannot give one to every process.
             dropped = length % min(second, length) if len(taken) % min(second, length) == 0 else processes - 1
             assert length - len(taken) - len(rest) <= dropped
 

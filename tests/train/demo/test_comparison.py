@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from train.config.options import DemoConfig
+from train.config.commands import DemoConfig
 from train.demo.comparison import run_demo
 from train.errors import ConfigError
 

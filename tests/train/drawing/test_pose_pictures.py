@@ -20,7 +20,7 @@ def _photograph(width: int = 700, height: int = 500) -> Image.Image:
 
 
 def _draw(image: Image.Image, points: object = POINTS, sigmas: object = None, **options: object) -> Image.Image:
-    """One person of component 0."""
+    """Draw one person of component 0."""
     given = {"boxes": [BOX], "scores": [0.9], "components": [0], "skeleton": ARMS, "legend": False} | options
     return draw_poses(image, keypoints=[points], sigmas=None if sigmas is None else [sigmas], **given)
 
@@ -100,7 +100,7 @@ def test_ellipse_has_one_sigma_as_half_axes() -> None:
 
 
 def test_ellipses_are_thin_and_under_every_limb() -> None:
-    """Two people: the ellipses of the better one leave the limbs and keypoints of the other as they are."""
+    """The ellipses of the better person leave the limbs and keypoints of the other person as they are."""
     image = _photograph()
     boxes, people = [[60, 60, 300, 440], [300, 60, 640, 440]], [[[200, 100], [260, 400], [90, 400]], POINTS]
     sigmas = np.full((2, 3, 2), 90.0)

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from tests.train.drawn_data import DataPaths, edit_json, tiny_fit
-from train.config.options import EvaluateConfig, InferenceConfig
+from train.config.commands import EvaluateConfig
+from train.config.options import InferenceConfig
 from train.data.colour import normalise
 from train.errors import CheckpointError, ConfigError, DatasetError
 from train.inference.evaluation import evaluate
@@ -29,7 +30,7 @@ def run(drawn: DataPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def two_sizes(run: Path) -> Path:
-    """A checkpoint whose component 0 says about 3 x 3 cells everywhere and component 1 about 9 x 9."""
+    """Write a checkpoint whose component 0 predicts about 3 x 3 cells everywhere and component 1 about 9 x 9."""
     content = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
     (name,) = [name for name in content["model"] if name.endswith("loc.output.bias")]
     content["model"][name] += torch.tensor([3.0, 3, 9, 9])
@@ -100,7 +101,7 @@ def entries(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_several_scales_are_those_alone_merged(run: Path, tmp_path: Path) -> None:
-    """Without overlap nothing is lowered: each scale's best box of each image is found again among the merged ones."""
+    """Without overlap no score is lowered: each scale's best box of each image is found again among the merged ones."""
     alone = []
     for number, scale in enumerate((1.0, 2.0)):
         evaluate(config(run, inference=InferenceConfig(scales=(scale,)), output=tmp_path / str(number)))

@@ -15,7 +15,8 @@ from torch import nn
 import train.inference.evaluation
 import train.inference.prediction
 from tests.train.drawn_data import DataPaths, tiny_fit
-from train.config.options import EvaluateConfig, InferenceConfig, PredictConfig
+from train.config.commands import EvaluateConfig, PredictConfig
+from train.config.options import InferenceConfig
 from train.errors import ConfigError
 from train.inference.evaluation import evaluate
 from train.inference.prediction import predict
@@ -90,7 +91,7 @@ def test_bfloat16_reaches_the_convolutions_and_stays_near(
 
 
 def test_compiled_network_finds_the_same(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traced as for the compiler, whose own code takes a minute to make. The images' last batch is smaller."""
+    """The network is traced as for the compiler, whose own code takes a minute to make. The last batch is smaller."""
     exact = evaluated(run, tmp_path / "exact", InferenceConfig())
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     torch._dynamo.reset()

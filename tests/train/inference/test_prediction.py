@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.train.drawn_data import DataPaths, tiny_fit
-from train.config.options import EvaluateConfig, InferenceConfig, PredictConfig
+from train.config.commands import EvaluateConfig, PredictConfig
+from train.config.options import InferenceConfig
 from train.errors import CheckpointError, ConfigError
 from train.inference.evaluation import evaluate
 from train.inference.prediction import predict

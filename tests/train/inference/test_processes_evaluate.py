@@ -15,7 +15,8 @@ import train.inference.evaluation
 from tests.train.drawn_data import DataPaths, draw_data_set, edit_json, tiny_fit
 from tests.train.loop.test_processes import ACCELERATE, TORCHRUN, launch
 from train.__main__ import main
-from train.config.options import EvaluateConfig, InferenceConfig
+from train.config.commands import EvaluateConfig
+from train.config.options import InferenceConfig
 from train.data.sets import EvaluationSet, open_annotations
 from train.errors import DatasetError, EvaluationError
 from train.inference.evaluation import Findings, evaluate, merge_findings, predict_set, views_of
@@ -34,7 +35,7 @@ WAYS: dict[str, list[str]] = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataPaths:
-    """Eight images, one of which cannot be read, their ids in no order."""
+    """Write eight images, one of which cannot be read. Their ids are in no order."""
     data = draw_data_set(tmp_path_factory.mktemp("odd") / "data")
 
     def renumber(root: dict[str, Any]) -> None:
@@ -110,7 +111,7 @@ def test_accelerate_launch_starts_them_too(run: Path, data: DataPaths, tmp_path:
 
 
 class WithAnother:
-    """The processes of a test, this one and another, which has found `other`."""
+    """The processes of a test: this one, and another that has found `other`."""
 
     count, number = 2, 0
 

@@ -1,18 +1,22 @@
-"""--device: what it names, and what it says where there is no such device."""
+"""--device: the devices that it names, and the error where there is no such device."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
 
-from train.config.options import FitConfig, from_plain, to_plain
+from train.config.commands import FitConfig
+from train.config.options import DataConfig
+from train.config.serialisation import from_plain, to_plain
 from train.errors import ConfigError
 from train.loop.network import pick_device
 
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A machine that says it has two GPUs; the indices that were made current."""
+    """Pretend that the machine has two GPUs, and return the list of the indices that are made current."""
     current: list[int] = []
     monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
@@ -59,6 +63,6 @@ def test_one_gpu_for_several_processes_is_refused(two_gpus: list[int], monkeypat
 
 
 def test_a_run_remembers_its_device() -> None:
-    plain = to_plain(FitConfig(run="r", device="cuda:1"))  # type: ignore[arg-type]
+    plain = to_plain(FitConfig(Path("r"), data=DataConfig(coco=Path("c")), device="cuda:1"))
     assert plain["device"] == "cuda:1"
     assert from_plain(FitConfig, plain, "config").device == "cuda:1"

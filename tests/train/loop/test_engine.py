@@ -15,7 +15,9 @@ from torch import Tensor
 import train.loop.trainer
 from models import Detector
 from tests.train.drawn_data import DataPaths, draw_data_set, edit_json, tiny_fit
-from train.config.options import FitConfig, OptimizerConfig, read_config
+from train.config.commands import FitConfig
+from train.config.options import OptimizerConfig
+from train.config.serialisation import read_config
 from train.errors import CheckpointError, ConfigError, DatasetError, TrainingError
 from train.loop.engine import fit
 from train.loop.trainer import learning_rate
@@ -37,7 +39,7 @@ def resume(run: Path, **changes: Any) -> Path:
 
 
 def assert_same(one: Any, other: Any) -> None:
-    """Equal to the last bit, through dicts and lists."""
+    """Compare to the last bit, through dicts and lists."""
     if isinstance(one, Tensor):
         assert torch.equal(one, other)
     elif isinstance(one, dict):
@@ -60,7 +62,7 @@ def losses(run: Path) -> list[tuple[int, float]]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(drawn: DataPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three epochs of two steps, with augmentation."""
+    """Train three epochs of two steps, with augmentation."""
     return fit(tiny_fit(drawn, tmp_path_factory.mktemp("engine") / "run", epochs=3))
 
 
@@ -232,6 +234,24 @@ def test_bfloat16_run_and_float32_run_in_one_process(drawn: DataPaths, tmp_path:
     for precision in ("bf16", "no"):
         run = fit(tiny_fit(drawn, tmp_path / precision, epochs=1, mixed_precision=precision))
         assert state(run)["state"] == "finished"
+
+
+def test_learning_rate_drops_by_default_ten_epochs_before_the_end_or_for_the_last_fifth() -> None:
+    drops = {1: (), 2: (1,), 4: (3,), 5: (4,), 10: (8,), 49: (40,), 50: (40,), 100: (90,), 150: (140,)}
+    assert {epochs: OptimizerConfig(epochs=epochs).drops for epochs in drops} == drops
+    config = OptimizerConfig(lr=1.0, epochs=10)
+    assert [learning_rate(config, epoch) for epoch in range(10)] == pytest.approx([1.0] * 8 + [0.1] * 2)
+
+
+def test_a_new_run_that_ends_before_its_learning_rate_drops_is_refused_and_an_old_one_goes_on(
+    drawn: DataPaths, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"--drop-epochs: 2, 40: not before the end of --epochs 2.* up to 1"):
+        fit(tiny_fit(drawn, tmp_path / "run", epochs=2, drop_epochs=(1, 2, 40)))
+    run = fit(tiny_fit(drawn, tmp_path / "run", epochs=2, stop_after=1))
+    stored = read_config(FitConfig, run / "config.json")
+    resume(run, optimizer=dataclasses.replace(stored.optimizer, drop_epochs=(40,)), stop_after=1)
+    assert read_config(FitConfig, run / "config.json").optimizer.drops == (40,)
 
 
 def test_learning_rate_drops_after_each_of_its_epochs() -> None:

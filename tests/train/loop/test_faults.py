@@ -1,4 +1,4 @@
-"""What can happen to a run from outside: it stops with one clear message, its last checkpoint whole, and goes on."""
+"""Faults from outside a run: it stops with one clear message, keeps its last checkpoint whole, and can go on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from train.run.log import RunLog
 
 @contextlib.contextmanager
 def full_disk(largest: int) -> Iterator[None]:
-    """No file can grow beyond so many bytes; Python ignores the signal, and the write fails."""
+    """Let no file grow beyond `largest` bytes. Python ignores the signal, and the write fails."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest, before[1]))
     try:
@@ -34,8 +34,8 @@ def full_disk(largest: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def at_step(monkeypatch: pytest.MonkeyPatch, step: int, happen: Any) -> None:
-    """Calls `happen` before the step."""
+def call_before_step(monkeypatch: pytest.MonkeyPatch, step: int, happen: Any) -> None:
+    """Call `happen` before the step."""
     original = train.loop.trainer.Trainer._train_step
 
     def with_fault(self: Any, batch: Any, number: int, parts: int) -> Any:
@@ -51,7 +51,7 @@ def test_disk_that_fills_up_keeps_the_last_checkpoint_and_is_named(
 ) -> None:
     run = tmp_path / "run"
     limits = contextlib.ExitStack()
-    at_step(monkeypatch, 3, lambda: limits.enter_context(full_disk(1 << 20)))
+    call_before_step(monkeypatch, 3, lambda: limits.enter_context(full_disk(1 << 20)))
     with (
         limits,
         pytest.raises(
@@ -99,7 +99,7 @@ def test_killed_data_worker_stops_the_run_which_goes_on_from_its_last_checkpoint
         os.kill(worker.pid, signal.SIGKILL)
         worker.join()
 
-    at_step(monkeypatch, 3, kill_worker)
+    call_before_step(monkeypatch, 3, kill_worker)
     run = tmp_path / "run"
     with pytest.raises(TrainingError, match=r"a process that loads images has died \(DataLoader worker .*--resume"):
         fit(tiny_fit(drawn, run, epochs=3, workers=1))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a training in good order, and by Ctrl-C what should follow it in a script does not run."""
+"""Ctrl-C and SIGTERM end a training in good order. After Ctrl-C a script does not run what follows it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from train.__main__ import main
 from train.loop.engine import fit
 
 
-def at_step(monkeypatch: pytest.MonkeyPatch, step: int, *signals: int) -> None:
-    """Sends this process signals in the middle of a step."""
+def send_at_step(monkeypatch: pytest.MonkeyPatch, step: int, *signals: int) -> None:
+    """Send this process the signals in the middle of a step."""
     original = train.loop.trainer.Trainer._train_step
 
     def with_signal(self: Any, batch: Any, number: int, parts: int) -> Any:
@@ -43,7 +43,7 @@ def handlers_come_back() -> Iterator[None]:
 def test_ctrl_c_finishes_the_step_saves_and_is_passed_on(
     drawn: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_step(monkeypatch, 3, signal.SIGINT)
+    send_at_step(monkeypatch, 3, signal.SIGINT)
     run = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         fit(tiny_fit(drawn, run, epochs=3))
@@ -59,7 +59,7 @@ def test_status_of_an_interrupted_fit(
     drawn: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     number: signal.Signals, status: int,
 ) -> None:  # fmt: skip
-    at_step(monkeypatch, 1, number)
+    send_at_step(monkeypatch, 1, number)
     run = tmp_path / "run"
     assert main(fit_arguments(drawn, run)) == status
     assert f"stopped ({number.name}) after step 1; go on with --resume {run}" in capsys.readouterr().err
@@ -71,7 +71,7 @@ def test_status_of_an_interrupted_fit(
 def test_second_ctrl_c_ends_at_once(
     drawn: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    at_step(monkeypatch, 2, signal.SIGINT, signal.SIGINT)
+    send_at_step(monkeypatch, 2, signal.SIGINT, signal.SIGINT)
     run = tmp_path / "run"
     assert main(fit_arguments(drawn, run)) == 130
     assert "Traceback" not in capsys.readouterr().err
@@ -84,7 +84,7 @@ def test_evaluation_stops_after_its_batch(
     drawn: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     during: int, number: signal.Signals,
 ) -> None:  # fmt: skip
-    """Evaluations of eight batches, after each of two epochs."""
+    """Each of the two evaluations, one after each epoch, has eight batches."""
     looks: list[int] = []
     predict_batch = train.inference.evaluation.predict_batch
 

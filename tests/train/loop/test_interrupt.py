@@ -31,7 +31,7 @@ def test_during_imports_it_ends_the_process_at_once() -> None:
 
 
 def test_where_it_is_ignored_it_stays_ignored() -> None:
-    """Of a process in the background, as nohup and a script's & start it."""
+    """nohup and a script's & start a process in the background with Ctrl-C ignored."""
     code = "with ending_at_once():\n    os.kill(os.getpid(), signal.SIGINT)\n    print('went on')"
     ignored = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
     assert python(code, preexec_fn=ignored).stdout == "went on\n"
@@ -85,7 +85,7 @@ def test_an_interrupted_evaluation_writes_nothing(
 
 @pytest.mark.slow
 def test_an_interrupted_demo_ends_its_trainings(tmp_path: Path) -> None:
-    """The signal reaches the first process alone, as from `kill`; a terminal sends it to all of them."""
+    """The signal reaches the first process alone, as from `kill`. A terminal sends it to all of them."""
     command = [sys.executable, "-m", "train", "demo", "--output", str(tmp_path / "demo"), "--train-pictures", "400"]
     command += ["--val-pictures", "10", "--tasks", "detection", "--device", "cpu"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)

@@ -1,4 +1,4 @@
-"""Options of the training loop: each does what it says, and what must not change does not."""
+"""Options of the training loop: each does what it says and changes nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import train.loop.trainer
 from tests.train.drawn_data import DataPaths, tiny_fit
 from tests.train.float64 import use_float64
 from tests.train.loop.test_engine import assert_same, last, losses, resume, state
-from train.config.options import EvaluateConfig
+from train.config.commands import EvaluateConfig
 from train.errors import ConfigError
 from train.inference.evaluation import evaluate
 from train.loop.engine import fit
@@ -25,7 +25,7 @@ from train.loop.network import restore_network
 
 
 def weights_after_each_step(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
-    """Filled while a run trains."""
+    """Return a list that a run fills with its weights: at first, and after each step."""
     seen: list[dict[str, Tensor]] = []
     step = train.loop.trainer.Trainer._train_step
 
@@ -41,7 +41,7 @@ def weights_after_each_step(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, T
 
 
 def gradient_norms(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Of each step that Adam takes from now on."""
+    """Return a list that is filled with the gradient's norm in each step that Adam takes from now on."""
     seen: list[float] = []
     step = torch.optim.Adam.step
 
@@ -58,7 +58,7 @@ def gradient_norms(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_step_in_parts_is_the_step_of_the_whole_batch(
     drawn: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parts: int
 ) -> None:
-    """With batch norm in eval mode, which otherwise sees the parts one by one."""
+    """Batch norm is in eval mode, because otherwise it sees the parts one by one."""
     use_float64(monkeypatch.setattr)
     forward = nn.BatchNorm2d.forward
     monkeypatch.setattr(nn.BatchNorm2d, "forward", lambda self, values: forward(self.eval(), values))
@@ -117,7 +117,7 @@ def test_average_follows_the_weights_and_is_what_evaluates_and_predicts(
 def test_three_epochs_and_three_more_are_six_bit_for_bit(
     drawn: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Weights, average, optimizer, schedule and data order, with every option that has a state or could have one."""
+    """Weights, average, optimizer, schedule and data order agree, with every option that could have a state."""
     order: list[list[int]] = []
     step = train.loop.trainer.Trainer._train_step
 
@@ -153,7 +153,7 @@ def test_activation_checkpointing_changes_no_bit(drawn: DataPaths, tmp_path: Pat
 def test_compiled_network_trains_the_same_and_its_checkpoint_has_the_same_names(
     drawn: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Traced as for the compiler, whose own code takes minutes to make (below)."""
+    """The network is traced as for the compiler, whose own code takes minutes to make (below)."""
     compiled = functools.partialmethod(nn.Module.compile, backend="eager")
     monkeypatch.setattr(nn.Module, "compile", compiled)
     torch._dynamo.utils.counters.clear()

@@ -20,7 +20,7 @@ OPTIONS = [
 
 
 def fit(run: Path, images: Path, annotations: Path, *more: str) -> tuple[dict[str, float], float]:
-    """Trains and evaluates on the same images; returns the metrics, and the minutes it took."""
+    """Train and evaluate on the same images; return the metrics, and the minutes it took."""
     torch.set_num_threads(os.cpu_count() or 1)
     began = time.monotonic()
     data = ["--train-images", images, "--train-annotations", annotations]

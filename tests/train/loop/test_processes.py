@@ -28,7 +28,7 @@ ACCELERATE = [
 
 
 def arguments(data: DataPaths, run: Path) -> list[str]:
-    """Of the same run as `one_process`, each step with a checkpoint; seven images to evaluate on."""
+    """Return the arguments of the run of `one_process`, with a checkpoint each step and seven images to evaluate on."""
     paths = ["--run", run, "--train-images", data.images, "--train-annotations", data.annotations]
     paths += ["--val-images", data.images, "--val-annotations", data.annotations, "--val-limit", 7]
     size = ["--input-size", 64, "--workers", 1, "--batch", 4, "--epochs", 3, "--drop-epochs", 1, "--components", 2]

@@ -17,7 +17,7 @@ import torch
 
 from models.files import write_atomically
 from tests.train.drawn_data import ROOT, DataPaths, tiny_fit
-from train.config.options import FitConfig
+from train.config.commands import FitConfig
 from train.data.coco import Category
 from train.data.sampler import ImageList
 from train.errors import CheckpointError
@@ -69,7 +69,7 @@ def test_checkpoint_brings_everything_back(tmp_path: Path) -> None:
 
 
 def to_version_1(content: dict[str, Any]) -> None:
-    """As checkpoints were written at first, their position in batches of the configured size."""
+    """Turn a checkpoint into the first version, whose position counts batches of the configured size."""
     content.pop("training_list")
     content["progress"]["batch"] = content["progress"].pop("images") // content["config"]["optimizer"]["batch"]
     content["version"] = 1

@@ -14,7 +14,8 @@ import train.loop.trainer
 from tests.train.drawn_data import DataPaths, edit_json, tiny_fit
 from tests.train.loop.test_engine import last, resume, state
 from tests.train.run.test_checkpoint import to_version_1
-from train.config.options import FitConfig, read_config
+from train.config.commands import FitConfig
+from train.config.serialisation import read_config
 from train.data.sets import TrainingSet
 from train.errors import ConfigError
 from train.loop.engine import fit
@@ -22,8 +23,8 @@ from train.run.log import RunLog, read_log
 
 
 @pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[int, int]]:
-    """How often each (epoch, index) was asked for."""
+def times_read(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[int, int]]:
+    """Count how often each (epoch, index) is asked for."""
     counts: Counter[tuple[int, int]] = Counter()
     read = TrainingSet.__getitem__
 
@@ -51,7 +52,7 @@ def with_data(run: Path, **changes: Any) -> dict[str, Any]:
     ("first", "steps", "second", "steps_in_all"), [(2, 1, 8, 1 + 1 + 1), (4, 1, 2, 1 + 2 + 4), (2, 2, 3, 2 + 2 + 2)]
 )
 def test_run_goes_on_with_another_batch_at_the_image_where_it_stopped(
-    drawn: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: Counter[tuple[int, int]],
+    drawn: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times_read: Counter[tuple[int, int]],
     first: int, steps: int, second: int, steps_in_all: int,
 ) -> None:  # fmt: skip
     announced: list[int] = []
@@ -65,9 +66,9 @@ def test_run_goes_on_with_another_batch_at_the_image_where_it_stopped(
     run = fit(tiny_fit(drawn, tmp_path / "run", batch=first, stop_after=steps))
     assert last(run).progress.images == first * steps
     resume(run, **with_batch(run, second))
-    assert {key: count for key, count in taken.items() if key[0] == 0} == {(0, index): 1 for index in range(8)}
-    assert set(taken.values()) == {1}
-    assert sum(epoch == 1 for epoch, _ in taken) == 8 - 8 % second
+    assert {key: count for key, count in times_read.items() if key[0] == 0} == {(0, index): 1 for index in range(8)}
+    assert set(times_read.values()) == {1}
+    assert sum(epoch == 1 for epoch, _ in times_read) == 8 - 8 % second
     assert last(run).progress.step == steps_in_all
     assert announced == [2 * (8 // first), steps_in_all]
     records = [record for record in read_log(run / "log.jsonl") if record["kind"] == "step"]
@@ -78,13 +79,13 @@ def test_run_goes_on_with_another_batch_at_the_image_where_it_stopped(
 
 
 def test_smaller_last_batch_is_reached_also_after_a_second_stop(
-    drawn: DataPaths, tmp_path: Path, taken: Counter[tuple[int, int]]
+    drawn: DataPaths, tmp_path: Path, times_read: Counter[tuple[int, int]]
 ) -> None:
     run = fit(tiny_fit(drawn, tmp_path / "run", batch=2, epochs=1, stop_after=1))
     resume(run, stop_after=1, **with_batch(run, 4))
     assert last(run).progress.images == 6
     resume(run)
-    assert taken == {(0, index): 1 for index in range(8)}
+    assert times_read == {(0, index): 1 for index in range(8)}
 
 
 def drop_an_image(root: dict[str, Any]) -> None:
@@ -172,12 +173,12 @@ def test_other_seed_is_refused_inside_an_epoch_alone(drawn: DataPaths, tmp_path:
 
 
 def test_changed_list_does_not_open_again_an_epoch_that_has_no_batch_left(
-    drawn_copy: DataPaths, tmp_path: Path, taken: Counter[tuple[int, int]]
+    drawn_copy: DataPaths, tmp_path: Path, times_read: Counter[tuple[int, int]]
 ) -> None:
     run = fit(tiny_fit(drawn_copy, tmp_path / "run", batch=2, epochs=1, stop_after=4))
     edit_json(drawn_copy.annotations, add_an_image)
     resume(run, **with_batch(run, 1))
-    assert sum(taken.values()) == 8
+    assert sum(times_read.values()) == 8
     assert state(run)["state"] == "finished"
 
 
@@ -189,10 +190,10 @@ def as_version_1(run: Path) -> None:
 
 
 def test_checkpoint_of_an_older_version_goes_on_at_its_image(
-    drawn: DataPaths, tmp_path: Path, taken: Counter[tuple[int, int]], warned: list[str]
+    drawn: DataPaths, tmp_path: Path, times_read: Counter[tuple[int, int]], warned: list[str]
 ) -> None:
     run = fit(tiny_fit(drawn, tmp_path / "run", batch=2, epochs=1, stop_after=1))
     as_version_1(run)
     resume(run, **with_batch(run, 3))
-    assert taken == {(0, index): 1 for index in range(8)}
+    assert times_read == {(0, index): 1 for index in range(8)}
     assert ["is of an older version" in message for message in warned] == [True]

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-import train.synthetic.detection
+from train.synthetic import detection
 from train.synthetic.detection import CATEGORIES, SHAPES, DetectionScene, DetectionSceneConfig, render_detection_scene
 from train.synthetic.sets import SyntheticPaths
 
@@ -99,12 +99,10 @@ def test_some_objects_are_cut_by_the_border_and_their_boxes_end_there(scenes: li
 
 
 def test_objects_are_painted_where_they_are_annotated_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """White objects on black: the picture is then the sum of what each object covers."""
+    """Objects are white on black, so the picture is the sum of what each object covers."""
     black = np.zeros((3, 128, 128), dtype=np.float32)
-    monkeypatch.setattr(train.synthetic.detection, "background", lambda rng, size: black)
-    monkeypatch.setattr(
-        train.synthetic.detection, "surface", lambda rng, rim, under: np.ones((3, *rim.shape), dtype=np.float32)
-    )
+    monkeypatch.setattr(detection, "background", lambda rng, size: black)
+    monkeypatch.setattr(detection, "surface", lambda rng, rim, under: np.ones((3, *rim.shape), dtype=np.float32))
     for seed in range(20):
         scene = render_detection_scene(np.random.default_rng(seed), 128)
         np.testing.assert_allclose(scene.image[:, :, 1] / 255, scene.coverage.sum(0), atol=0.5 / 255 + 1e-6)

@@ -6,8 +6,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-import train.synthetic.poses
 from models.skeleton import COCO_PERSON
+from train.synthetic import poses
 from train.synthetic.figures import PAINTS, Figure, Look, draw_figure
 from train.synthetic.poses import FIGURES, PoseScene, PoseSceneConfig, render_pose_scene
 from train.synthetic.scenery import FINE
@@ -29,7 +29,7 @@ def scenes() -> list[PoseScene]:
 
 
 def _both_views(seed: int, **fields: float) -> tuple[PoseScene, PoseScene]:
-    """The same scene with all figures seen from the front, and from the back."""
+    """Return one scene with all figures seen from the front, and with all seen from the back."""
     front, back = (
         render_pose_scene(np.random.default_rng([7, seed]), 128, PoseSceneConfig(front=share, **fields))
         for share in (1.0, 0.0)
@@ -116,7 +116,7 @@ def test_unlabelled_keypoints_are_zero_and_labelled_ones_in_the_picture(scenes: 
 
 
 def test_visible_keypoints_are_on_the_part_that_is_drawn_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every paint is a flat colour of its own, without outlines: the picture then says which part is where."""
+    """Every paint is a flat colour of its own, without outlines, so the picture says which part is where."""
     flat = np.random.default_rng(0).random((len(PAINTS), 3)).astype(np.float32)
     expected = {
         "nose": {"skin", "dark"},
@@ -130,11 +130,11 @@ def test_visible_keypoints_are_on_the_part_that_is_drawn_there(monkeypatch: pyte
         "ankle": {"trousers", "skin", "shoes"},
     }
     monkeypatch.setattr(
-        train.synthetic.poses,
+        poses,
         "paint_figure",
         lambda rng, height, width, under: [c[:, None, None] * np.ones((1, height, width), np.float32) for c in flat],
     )
-    monkeypatch.setattr(train.synthetic.poses, "draw_figure", _without_rim)
+    monkeypatch.setattr(poses, "draw_figure", _without_rim)
     scene_config = PoseSceneConfig(smallest=0.8, largest=1.0)
     seen = dict.fromkeys(expected, 0)
     labelled = 0
@@ -158,7 +158,7 @@ def _without_rim(rng: np.random.Generator, longer: float, look: Look, spread: fl
 
 
 def test_figures_of_no_spread_all_stand_with_hanging_arms() -> None:
-    """Above one another and as wide as the body: shoulders, wrists and ankles of every figure in this order."""
+    """Shoulder, wrist and ankle of each side lie below one another, the wrist exactly below the shoulder."""
     for seed in range(20):
         figure = draw_figure(np.random.default_rng(seed), 100, Look(True, True, True), 0.0)
         for side in ("left", "right"):

@@ -1,4 +1,4 @@
-"""The named losses, their weights, and that sparse and dense outputs are the same to them."""
+"""The named losses and their weights. Sparse and dense outputs give the same losses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def targets() -> DetectionTargets:
 
 
 def dense_output(components: int, seed: int = 0) -> dict[str, Tensor]:
-    """One stack's maps for two images, two classes, 16 x 16 cells."""
+    """Return one stack's maps for two images, two classes, 16 x 16 cells."""
     generator = torch.Generator().manual_seed(seed)
     channels = {"heatmap": 2, "offset": 2}
     channels |= {"logits": components, "loc": 2 * components, "scale": 2 * components} if components else {"size": 2}
@@ -36,7 +36,7 @@ def dense_output(components: int, seed: int = 0) -> dict[str, Tensor]:
 
 
 def at_cells(output: dict[str, Tensor], index: Tensor) -> dict[str, Tensor]:
-    """What a network with sparse heads gives; padding holds values that must not matter."""
+    """Return what a network with sparse heads gives. Its padding holds values that must not matter."""
     sparse = {"heatmap": output["heatmap"]}
     for name in output.keys() - {"heatmap"}:
         cells = index.clamp(min=0)[:, None].expand(-1, output[name].shape[1], -1)
@@ -143,7 +143,7 @@ def test_mixture_statistics_describe_the_objects(targets: DetectionTargets) -> N
 def test_a_size_for_each_class_is_trained_at_the_objects_class_alone(
     components: int, targets: DetectionTargets
 ) -> None:
-    """As many channels again for the other class, channel by channel, which must get no gradient."""
+    """The other class has as many channels again, channel by channel. They must get no gradient."""
     plain = dense_output(components)
     expected = DetectionCriterion(ModelConfig(components=components), WEIGHTS)([plain], targets)
     names = ("logits", "loc", "scale") if components else ("size",)
@@ -163,7 +163,7 @@ def test_a_size_for_each_class_is_trained_at_the_objects_class_alone(
 
 
 def pose_output(components: int) -> dict[str, Tensor]:
-    """One stack's maps for the two images, sixteen cells a side."""
+    """Return one stack's maps for the two images, sixteen cells a side."""
     generator = torch.Generator().manual_seed(3)
     channels = {"heatmap": 1, "offset": 2, "size": 2, "keypoint_heatmap": 17, "keypoint_offset": 2}
     channels |= {"logits": components, "loc": 34 * components, "scale": 2 * components} if components else {}
@@ -177,7 +177,7 @@ def pose_output(components: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("components", [0, 2])
 @pytest.mark.parametrize("task", ["detection", "pose"])
 def test_parts_of_a_batch_add_up_to_its_losses_and_gradients(task: str, components: int, empty: bool) -> None:
-    """However unevenly the objects are spread, where a mean of the parts' means would be another number."""
+    """Objects are spread unevenly over the parts, where a mean of the parts' means would be another number."""
     config = ModelConfig(task=task, components=components)
     labels = LABELS.clone()
     if empty:

@@ -1,4 +1,4 @@
-"""The losses of poses: what each is, and that sparse and dense heads train alike."""
+"""The losses of poses: each loss against its formula, and sparse heads against dense ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ JOINTS = len(COCO_PERSON.names)
 
 
 def people(size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Two images: two people with one centre, one at the border, one without keypoints; and one person alone."""
+    """Return two images: two people with one centre, one at the border, one without keypoints; and one person alone."""
     height, width = (4.0 * side for side in size)
     boxes = torch.zeros(2, 4, 4)
     boxes[0] = torch.tensor(
@@ -40,7 +40,7 @@ def people(size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def outputs_and_targets(components: int) -> tuple[dict[str, Tensor], PoseTargets]:
-    """One stack's maps of 8 x 16 cells."""
+    """Return one stack's maps of 8 x 16 cells, and their targets."""
     generator = torch.Generator().manual_seed(1)
     channels = {"heatmap": 1, "offset": 2, "size": 2, "keypoint_heatmap": JOINTS, "keypoint_offset": 2}
     if components:
@@ -126,7 +126,7 @@ def test_images_without_people_train_on_the_background() -> None:
 @pytest.mark.parametrize("task", ["detection", "pose"])
 @pytest.mark.parametrize("components", [0, 3])
 def test_sparse_and_dense_heads_train_alike(arch: str, task: str, components: int) -> None:
-    """Loss and every parameter's gradient, with people who share a centre, at borders, and without keypoints."""
+    """Loss and every parameter's gradient agree, with people who share a centre, at borders, and without keypoints."""
     model = awake(arch, task, components).double()
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     boxes, labels, keypoints = people((16, 16))

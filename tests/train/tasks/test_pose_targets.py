@@ -18,7 +18,7 @@ JOINTS = 3
 
 
 def gaussian(heatmap: np.ndarray, column: int, row: int, radius: int, top: float = 1.0) -> None:
-    """Draws by maximum; `top` replaces the 1 in the middle."""
+    """Draw a Gaussian into the heatmap by maximum. `top` replaces the 1 in the middle."""
     sigma = (2 * radius + 1) / 6
     for dy in range(-radius, radius + 1):
         for dx in range(-radius, radius + 1):
@@ -29,7 +29,7 @@ def gaussian(heatmap: np.ndarray, column: int, row: int, radius: int, top: float
 
 
 def loop_targets(boxes: np.ndarray, labels: np.ndarray, keypoints: np.ndarray) -> dict[str, np.ndarray]:
-    """One image, person by person."""
+    """Return the targets of one image, computed person by person."""
     height, width = SIZE
     people = len(labels)
     expected = {
@@ -95,7 +95,7 @@ def test_every_target_is_what_a_loop_over_people_gives(images: list[list[tuple]]
 
 
 def test_a_person_without_keypoints_costs_nothing_wherever_the_network_looks() -> None:
-    """Neither a centre to find nor, in its cell, background: the focal loss has no gradient there."""
+    """There is neither a centre to find nor, in its cell, background: the focal loss has no gradient there."""
     boxes = torch.tensor([[[8.0, 8, 40, 40]]])
     targets = pose_targets(boxes, torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, JOINTS, 3), SIZE)
     assert targets.heatmap.max() == torch.tensor(UNCOUNTED)

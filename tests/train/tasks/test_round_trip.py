@@ -16,7 +16,7 @@ from train.tasks.pose import PoseTargets, PoseTask
 
 
 def perfect_maps(targets: DetectionTargets, components: int) -> tuple[Tensor, Tensor, Mixture]:
-    """Dense heatmap logits, offsets and a mixture whose component 1 has all the weight and the right size."""
+    """Return dense heatmap logits, offsets and a mixture whose component 1 has all the weight and the right size."""
     batch, _, height, width = targets.heatmap.shape
     heatmap = targets.heatmap.clamp(1e-6, 1 - 1e-6).logit()
     heatmap[targets.heatmap == 1] = 20.0
@@ -51,7 +51,7 @@ def test_a_perfect_network_scores_almost_one_on_real_photographs(coco_mini: Path
 
 
 def perfect_pose_maps(targets: PoseTargets, components: int) -> dict[str, Tensor]:
-    """All dense maps; component 1 has all the weight and the right pose, the others are far away."""
+    """Return all dense maps: component 1 has all the weight and the right pose, the others are far away."""
     batch, joints, height, width = targets.keypoint_heatmap.shape
     maps = {
         # Nothing trains the cells around people without keypoints: here they are background.

@@ -15,7 +15,7 @@ from train.tasks.targets import gaussian_radius
 
 
 def published_radius(height: float, width: float, min_overlap: float = 0.7) -> float:
-    """CornerNet's and CenterNet's three cases, with their denominators."""
+    """Return the smallest radius of CornerNet's and CenterNet's three cases, with their denominators."""
     b1 = height + width
     c1 = width * height * (1 - min_overlap) / (1 + min_overlap)
     r1 = (b1 + math.sqrt(b1**2 - 4 * c1)) / 2
@@ -43,7 +43,7 @@ def test_radius_of_nothing_is_nothing() -> None:
 def loop_targets(
     boxes: np.ndarray, labels: np.ndarray, classes: int, size: tuple[int, int]
 ) -> tuple[np.ndarray, list[int], list[list[float]], list[list[float]]]:
-    """Heatmap, cells, sizes and offsets of one image, object by object and cell by cell."""
+    """Return heatmap, cells, sizes and offsets of one image, computed object by object and cell by cell."""
     height, width = size
     heatmap = np.zeros((classes, height, width))
     cells, sizes, offsets = [], [], []

@@ -1,4 +1,4 @@
-"""CUDA's tools for compiled code, which triton brings along, and what one of them says that kernels take of a GPU."""
+"""CUDA's tools for compiled code, which triton brings along, and what cuobjdump says that kernels take of a GPU."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class Usage:
 
 @functools.cache
 def tool(name: str) -> str | None:
-    """A tool by its name: the one on PATH, or triton's."""
+    """Return the path of a tool: the one on PATH, or triton's; None where there is neither."""
     triton = importlib.util.find_spec("triton")
     folders = [Path(place) / "backends/nvidia/bin" for place in triton.submodule_search_locations] if triton else []
     return shutil.which(name) or next((str(folder / name) for folder in folders if (folder / name).exists()), None)
 
 
 def usage(code: Path) -> list[Usage]:
-    """Of each kernel in a library or cubin, for each architecture that it was compiled for."""
+    """Return what each kernel in a library or cubin takes, for each architecture that it was compiled for."""
     done = subprocess.run([str(tool("cuobjdump")), "-res-usage", code], capture_output=True, text=True, check=True)
     return parse(done.stdout)
 
 
 def parse(text: str) -> list[Usage]:
-    """The kernels that an output of `cuobjdump -res-usage` names."""
+    """Return the kernels that an output of `cuobjdump -res-usage` names."""
     kernels = []
     for part in text.split("Fatbin elf code:"):
         architecture, source = (re.search(rf"{key} = (\S+)", part) for key in ("arch", "identifier"))

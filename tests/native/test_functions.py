@@ -9,20 +9,18 @@ import pytest
 import torch
 
 from mdnkernels import native
-from tests.ops.simd import run_at_level
-
-LEVELS = ["baseline", "avx2", "avx512", "neon"]
+from tests.native.simd import LEVELS, run_at_level
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_exp_and_log_are_within_one_ulp_over_the_whole_range(level):
-    run_at_level("from tests.ops import ulp; ulp.dense()", level)
+    run_at_level("from tests.native import ulp; ulp.dense()", level)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS)
 def test_exp_and_log_are_within_one_ulp_at_every_float32_number(level):
-    run_at_level("from tests.ops import ulp; ulp.exhaustive()", level)
+    run_at_level("from tests.native import ulp; ulp.exhaustive()", level)
 
 
 @pytest.mark.skipif(native.problem is not None, reason=str(native.problem))

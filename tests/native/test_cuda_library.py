@@ -18,8 +18,7 @@ import mdnkernels
 from mdnkernels import backends
 from mdnkernels.__main__ import report
 from mdnkernels.native import library
-from tests import cuobjdump
-from tests.ops import ptxas
+from tests.native import cuobjdump, ptxas
 
 ROOT = Path(__file__).parents[2]
 OPS = sorted(name for source in ptxas.SOURCES.values() for name in re.findall(r'm\.impl\("(\w+)"', source.read_text()))
@@ -71,7 +70,7 @@ def test_each_thing_that_keeps_the_library_from_loading_is_named(change, reason,
 import pathlib, sys, torch
 sys.path.insert(0, {str(ROOT)!r})
 from mdnkernels.native import library
-from tests.ops import ptxas
+from tests.native import ptxas
 library.CUDA_PATH, torch.version.cuda = pathlib.Path(__file__), "13.0"
 torch.cuda.device_count = lambda: 1
 {change}

@@ -1,6 +1,6 @@
 """What `ptxas -v` says of the CUDA kernels on sm_80 and sm_90.
 
-    python -m tests.ops.ptxas
+    python -m tests.native.ptxas
 
 prints the table of docs/gpu.md.
 """

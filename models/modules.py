@@ -1,0 +1,30 @@
+"""Containers of modules that know what their modules are; PyTorch's own say `Module` of each."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterable, Iterator, ValuesView
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from torch import nn
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class ModulesInOrder(nn.ModuleList, Generic[M]):
+    """An `nn.ModuleList` of modules of one type."""
+
+    if TYPE_CHECKING:
+
+        def __init__(self, modules: Iterable[M]) -> None: ...
+        def __iter__(self) -> Iterator[M]: ...
+        def __getitem__(self, idx: Any) -> M: ...  # type: ignore[override]  # of one position; no slices
+
+
+class ModulesByName(nn.ModuleDict, Generic[M]):
+    """An `nn.ModuleDict` of modules of one type."""
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, key: str) -> M: ...
+        def items(self) -> ItemsView[str, M]: ...
+        def values(self) -> ValuesView[M]: ...

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+
+import mdnkernels
+from tests.ops.table import mixture
+from tests.ops.table.draw import Draw
+from tests.ops.table.entry import SECTOR, Arguments, Entry, Moved, Workload, size_of
+
+
+def arguments(
+    draw: Draw,
+    components: int = 3,
+    dims: int = 4,
+    scales: int = 2,
+    groups: int | None = 2,
+    points: int | None = None,
+    observed: float = 0.6,
+    weighted: bool = False,
+    kappa: bool = False,
+    spread: float = 3.0,
+    extreme: bool = False,
+    **options: Any,
+) -> Arguments:
+    """groups: of the mask, None for none; points: of an index, None for all positions; kappa: with dim_scale."""
+    activation = options.get("scale_activation", "elu")
+    drawn = mixture.parameters(draw, components, dims, scales, activation, spread, None)
+    if extreme:
+        drawn = {name: draw.stretch(value, 1e4) for name, value in drawn.items()}
+    where = draw.positions if points is None else (draw.count(points),)
+    drawn["target"] = spread * draw.normal(dims, where)
+    made: Arguments = {name: draw.floats(value) for name, value in drawn.items()}
+    if groups is not None:
+        made["mask"] = draw.placed(draw.uniform(groups, where) < observed)
+    if weighted:
+        made["weight"] = draw.floats(draw.uniform(1, where))[:, 0]
+    if points is not None:
+        made["index"] = draw.index(points)
+    if kappa:
+        made["dim_scale"] = torch.linspace(0.5, 2, dims, device=draw.generator.device).to(draw.dtype)
+    return {**made, **options}
+
+
+def random_options(random: random.Random) -> dict[str, Any]:
+    options = mixture.random_options(random)
+    return {
+        **options,
+        "groups": random.choice([None, *mixture.divisors(options["dims"])]),
+        "observed": random.choice([0.0, 0.05, 0.5, 1.0]),
+        "weighted": random.random() < 0.4,
+        "kappa": random.random() < 0.4,
+        "family": random.choice(mixture.FAMILIES),
+        "reduction": random.choice(["mean", "sum", "none"]),
+    }
+
+
+def moved(arguments: Arguments) -> Moved:
+    """Read logits, loc, scale, target and mask; write the gradients of logits, loc and scale.
+
+    e P (M + M C + M S + C) + P G read and e P (M + M C + M S) written for P positions of element size e.
+
+    With an index of N points: read it, the target, and a sector for each element of logits, loc and scale at a point
+    (in a planar map its neighbours in memory are other positions); write the gradients' whole maps.
+    8 B N + e C B N + 32 B N (M + M C + M S) read and e P (M + M C + M S) written.
+    """
+    maps = [arguments[name] for name in ("logits", "loc", "scale")]
+    others = [
+        value for name, value in arguments.items() if isinstance(value, torch.Tensor) and name not in ENTRY.trained
+    ]
+    read = size_of(*others)
+    if "index" in arguments:
+        read += SECTOR * arguments["index"].numel() * sum(values.shape[1] for values in maps)
+    else:
+        read += size_of(*maps)
+    return Moved(read, read + size_of(*maps))
+
+
+POSE = {"dims": 34, "groups": 17, "observed": 1.0, "spread": 1.0}
+DETECTION = {"dims": 2, "groups": 1, "observed": 1.0, "spread": 1.0}
+ROWS = {"components": 5, "dims": 1, "scales": 1, "groups": None, "spread": 1.0}
+
+ENTRY = Entry(
+    mdnkernels.mixture_nll,
+    arguments,
+    {
+        "masked": {},
+        "weighted laplace": {"family": "laplace", "scale_activation": "softplus", "weighted": True, "kappa": True},
+        "every position": {"scale_activation": "exp", "reduction": "none", "groups": None, "scales": 4},
+        "one component": {
+            "scale_activation": "identity",
+            "reduction": "sum",
+            "groups": 4,
+            "scales": 1,
+            "kappa": True,
+            "components": 1,
+        },
+        "pose": {"dims": 34, "groups": 17, "components": 2, "reduction": "sum", "weighted": True},
+        "indexed": {"points": 11, "weighted": True},
+        "indexed laplace": {
+            "points": 11,
+            "family": "laplace",
+            "reduction": "none",
+            "groups": None,
+            "components": 5,
+            "dims": 2,
+        },
+        "no points": {"points": 0},
+        "nothing observed": {"observed": 0.0},
+        "little observed": {"observed": 0.02, "groups": 1, "reduction": "none"},
+        "extreme": {"extreme": True, "reduction": "none", "spread": 1.0},
+        "extreme laplace": {"extreme": True, "family": "laplace", "points": 33, "spread": 1.0},  # one more than a warp
+        "mean of little": {"observed": 0.05, "groups": 1},
+    },
+    representatives=("weighted laplace", "every position", "mean of little", "indexed"),
+    random_options=random_options,
+    workloads={
+        "pose": Workload(POSE),
+        "detection": Workload(DETECTION),
+        "rows": Workload(ROWS, batch=1_000_000, positions=()),
+        "pose, 32 objects by index": Workload({**POSE, "groups": None, "points": 32}),
+        "detection, batch 64": Workload(DETECTION, batch=64, dtypes=(torch.float32,)),
+        "pose, channels_last": Workload(POSE, layout="channels_last", dtypes=(torch.float32,)),
+    },
+    moved=moved,
+    differentiable=("logits", "loc", "scale", "target"),
+    trained=("logits", "loc", "scale"),
+    fused_gradient=True,
+)

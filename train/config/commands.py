@@ -1,0 +1,211 @@
+"""What each command can be told: one frozen typed dataclass a command, as `train.config.options` describes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from train.config.options import (
+    AnnotationFile,
+    AugmentConfig,
+    DataConfig,
+    Device,
+    ImageFolder,
+    InferenceConfig,
+    KeypointSigmas,
+    MixedPrecision,
+    ModelConfig,
+    OptimizerConfig,
+    Orientation,
+)
+from train.config.rules import AtLeastOne, AtLeastZero, CheckedBy, Positive, ZeroToOne, at_least, multiple_of, must_be
+from train.errors import ConfigError
+from train.tasks import TaskName
+
+# Folders and files that a command opens or makes say themselves what is wrong with them.
+RunFolder = Annotated[Path, CheckedBy("train.loop.network:find_checkpoint")]
+CheckpointFile = Annotated[Path, CheckedBy("train.run.checkpoint:load_checkpoint")]
+NewRunFolder = Annotated[Path, CheckedBy("train.run.directory:RunDirectory")]
+OutputFolder = Annotated[Path, CheckedBy("pathlib:Path.mkdir")]
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Train a detector or pose estimator on COCO-format data; leaves a run directory with all that came of it."""
+
+    run: NewRunFolder
+    """Run directory to make. It must not exist yet; to go on with one that does, use --resume."""
+    recipe: Annotated[str | None, Positional, arg(metavar="[RECIPE]"), CheckedBy("train.config.recipes:recipe")] = None
+    """One of the paper's models, listed above: sets the options' defaults."""
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    seed: AtLeastZero = 0
+    """Fixes the initial weights, the order of the images and their augmentation."""
+    device: Device = "auto"
+    """auto takes a GPU where there is one; cuda:1 is the second GPU. Of several processes each takes its own GPU."""
+    mixed_precision: MixedPrecision = "no"
+    """Arithmetic of the network under autocast; the losses are in float32 either way."""
+    compile: bool = False
+    """Compile the network with torch.compile: slow first steps, faster ones from then on."""
+    sync_batch_norm: bool = False
+    """With several processes: batch norm over all images of a step, not over those of each process."""
+    channels_last: bool = True
+    """Keep images and weights in channels_last order, which convolutions run faster in, on CPUs and GPUs alike."""
+    log_every: AtLeastOne = 20
+    """Steps between two records of the log."""
+    checkpoint_minutes: Annotated[float, at_least(0)] = 10.0
+    """Save a checkpoint when so much time has passed since the last one; every epoch's end saves one too."""
+    evaluate_every: AtLeastZero = 0
+    """Epochs between two evaluations on the val set; 0 evaluates at the end only."""
+    stop_after: AtLeastOne | None = None
+    """Stop in good order after so many steps of this session, as an interruption would; --resume goes on."""
+    resume: NewRunFolder | None = None
+    """Continue this run directory with the configuration that it holds. Options given beside --resume replace it; those
+    that change which images an epoch takes, or their order, only between two epochs."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Score a trained network with COCO's numbers; writes detections.json and metrics.json."""
+
+    run: Annotated[RunFolder | None, Positional, arg(metavar="[RUN]")] = None
+    """Run directory whose last checkpoint and val set are taken."""
+    checkpoint: CheckpointFile | None = None
+    """Checkpoint to evaluate instead of the run's last one."""
+    split: Literal["val", "test-dev"] = "val"
+    """test-dev writes the server's file of an image list without annotations (--images, --annotations) and no score."""
+    images: ImageFolder | None = None
+    """Folder of images to evaluate on instead of the run's val images."""
+    annotations: AnnotationFile | None = None
+    """COCO annotation file of these images; for test-dev its image list (image_info_test-dev2017.json)."""
+    output: OutputFolder | None = None
+    """Folder to write to. Without it: RUN/evaluation, or runs/evaluation for a bare --checkpoint."""
+    limit: AtLeastOne | None = None
+    """Use only the first so many images."""
+    orientation: Orientation | None = None
+    """How the annotations take the images, as for fit. Without it: as the run was trained."""
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    batch: AtLeastOne = 8
+    """Images per step, in each process."""
+    workers: AtLeastZero = 4
+    """Processes that decode and warp images; 0 does it in the main process."""
+    device: Device = "auto"
+    """auto takes a GPU where there is one; cuda:1 is the second GPU."""
+
+    def check_together(self) -> None:
+        """Raise ConfigError where images and annotations, which belong together, are not both there."""
+        if (self.images is None) != (self.annotations is None):
+            raise ConfigError("--images and --annotations: both are needed, or neither")
+        if self.split == "test-dev" and self.images is None:
+            raise ConfigError("--split test-dev: needs --images and --annotations, the test images and their list")
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Find objects or poses in images; writes predictions.json and a picture per image, coloured by component."""
+
+    images: Annotated[
+        tuple[Path, ...],
+        Positional,
+        arg(metavar="IMAGE ...", help_behavior_hint="(required)"),
+        CheckedBy("train.data.image_files:find_images"),
+    ]
+    """Image files; folders, for the images directly in them; and patterns in quotes, such as 'photos/**/*.jpg'."""
+    run: RunFolder | None = None
+    """Run directory whose last checkpoint is taken."""
+    checkpoint: CheckpointFile | None = None
+    """Checkpoint to use instead of a run's last one."""
+    output: OutputFolder | None = None
+    """New or empty folder to write to. Without it: RUN/predictions or, without a run, runs/predictions, -2, -3, ..."""
+    threshold: ZeroToOne = 0.3
+    """Leave out what has a lower score."""
+    orientation: Orientation = "exif"
+    """exif turns images upright by their EXIF orientation, as viewers show them; stored takes the pixels as they lie in
+    the file. Boxes, sizes and pictures that are written are all of the image so taken."""
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    pictures: bool = True
+    """Draw a picture per image."""
+    ellipse_score: Annotated[float, at_least(0)] = 0.5
+    """Poses: draw the ellipses, one sigma around each keypoint, of those with at least this score; 1.1 draws none."""
+    device: Device = "auto"
+    """auto takes a GPU where there is one; cuda:1 is the second GPU."""
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Write a trained network as a graph that runs without this code: torch.export (.pt2) or ONNX (.onnx)."""
+
+    output: Annotated[Path, CheckedBy("models.export:write_graph")]
+    """File to write: NAME.pt2, from images to detections or poses, or NAME.onnx, from images to maps."""
+    run: Annotated[RunFolder | None, Positional, arg(metavar="[RUN]")] = None
+    """Run directory whose last checkpoint is taken."""
+    checkpoint: CheckpointFile | None = None
+    """Checkpoint to use instead of a run's last one."""
+    size: Annotated[tuple[int, int], must_be("two sides of at least 1", lambda size: min(size) >= 1)] | None = None
+    """Height and width of the images that the graph takes. Without it: the square of the training."""
+    flip: bool = False
+    """.pt2: look at the mirror image too, and average the two."""
+    detections: AtLeastOne = 100
+    """.pt2: objects per image that are given."""
+
+
+@dataclass(frozen=True)
+class CheckDataConfig:
+    """Report what a data set holds and what is wrong in it; writes check.json and a picture of augmented samples."""
+
+    images: ImageFolder
+    """Folder of the images."""
+    annotations: AnnotationFile
+    """COCO instances file, or keypoints file for poses."""
+    task: TaskName = "detection"
+    """What it is to be used for."""
+    keypoint_sigmas: KeypointSigmas | None = None
+    """As for fit: the constants of OKS, one for all keypoints or one for each."""
+    output: OutputFolder = Path("runs/data-check")
+    """Folder to write to."""
+    limit: AtLeastOne | None = None
+    """Look at only the first so many images."""
+    orientation: Orientation = "stored"
+    """How the annotations take the images, as for fit."""
+    samples: AtLeastOne = 6
+    """Samples in the picture."""
+    input_size: Annotated[AtLeastOne, multiple_of(4, "the pixels of an output cell")] = 512
+    """Side of the square that the network sees, in pixels; a multiple of 4."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    seed: AtLeastZero = 0
+    """Fixes the augmentation."""
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """Train mixtures and single-mode bases on small synthetic sets of boxes and poses and compare them in a report."""
+
+    output: OutputFolder = Path("runs/demo")
+    """Folder to make: for each task its data and both runs, and report/ with report.md."""
+    tasks: Annotated[tuple[TaskName, ...], must_be("one or both of detection and pose", bool)] = ("detection", "pose")
+    """What to train for."""
+    components: Annotated[int, at_least(1, "the base is trained beside it")] = 3
+    """Mixture components of the box size or the pose, at least 1."""
+    train_pictures: AtLeastOne = 1500
+    """Synthetic training pictures of each task."""
+    val_pictures: AtLeastOne = 300
+    """Synthetic pictures of each task to evaluate on."""
+    image_size: Annotated[AtLeastOne, multiple_of(32, "which the demo's network needs")] = 96
+    """Side of the pictures, in pixels; a multiple of 32."""
+    epochs: AtLeastOne = 7
+    """Passes over the training pictures, the same for all networks."""
+    batch: AtLeastOne = 8
+    """Images per step."""
+    lr: Positive = 1e-3
+    """Learning rate of all networks before its one drop."""
+    seed: AtLeastZero = 0
+    """Fixes data, initial weights, order and augmentation, the same for all networks."""
+    workers: AtLeastZero = 0
+    """Processes that decode and warp images; 0 does it in the main process, the fastest for pictures this small."""
+    device: Device = "auto"
+    """auto takes a GPU where there is one; cuda:1 is the second GPU."""
