@@ -21,7 +21,6 @@ UNFINISHED = (
     "benchmarks/bench_mixture_nll.py",
     "benchmarks/bench_splat_gaussians.py",
     "benchmarks/bench_topk_peaks.py",
-    "benchmarks/gpu_check/cases.py",
     "benchmarks/gpu_check/networks.py",
     "benchmarks/sass",
     "mdnkernels/ops/mixture_mode/autograd.py",
