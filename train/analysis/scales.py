@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from train.analysis.association import cramers_v, variance_explained
 from train.analysis.subject import MIN_SCORE, Section, Subject, first_mixture
-from train.drawing.pictures import component_colour
+from train.drawing.colours import component_colour
 from train.drawing.plots import new_plot, set_log_pixels, tidy
 
 _GREY = "#555555"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from train.analysis.subject import Section, Subject
-from train.drawing.pictures import COMPONENT_COLOURS
+from train.drawing.colours import COMPONENT_COLOURS
 from train.drawing.plots import new_plot, tidy
 from train.run.log import read_log
 

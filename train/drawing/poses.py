@@ -8,19 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageColor, ImageDraw
 
 from models.skeleton import COCO_PERSON, Skeleton
-from train.drawing.pictures import (
-    Rectangle,
-    check_boxes,
-    component_colour,
-    draw_box,
-    draw_labels,
-    enlarged,
-    font_for,
-    label_words,
-    line_width,
-    visible_rectangles,
-    with_legend,
-)
+from train.drawing.canvas import Canvas, Rectangle, draw_box
 
 # Of the middle and the left, whose colours are light, and of the right, whose colours are dark.
 _BORDERS = ("#000000", "#FFFFFF")
@@ -73,36 +61,25 @@ def draw_poses(
     Raises:
         ValueError: the arrays' shapes do not fit.
     """
-    box, score, component = check_boxes(boxes, scores, components)
-    points, sigma = _check_keypoints(keypoints, sigmas, len(box), skeleton)
-    picture, enlarge = enlarged(image, min_side)
-    keep = np.ones(len(box), dtype=bool) if scores is None else score >= min_score
-    rectangles = visible_rectangles(box * enlarge, keep, score, picture.size)
-    colours = {i: component_colour(int(component[i])) for i in rectangles}
-
-    draw = ImageDraw.Draw(picture)
-    sides = _sides(skeleton)
-    shown = {i: _drawable(points[i], enlarge, picture.size) for i in rectangles}
+    canvas = Canvas(image, boxes, scores, components, min_side)
+    points, sigma = _check_keypoints(keypoints, sigmas, canvas.count, skeleton)
+    canvas.show(np.ones(canvas.count, dtype=bool), min_score)
+    size, sides = canvas.picture.size, _sides(skeleton)
+    pens = {i: _pen(canvas.draw, canvas.colours[i], box, canvas.line_width) for i, box in canvas.rectangles.items()}
+    places = points[..., :2] * canvas.enlarge
+    drawn = {i: _drawable(places[i], points[i, :, 2], size) for i in canvas.rectangles}
     sure: list[int] = []
     if sigma is not None:
-        sure = [i for i in rectangles if scores is None or score[i] >= ellipse_score]
+        sure = [i for i in canvas.rectangles if canvas.reaches(ellipse_score)[i]]
         # Under all boxes and limbs, which they would bury in a crowd.
         for i in reversed(sure):
-            pen = _pen(draw, colours[i], rectangles[i], line_width(picture))
-            _draw_ellipses(pen, points[i, :, :2] * enlarge, sigma[i] * enlarge, shown[i], sides, max(picture.size))
-    for i in reversed(rectangles):
-        draw_box(draw, rectangles[i], colours[i], 1)
-        pen = _pen(draw, colours[i], rectangles[i], line_width(picture))
-        drawn = shown[i]
-        _draw_limbs(pen, points[i, :, :2] * enlarge, drawn, skeleton, sides)
-        _draw_keypoints(pen, points[i] * [enlarge, enlarge, 1], drawn, sides)
-    font = font_for(max(picture.size))
-    texts = {i: " ".join(label_words(score[i] if scores is not None else None, component[i])) for i in rectangles}
-    draw_labels(draw, {i: text for i, text in texts.items() if text}, rectangles, colours, font, picture.size)
-    if num_components is None:
-        num_components = max((int(component[i]) + 1 for i in rectangles), default=0)
+            _draw_ellipses(pens[i], places[i], sigma[i] * canvas.enlarge, drawn[i], sides, max(size))
+    for i in reversed(canvas.rectangles):
+        draw_box(canvas.draw, canvas.rectangles[i], canvas.colours[i], 1)
+        _draw_limbs(pens[i], places[i], drawn[i], skeleton, sides)
+        _draw_keypoints(pens[i], places[i], points[i, :, 2], drawn[i], sides)
     notes = [_RIGHT] * bool(skeleton.flip_pairs) + [_ELLIPSE] * bool(sure)
-    return with_legend(picture, num_components, font, notes) if legend else picture
+    return canvas.finish({}, num_components, legend, notes)
 
 
 def right_colour(colour: str) -> str:
@@ -159,10 +136,10 @@ def _sides(skeleton: Skeleton) -> list[int]:
     return sides
 
 
-def _drawable(points: NDArray[np.float64], enlarge: float, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return (J,) which of the keypoints (J, 3) are drawn: visible or hidden, and not far outside the picture."""
-    near = np.abs(points[:, :2] * enlarge - np.array(size) / 2) <= 1.5 * np.array(size)
-    return near.all(1) & (points[:, 2] > 0)
+def _drawable(points: NDArray[np.float64], visibility: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return (J,) which of the keypoints (J, 2) are drawn: visible or hidden, and not far outside the picture."""
+    near = np.abs(points - np.array(size) / 2) <= 1.5 * np.array(size)
+    return near.all(1) & (visibility > 0)
 
 
 def _draw_limbs(
@@ -195,13 +172,19 @@ def _draw_ellipses(
         pen.draw.ellipse((*low, *high), outline=pen.colours[sides[j] > 0], width=max(1, pen.width // 3))
 
 
-def _draw_keypoints(pen: _Pen, points: NDArray[np.float64], drawn: NDArray[np.bool_], sides: list[int]) -> None:
+def _draw_keypoints(
+    pen: _Pen,
+    points: NDArray[np.float64],
+    visibility: NDArray[np.float64],
+    drawn: NDArray[np.bool_],
+    sides: list[int],
+) -> None:
     """Draw a disc for a visible keypoint, a ring for a hidden one."""
     radius = pen.width + 1
     for j in np.flatnonzero(drawn):
-        x, y, v = points[j]
+        x, y = points[j]
         for r, fill in ((radius + 1, _BORDERS[sides[j] > 0]), (radius, pen.colours[sides[j] > 0])):
             pen.draw.ellipse((x - r, y - r, x + r, y + r), fill=fill)
-        if v < 2:
+        if visibility[j] < 2:
             hole = max(1.0, radius / 2)
             pen.draw.ellipse((x - hole, y - hole, x + hole, y + hole), fill="#FFFFFF")

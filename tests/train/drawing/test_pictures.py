@@ -2,14 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from train.drawing.pictures import (
-    COMPONENT_COLOURS,
-    NEUTRAL_COLOUR,
-    component_colour,
-    draw_detections,
-    draw_legend,
-    grid,
-)
+from train.drawing.canvas import draw_legend
+from train.drawing.colours import COMPONENT_COLOURS, NEUTRAL_COLOUR, component_colour
+from train.drawing.pictures import draw_detections, grid
 
 NAMES = ["ellipse", "star"]
 

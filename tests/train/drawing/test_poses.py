@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageColor
 
 from models.skeleton import COCO_PERSON, Skeleton
-from train.drawing.pictures import COMPONENT_COLOURS, NEUTRAL_COLOUR, component_colour
+from train.drawing.colours import COMPONENT_COLOURS, NEUTRAL_COLOUR, component_colour
 from train.drawing.poses import draw_poses, right_colour
 
 # A head, a left and a right hand.
