@@ -66,6 +66,7 @@ class Task(ABC):
         return {
             "components": config.components,
             "class_specific": config.class_specific,
+            "family": config.family,
             "min_scale": self.min_scale if config.min_scale is None else config.min_scale,
             "activation_checkpointing": config.activation_checkpointing,
         }
