@@ -3,6 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from mdnkernels.backends import use_backend
+from mdnkernels.mixture.spec import MixtureSpec
 from mdnkernels.native import empty_cache
 from mdnkernels.ops.gather_patches import gather_patches
 from mdnkernels.ops.heatmap_focal_loss import heatmap_focal_loss
@@ -19,6 +20,7 @@ except PackageNotFoundError:  # imported from a checkout that was never installe
 __all__ = [
     "MixtureMode",
     "MixtureNLLLoss",
+    "MixtureSpec",
     "Peaks",
     "empty_cache",
     "gather_patches",
