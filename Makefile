@@ -12,7 +12,7 @@ endif
 
 .DEFAULT_GOAL := help
 CASES ?= 20000
-.PHONY: help setup demo test test-slow test-torch test-torches fuzz sanitize lint format benchmark gpu-check clean
+.PHONY: help setup emulator demo test test-slow test-torch test-torches fuzz sanitize lint format benchmark gpu-check clean
 
 help:
 	@echo "make demo       train and compare detectors on a synthetic data set; writes runs/demo/report"
@@ -36,15 +36,19 @@ $(SETUP): pyproject.toml setup.py $(NATIVE)
 	$(RUN) -m mdnkernels
 	touch $(SETUP)
 
+# The CUDA kernels for the CPU, which many tests run: built on all cores before the tests, where a source changed.
+emulator: setup
+	$(RUN) -m tests.cuda_on_cpu
+
 demo: setup
 	$(RUN) -m train demo
 
 # A process for each core, of one thread each: threads that share a core wait for one another.
 PYTEST := env OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist worksteal
-test: setup
+test: setup emulator
 	$(PYTEST) -m "not slow" --durations 10
 
-test-slow: setup
+test-slow: setup emulator
 	$(PYTEST)
 
 # The oldest torch, the oldest for CUDA 13, and the newest that pip finds. Each has its own environment and its own build
