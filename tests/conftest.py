@@ -3,6 +3,8 @@
 The header of a session says on what the ops are tested: what cannot be in this process is no case of any test, so that
 what is skipped is what this machine could have.
 
+Processes that tests fork from a server, their own and those of a data loader, find torch imported (processes.py).
+
 Shells start jobs in the background with Ctrl-C ignored, which processes hand on: here it is what it is in front.
 """
 
@@ -10,6 +12,8 @@ import os
 import signal
 
 from hypothesis import settings
+
+import tests.processes  # noqa: F401
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -12,6 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import mdnkernels
 from mdnkernels import backends
 from mdnkernels.__main__ import report
+from tests.processes import python
 
 
 def calls():
@@ -277,12 +275,6 @@ def test_asking_for_a_backend_that_is_not_there_says_why(monkeypatch):
     monkeypatch.delitem(backends.TABLE["mixture_mode"], "native")
     with mdnkernels.use_backend("native"), pytest.raises(RuntimeError, match="mixture_mode has no native"):
         mdnkernels.mixture_mode(torch.zeros(1, 2), torch.zeros(1, 2))
-
-
-def python(code: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True
-    )
 
 
 def test_the_environment_chooses_and_a_wrong_name_is_refused():
