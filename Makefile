@@ -50,7 +50,7 @@ test: setup emulator
 	$(PYTEST) -m "not slow" --durations 10
 
 test-slow: setup emulator
-	$(PYTEST)
+	MDNKERNELS_TESTS=slow $(PYTEST)
 
 # The oldest torch, the oldest for CUDA 13, and the newest that pip finds. Each has its own environment and its own build
 # of the CPU library in build/torch-VERSION, and runs the op tests on it. TORCH_TESTS chooses among them. Torch 2.10.0
@@ -96,7 +96,7 @@ sanitize: sanitized-libraries
 	$(SANITIZED) $(RUN) -m tests.ops.fuzz --cases 2000
 
 sanitize-slow: sanitized-libraries
-	$(SANITIZED) $(PYTEST) $(SANITIZED_TESTS) -k "$(UNSANITIZED)"
+	MDNKERNELS_TESTS=slow $(SANITIZED) $(PYTEST) $(SANITIZED_TESTS) -k "$(UNSANITIZED)"
 	$(SANITIZED) $(RUN) -m tests.ops.fuzz --cases $(CASES)
 
 sanitized-libraries: setup

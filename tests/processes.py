@@ -27,6 +27,7 @@ _CONTEXT.set_forkserver_preload(PRELOADED)
 
 
 def _run(script: str, environment: dict[str, str], folder: str, root: str) -> None:
+    multiprocessing.set_start_method(None, force=True)  # the platform's, and not this process's own
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(root)

@@ -41,14 +41,21 @@ def tensors(result):
     return [result] if isinstance(result, torch.Tensor) else list(result)
 
 
-@pytest.mark.parametrize(("call", "backend"), PAIRS)
-def test_every_op_compiles_as_one_graph_on_its_backends(call, backend):
+@pytest.mark.parametrize(
+    ("call", "backend", "compiler"),
+    [
+        *((call, backend, "inductor" if backend == "native" else "aot_eager") for call, backend in PAIRS),
+        # The code that inductor makes of plain PyTorch.
+        *(pytest.param(*pair, "inductor", marks=pytest.mark.slow) for pair in PAIRS if pair[1] == "eager"),
+    ],
+)
+def test_every_op_compiles_as_one_graph_on_its_backends(call, backend, compiler):
     torch.compiler.reset()
     torch.manual_seed(0)
     with mdnkernels.use_backend(backend):
         function = calls()[call]
         expected = tensors(function())
-        actual = tensors(torch.compile(function, fullgraph=True)())
+        actual = tensors(torch.compile(function, fullgraph=True, backend=compiler)())
     for a, e in zip(actual, expected, strict=True):
         torch.testing.assert_close(a, e)
 

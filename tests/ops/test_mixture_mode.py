@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import mdnkernels
 from mdnkernels import mixture_mode
 from mdnkernels.mixture.eager import activate_scale
+from tests.examples import examples
 from tests.native.simd import LEVELS, run_at_level
 from tests.ops.cases import ACTIVATIONS
 
@@ -179,7 +180,7 @@ def laid_out(value, layout):
     return value
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(
     batch=st.integers(0, 3),
     count=st.integers(1, 5),
@@ -318,8 +319,21 @@ def test_native_op_passes_opcheck(mixture, select, index, channels_last, with_sc
     )
 
 
-@pytest.mark.parametrize("select", ["weight", "mean"])
-@pytest.mark.parametrize("dynamic", [False, True])
+# Through inductor, which takes seconds each; test_torch_integration.py has every size in one graph without it.
+@pytest.mark.parametrize(
+    ("backend", "select", "dynamic"),
+    [
+        ("native", "weight", False),
+        ("native", "mean", False),
+        *(pytest.param("native", select, True, marks=pytest.mark.slow) for select in ("weight", "mean")),
+        *(
+            pytest.param("eager", select, dynamic, marks=pytest.mark.slow)
+            for select in ("weight", "mean")
+            for dynamic in (False, True)
+        ),
+    ],
+    indirect=["backend"],
+)
 def test_compiles_as_one_graph_with_its_gradient(backend, mixture, select, dynamic):
     torch.compiler.reset()
     arguments = [value.requires_grad_() for value in mixture]

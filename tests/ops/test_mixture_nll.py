@@ -11,6 +11,7 @@ from torch.testing._internal.two_tensor import TwoTensor
 
 import mdnkernels
 from mdnkernels import MixtureNLLLoss, mixture_nll, native
+from tests.examples import examples
 from tests.native.simd import LEVELS, run_at_level
 from tests.ops import reference
 from tests.ops.cases import ACTIVATIONS, FAMILIES, MixtureCase, loss_and_gradients, mixture_cases
@@ -34,7 +35,7 @@ def assert_close(actual: list[torch.Tensor], expected: list[torch.Tensor], toler
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(case=mixture_cases())
 def test_float32_agrees_with_float64_in_value_and_every_gradient(backend, case):
     """A posterior is an exponential of log densities: one of 1000 is rounded by 6e-5 in float32, and each gradient with
@@ -48,7 +49,7 @@ def test_float32_agrees_with_float64_in_value_and_every_gradient(backend, case):
     assert_close(loss_and_gradients(backend, arguments, others, torch.float32), expected, tolerance)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(case=mixture_cases())
 def test_native_float64_agrees_with_eager_to_rounding(case):
     arguments, others = case.make()
@@ -177,7 +178,13 @@ def test_native_op_passes_opcheck(case, dtype, gradients):
 
 @pytest.mark.parametrize(
     ("backend", "dynamic"),
-    [("native", False), ("native", True), ("eager", False), pytest.param("eager", True, marks=pytest.mark.slow)],
+    [
+        ("native", False),  # through inductor, which takes seconds each
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("native", True), ("eager", False), ("eager", True))
+        ),
+    ],
 )
 @pytest.mark.parametrize("points", [None, 6])
 def test_compiles_as_one_graph(backend, dynamic, points):
