@@ -11,6 +11,7 @@ Shells start jobs in the background with Ctrl-C ignored, which processes hand on
 import os
 import signal
 
+import pytest
 from hypothesis import settings
 
 import tests.processes  # noqa: F401
@@ -34,3 +35,8 @@ def pytest_report_header() -> list[str]:
         f"ops on {', '.join(BACKENDS)}, SIMD levels {', '.join(LEVELS)}",
         *([f"ops not on {without}"] if without else []),
     ]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long tests first; the others keep their order."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -152,7 +154,14 @@ def test_native_ops_pass_opcheck(layout, dtype):
     torch.library.opcheck(torch.ops.mdnkernels.gather_patches_backward.default, (grad, index, feature.shape, stride, 3))
 
 
-@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("backend", "dynamic"),
+    [
+        pytest.param(*case, marks=() if case == ("native", False) else pytest.mark.slow)
+        for case in itertools.product(("native", "eager"), (False, True))
+    ],
+    indirect=["backend"],
+)
 def test_compiles_as_one_graph_with_its_gradient(backend, dynamic):
     torch.compiler.reset()
     feature, index = torch.randn(2, 3, 4, 5, requires_grad=True), torch.tensor([[0, 3, -1], [19, 7, 7]])

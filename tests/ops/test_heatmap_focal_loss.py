@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import mpmath
@@ -216,8 +217,13 @@ def test_native_op_passes_opcheck(dtype, gradient, layout):
     torch.library.opcheck(torch.ops.mdnkernels.heatmap_focal_loss.default, arguments)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("backend", "dynamic"),
+    [
+        pytest.param(*case, marks=() if case == ("native", False) else pytest.mark.slow)
+        for case in itertools.product(BACKENDS, (False, True))
+    ],
+)
 def test_compiles_as_one_graph_with_its_gradient(backend, dynamic):
     torch.compiler.reset()
     compiled = torch.compile(

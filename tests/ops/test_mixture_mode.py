@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -323,14 +324,8 @@ def test_native_op_passes_opcheck(mixture, select, index, channels_last, with_sc
 @pytest.mark.parametrize(
     ("backend", "select", "dynamic"),
     [
-        ("native", "weight", False),
-        ("native", "mean", False),
-        *(pytest.param("native", select, True, marks=pytest.mark.slow) for select in ("weight", "mean")),
-        *(
-            pytest.param("eager", select, dynamic, marks=pytest.mark.slow)
-            for select in ("weight", "mean")
-            for dynamic in (False, True)
-        ),
+        pytest.param(*case, marks=() if case == ("native", "mean", False) else pytest.mark.slow)
+        for case in itertools.product(("native", "eager"), ("weight", "mean"), (False, True))
     ],
     indirect=["backend"],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -176,17 +177,14 @@ def test_native_op_passes_opcheck(case, dtype, gradients):
     )
 
 
+# Through inductor, which takes seconds each; test_torch_integration.py has every size in one graph without it.
 @pytest.mark.parametrize(
-    ("backend", "dynamic"),
+    ("backend", "dynamic", "points"),
     [
-        ("native", False),  # through inductor, which takes seconds each
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in (("native", True), ("eager", False), ("eager", True))
-        ),
+        pytest.param(*case, marks=() if case == ("native", False, 6) else pytest.mark.slow)
+        for case in itertools.product(("native", "eager"), (False, True), (None, 6))
     ],
 )
-@pytest.mark.parametrize("points", [None, 6])
 def test_compiles_as_one_graph(backend, dynamic, points):
     torch.compiler.reset()
     case = MixtureCase(dtype=torch.float32, points=points)

@@ -14,6 +14,7 @@ from train.errors import ConfigError
 TINY = {"train_pictures": 8, "val_pictures": 6, "image_size": 64, "epochs": 1, "device": "cpu"}
 
 
+@pytest.mark.long
 def test_both_tasks_are_trained_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = run_demo(DemoConfig(output=tmp_path / "demo", components=2, **TINY))  # type: ignore[arg-type]
     text = (report / "report.md").read_text()

@@ -123,6 +123,7 @@ def test_two_processes_evaluate_each_of_an_odd_number_of_images_once(one_process
     assert [entry["score"] for entry in twos] == pytest.approx([entry["score"] for entry in ones], abs=1e-4)
 
 
+@pytest.mark.long
 def test_rank_that_is_killed_is_restarted_and_the_run_ends_as_if_nothing_had_happened(
     drawn: DataPaths, tmp_path: Path, two_processes: Path
 ) -> None:
