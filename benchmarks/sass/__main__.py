@@ -22,7 +22,7 @@ launches that run side by side are left out. `make gpu-check` measures on a GPU.
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
+    """Read the command line, and exit where it asks for what is not there."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.sass",
         description=DESCRIPTION,

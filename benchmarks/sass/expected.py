@@ -160,7 +160,7 @@ class Counted:
 
 @cache
 def counted(case: Case, architecture: str) -> tuple[Counted, ...]:
-    """The launches of a case."""
+    """Run a part of a case and return its launches, scaled to the whole."""
     call = case.make(case.part)
     with mdnkernels.use_backend("native"), cuda_on_cpu.running() as report, watching(architecture, case.blocks) as ran:
         call()
@@ -175,7 +175,7 @@ def counted(case: Case, architecture: str) -> tuple[Counted, ...]:
 
 
 def times(launch: Counted, gpu: Gpu) -> dict[str, float]:
-    """Seconds that each thing a launch needs takes alone."""
+    """Return the seconds that each thing a launch needs takes alone."""
     # The busiest multiprocessor's share; where each has many blocks, those that are done early take from the others.
     each = launch.blocks / gpu.multiprocessors
     share = (1 if each > 20 else math.ceil(each) / each) / gpu.multiprocessors
@@ -195,7 +195,7 @@ def times(launch: Counted, gpu: Gpu) -> dict[str, float]:
 
 
 def limit(launch: Counted, gpu: Gpu) -> tuple[str, float]:
-    """What a launch waits for, and how long."""
+    """Find what a launch waits for, and for how many seconds."""
     needs = times(launch, gpu)
     name = max(needs, key=lambda need: needs[need])
     return name, needs[name]

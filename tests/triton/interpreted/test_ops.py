@@ -19,7 +19,12 @@ from tests.ops.test_mixture_nll import assert_close
 from tests.ops.test_splat_gaussians import random_objects
 from tests.ops.test_topk_peaks import assert_is_brute_force
 
-DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+DTYPES = [
+    torch.float32,
+    torch.bfloat16,
+    pytest.param(torch.float64, marks=pytest.mark.slow),
+    pytest.param(torch.float16, marks=pytest.mark.slow),
+]
 pytestmark = pytest.mark.filterwarnings(
     "ignore:All-NaN slice:RuntimeWarning",
     "ignore:overflow:RuntimeWarning",
