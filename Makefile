@@ -60,7 +60,7 @@ TORCHES := 2.10.0 2.11.0 newest
 TORCH_TESTS ?= tests/ops tests/native -k "not cuda_on_cpu"
 TORCH_ROOM = build/torch-$(TORCH)
 TORCH_RUN = $(TORCH_ROOM)/venv/bin/python
-$(TORCH_ROOM)/.installed:
+$(TORCH_ROOM)/.installed: Makefile
 	test -x $(TORCH_RUN) || $(PYTHON) -m venv $(TORCH_ROOM)/venv
 	$(TORCH_RUN) -m pip install --quiet torch$(if $(filter newest,$(TORCH)),,==$(TORCH)) "numpy>=1.24" "setuptools>=77" "ninja>=1.11" \
 	    "hypothesis>=6.100" "mpmath>=1.3" "pybind11>=2.12" "pytest>=8.0" "pytest-xdist>=3.5"
