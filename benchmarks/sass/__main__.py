@@ -6,8 +6,8 @@ import argparse
 import sys
 
 from benchmarks.sass.expected import CASES, table
-from tests import cuda_on_cpu, cuobjdump
-from tests.native import ptxas
+from tests import cuda_on_cpu
+from tests.native import cuobjdump, ptxas
 
 DESCRIPTION = """Print how long each op should take on an H100 and an A100, and what it waits for, as Markdown.
 
