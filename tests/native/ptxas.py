@@ -1,9 +1,4 @@
-"""What `ptxas -v` says of the CUDA kernels on sm_80 and sm_90.
-
-    python -m tests.native.ptxas
-
-prints the table of docs/gpu.md.
-"""
+"""What `ptxas -v` says of the CUDA kernels on sm_80 and sm_90: `python -m benchmarks.sass --registers` prints it."""
 
 from __future__ import annotations
 
@@ -101,7 +96,3 @@ def table() -> str:
     for kernel, of in sorted(by_kernel.items()):
         lines.append(f"| `{kernel}` | {' | '.join(str(of[name].registers) for name in ARCHITECTURES)} |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(table())
