@@ -156,5 +156,5 @@ def _mixture_mode(
     return outputs
 
 
-autograd.register_mixture_mode(NAMESPACE, "triton")
+autograd.register(NAMESPACE, "triton")
 mixture_mode: Callable[..., tuple[Tensor, Tensor | None, Tensor, Tensor]] = partial(autograd.mixture_mode, NAMESPACE)

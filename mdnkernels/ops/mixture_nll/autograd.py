@@ -85,8 +85,8 @@ def _scatter_points_output(values: Tensor, index: Tensor, positions: int) -> Ten
     return values.new_empty(*values.shape[:2], positions)
 
 
-def register_mixture_nll(namespace: str, backend: str) -> None:
-    """Also of scatter_points, which its backward calls beside an index."""
+def register(namespace: str, backend: str) -> None:
+    """Register the op's shapes and gradient, and those of scatter_points, which the gradient calls beside an index."""
     torch.library.register_fake(f"{namespace}::scatter_points", _scatter_points_output)
     torch.library.register_fake(f"{namespace}::mixture_nll", mixture_nll_outputs)
     backward = partial(_mixture_nll_backward, namespace, backend)

@@ -367,5 +367,5 @@ def _scatter_points(values: Tensor, index: Tensor, positions: int) -> Tensor:
     return maps
 
 
-autograd.register_mixture_nll(NAMESPACE, "triton")
+autograd.register(NAMESPACE, "triton")
 mixture_nll: Callable[..., Tensor] = partial(autograd.mixture_nll, NAMESPACE)
