@@ -3,6 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from mdnkernels.backends import use_backend
+from mdnkernels.mixture.families import Family, Gaussian, Laplace
 from mdnkernels.native import empty_cache
 from mdnkernels.ops.gather_patches import gather_patches
 from mdnkernels.ops.heatmap_focal_loss import heatmap_focal_loss
@@ -17,6 +18,9 @@ except PackageNotFoundError:  # imported from a checkout that was never installe
     __version__ = "unknown"
 
 __all__ = [
+    "Family",
+    "Gaussian",
+    "Laplace",
     "MixtureMode",
     "MixtureNLLLoss",
     "Peaks",

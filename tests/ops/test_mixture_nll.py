@@ -11,6 +11,7 @@ from torch.testing._internal.two_tensor import TwoTensor
 
 import mdnkernels
 from mdnkernels import MixtureNLLLoss, mixture_nll, native
+from mdnkernels.mixture.families import family_of
 from tests.native.simd import LEVELS, run_at_level
 from tests.ops import reference
 from tests.ops.cases import ACTIVATIONS, FAMILIES, MixtureCase, loss_and_gradients, mixture_cases
@@ -157,7 +158,7 @@ def test_native_op_passes_opcheck(case, dtype, gradients):
         value.detach().flatten(2).requires_grad_(gradients[i == 3])
         for i, value in enumerate((logits, loc, scale, target))
     ]
-    mask, weight = others.get("mask"), others.get("weight")
+    mask, weight, family = others.get("mask"), others.get("weight"), family_of(case.family)
     torch.library.opcheck(
         torch.ops.mdnkernels.mixture_nll.default,
         (
@@ -166,7 +167,7 @@ def test_native_op_passes_opcheck(case, dtype, gradients):
             None if weight is None else weight.flatten(1),
             others.get("index"),
             others.get("dim_scale"),
-            case.family,
+            *(family.name, family.parameter),
             case.scale_activation,
             case.min_scale,
             case.reduction,

@@ -20,6 +20,7 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
+import mdnkernels
 from mdnkernels.ops.gather_patches import triton as patches
 from mdnkernels.ops.heatmap_focal_loss import triton as focal
 from mdnkernels.ops.mixture_mode import triton as mode
@@ -102,11 +103,11 @@ def mixture_maps(channels_last: bool = False, dtype: torch.dtype = torch.float32
     return [value.contiguous(memory_format=torch.channels_last) if channels_last else value for value in maps]
 
 
-def nll(*maps: torch.Tensor, **options: Any) -> torch.Tensor:
+def nll(*maps: torch.Tensor, family: mdnkernels.Family | None = None, **options: Any) -> torch.Tensor:
     """With gradients, through the backend's function: the public one would look for a GPU."""
     points = [value.detach().flatten(2).requires_grad_(i < 3) for i, value in enumerate(maps)]
     given = {"mask": None, "weight": None, "index": None, "dim_scale": None, **options}
-    return mixture.mixture_nll(*points, *given.values(), "gaussian", "elu", 1.0, "mean")
+    return mixture.mixture_nll(*points, *given.values(), family or mdnkernels.Gaussian(), "elu", 1.0, "mean")
 
 
 def mixture_mode(select: str) -> None:

@@ -15,8 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mdnkernels.mixture.triton import activate
 from mdnkernels.ops.mixture_mode import autograd
-from mdnkernels.triton.functions import activate
 from mdnkernels.triton.launch import NAMESPACE, op, padded, strides, wrap_triton
 
 
