@@ -10,6 +10,10 @@ import triton.language as tl
 
 from mdnkernels.triton.functions import log1p
 
+# The value as a multiple of the pull, z times the slope, for families where it is one: the sum of the pulls, which the
+# scale's gradient takes, then gives the values too, and takes no further registers.
+VALUE_OF_PULL = {"gaussian": 0.5, "laplace": 1.0}
+
 
 @triton.jit
 def gaussian(z):

@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mdnkernels.mixture import families
-from mdnkernels.mixture.triton import activate, value_and_slope
+from mdnkernels.mixture.triton import VALUE_OF_PULL, activate, value_and_slope
 from mdnkernels.ops.gather_patches.triton import add_patches
 from mdnkernels.ops.mixture_nll import autograd
 from mdnkernels.triton.launch import COUNTERS, NAMESPACE, op, padded, strides, wrap_triton, write_total
@@ -147,6 +147,7 @@ def mixture_nll_kernel(
     total, points,
     M: tl.constexpr, C: tl.constexpr, S: tl.constexpr, G: tl.constexpr,
     FAMILY: tl.constexpr, family_parameter: tl.constexpr, family_constant: tl.constexpr,
+    value_of_pull: tl.constexpr,
     ACTIVATION: tl.constexpr, min_scale: tl.constexpr, MEAN: tl.constexpr,
     KEEP: tl.constexpr, COUNTERS: tl.constexpr,
     ROWS: tl.constexpr, BLOCK: tl.constexpr, NEIGHBOURS: tl.constexpr,
@@ -190,13 +191,16 @@ def mixture_nll_kernel(
                 j * S + s, T, DIMS_IN_GROUP,
             )  # fmt: skip
             value, slope = value_and_slope(z, FAMILY, family_parameter)
-            values += value
             pulls += z * slope
+            if value_of_pull == 0:
+                values += value
             count += seen.to(T)
             if dim_scale is not None:
                 evidence += tl.where(seen, tl.log(inverse_kappa), 0.0)
             if KEEP:
                 kept += (z,)  # type: ignore[assignment]
+        if value_of_pull != 0:
+            values = pulls * value_of_pull
         evidence -= values + tl.where(count > 0, count * (log_sigma + family_constant), 0.0)
         if KEEP:
             kept += (pulls, count)  # type: ignore[assignment]
@@ -342,6 +346,7 @@ def _mixture_nll(
             FAMILY=family,
             family_parameter=family_parameter,
             family_constant=families.with_parameter(family, family_parameter).constant,
+            value_of_pull=VALUE_OF_PULL.get(family, 0.0),
             ACTIVATION=scale_activation,
             min_scale=min_scale,
             MEAN=reduction == "mean",
