@@ -3,7 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from mdnkernels.backends import use_backend
-from mdnkernels.mixture.families import Family, Gaussian, Laplace
+from mdnkernels.mixture.families import Family, Gaussian, Laplace, StudentT
 from mdnkernels.native import empty_cache
 from mdnkernels.ops.gather_patches import gather_patches
 from mdnkernels.ops.heatmap_focal_loss import heatmap_focal_loss
@@ -24,6 +24,7 @@ __all__ = [
     "MixtureMode",
     "MixtureNLLLoss",
     "Peaks",
+    "StudentT",
     "empty_cache",
     "gather_patches",
     "heatmap_focal_loss",

@@ -65,13 +65,56 @@ struct Laplace {
   }
 };
 
+// log Gamma(x) - log Gamma(x + 1/2) + log(x) / 2, to rounding for any x > 0: the difference would cancel where x is
+// large. Gamma(x + 1) = x Gamma(x) takes x to where the expansion in 1 / x is exact.
+inline double log_gamma_ratio(double x) {
+  double ratio = 1, first = x;
+  for (; x < 32; ++x) ratio *= 1 + 0.5 / x;
+  const double inverse = 1 / x, square = inverse * inverse;
+  const double tail = ((-17.0 / 14336 * square + 1.0 / 640) * square - 1.0 / 192) * square + 1.0 / 8;
+  return __builtin_log(ratio) + 0.5 * __builtin_log(first / x) + tail * inverse;
+}
+
+template <class T>
+struct StudentT {
+  static constexpr const char* name = "student_t";
+  static constexpr T value_of_pull = T(0);
+  T df, more, half, inverse_root;  // more = df + 1, half of that, 1 / sqrt(df)
+  T constant;                      // log(df pi) / 2 + lgamma(df / 2) - lgamma((df + 1) / 2)
+  explicit StudentT(double parameter)
+      : df(T(parameter)),
+        more(T(parameter + 1)),
+        half(T((parameter + 1) / 2)),
+        inverse_root(T(1 / __builtin_sqrt(parameter))),
+        constant(T(Gaussian<double>::constant + log_gamma_ratio(parameter / 2))) {}
+  // (df + 1) / 2 log(1 + z^2 / df) with one logarithm: that of the root where 1 is lost beside its square, which may
+  // overflow; else that of the rounded sum u, whose rounding error cancels in log(u) / (u - 1) (Kahan).
+  template <class V>
+  MDN_INLINE V value(V z) const {
+    const V root = absolute(z) * inverse_root, square = root * root;
+    const V u = 1 + square, d = u - 1;
+    const V logarithm = log(root > T(1e9) ? root : u);
+    const V near = d == 0 ? square : logarithm * (square / (d == 0 ? 1 + V{} : d));
+    return half * (root > T(1e9) ? 2 * logarithm : near);
+  }
+  // (df + 1) z / (df + z^2), without the square, which may overflow.
+  template <class V>
+  MDN_INLINE V slope(V z) const {
+    return more / (df / z + z);
+  }
+  template <class V>
+  MDN_INLINE V pull(V z) const {
+    return z * slope(z);
+  }
+};
+
 template <template <class> class... Types>
 struct FamilyTable {
   static constexpr const char* names[sizeof...(Types)] = {Types<float>::name...};
 };
 
 // The table of families. Numbers of families are places in it.
-using Families = FamilyTable<Gaussian, Laplace>;
+using Families = FamilyTable<Gaussian, Laplace, StudentT>;
 
 // visit(family) with the family of a call as its type.
 template <class T, class Visit, template <class> class First, template <class> class... Rest>

@@ -12,7 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
+
+from mdnkernels import checks
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,45 @@ class Laplace(Family):
         return math.log(2)
 
 
-FAMILIES: dict[str, type[Family]] = {family.name: family for family in (Gaussian, Laplace)}
+@dataclass(frozen=True)
+class StudentT(Family):
+    """value(z) = (df + 1) / 2 log(1 + z^2 / df), constant = log(df pi) / 2 + lgamma(df / 2) - lgamma((df + 1) / 2).
+
+    Its tails fall like |z|^-(df + 1): a far outlier pulls at loc with (df + 1) / |z| and not with |z|.
+
+    Args:
+        df: degrees of freedom, above 0 and fixed; 1 is Cauchy's distribution, and large ones come near the Gaussian.
+
+    Raises:
+        TypeError: df is not a number.
+        ValueError: df is not within 1e-30 to 1e30, where float32 can hold what follows from it.
+    """
+
+    name: ClassVar[str] = "student_t"
+    df: float
+
+    def __post_init__(self) -> None:
+        checks.number("df", self.df, 1e-30)
+        if self.df > 1e30:
+            raise ValueError(f"df must be at most 1e30, got {self.df}; so near the Gaussian take family='gaussian'")
+
+    @property
+    def parameter(self) -> float:
+        return float(self.df)
+
+    def value(self, z: Tensor) -> Tensor:
+        return (self.df + 1) / 2 * torch.log1p(z.square() / self.df)
+
+    @property
+    def constant(self) -> float:
+        half = self.df / 2
+        if half < 100:
+            return math.log(self.df * math.pi) / 2 + math.lgamma(half) - math.lgamma(half + 0.5)
+        # The difference cancels where it is large; this is its expansion.
+        return math.log(2 * math.pi) / 2 + 1 / (8 * half) - 1 / (192 * half**3) + 1 / (640 * half**5)
+
+
+FAMILIES: dict[str, type[Family]] = {family.name: family for family in (Gaussian, Laplace, StudentT)}
 _WITHOUT_PARAMETER = {name: family() for name, family in FAMILIES.items() if not dataclasses.fields(family)}
 
 
@@ -78,7 +119,7 @@ def family_of(family: object) -> Family:
     if isinstance(family, Family):
         return family
     if not isinstance(family, str):
-        raise TypeError(f"family must be a name or a family such as mdnkernels.Laplace(), got {type(family).__name__}")
+        raise TypeError(f"family must be a name or a family such as mdnkernels.Laplace(), got {family!r}")
     if family in _WITHOUT_PARAMETER:
         return _WITHOUT_PARAMETER[family]
     if family not in FAMILIES:

@@ -26,13 +26,23 @@ def laplace(z):
 
 
 @triton.jit
+def student_t(z, df: tl.constexpr):
+    root = tl.abs(z) * df**-0.5
+    inner = tl.where(root > 1, 1 / root, root)  # log(1 + x) = log(x) + log(1 + 1 / x): no square overflows
+    outer = tl.where(root > 1, root, 1.0)
+    return (df + 1) / 2 * (log1p(inner * inner) + 2 * tl.log(outer)), (df + 1) / (df / z + z)
+
+
+@triton.jit
 def value_and_slope(z, FAMILY: tl.constexpr, parameter: tl.constexpr):
     """What a dimension adds to -log phi beside log sigma and the family's constant, and its derivative by z."""
     if FAMILY == "gaussian":
         value, slope = gaussian(z)
-    else:
-        tl.static_assert(FAMILY == "laplace")
+    elif FAMILY == "laplace":
         value, slope = laplace(z)
+    else:
+        tl.static_assert(FAMILY == "student_t")
+        value, slope = student_t(z, parameter)
     return value, slope
 
 

@@ -13,6 +13,12 @@ import mdnkernels
 FAMILIES: dict[str, Callable[[mpmath.mpf, mpmath.mpf], mpmath.mpf]] = {
     "gaussian": lambda z, _: z**2 / 2 + mpmath.log(2 * mpmath.pi) / 2,
     "laplace": lambda z, _: abs(z) + mpmath.log(2),
+    "student_t": lambda z, df: (
+        (df + 1) / 2 * mpmath.log1p(z**2 / df)
+        + mpmath.log(df * mpmath.pi) / 2
+        + mpmath.loggamma(df / 2)
+        - mpmath.loggamma((df + 1) / 2)
+    ),
 }
 
 

@@ -6,6 +6,7 @@ those of real calls.
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 import tempfile
@@ -21,6 +22,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 
 import mdnkernels
+from mdnkernels.mixture.families import family_of
 from mdnkernels.ops.gather_patches import triton as patches
 from mdnkernels.ops.heatmap_focal_loss import triton as focal
 from mdnkernels.ops.mixture_mode import triton as mode
@@ -29,6 +31,7 @@ from mdnkernels.ops.splat_gaussians import triton as splat
 from mdnkernels.ops.topk_peaks import triton as peaks
 from mdnkernels.triton import launch
 from tests.native.cuobjdump import usage
+from tests.ops.cases import FAMILIES
 
 MODULES = (focal, launch, mixture, mode, patches, peaks, splat)
 CAPABILITIES = (80, 90, 100)
@@ -125,6 +128,16 @@ CALLS: dict[str, Callable[[], Any]] = {
     "nll double": lambda: nll(*mixture_maps(dtype=torch.float64)),
     "nll bfloat16": lambda: nll(*mixture_maps(dtype=torch.bfloat16)),
     "nll 128 dimensions": lambda: nll(*mixture_maps(dims=128)),
+    # Of the other families those calls that want most registers.
+    **{
+        f"nll {kind}, {family}": functools.partial(nll, *maps, family=family_of(family), mask=mask)
+        for family in FAMILIES[1:]
+        for kind, maps, mask in (
+            ("pose", mixture_maps(), None),
+            ("pose, masked", mixture_maps(), torch.ones(2, 17, 256, dtype=torch.bool)),
+            ("double", mixture_maps(dtype=torch.float64), None),
+        )
+    },
     "nll channels_last": lambda: nll(*mixture_maps(channels_last=True)),
     "nll indexed": lambda: nll(*mixture_maps()[:3], mixture_maps()[3].flatten(2)[:, :, :32], index=POINTS),
     "mode weight": lambda: mixture_mode("weight"),
