@@ -82,7 +82,6 @@ def readable(kernel: str) -> str:
     """The kernel's name with its template arguments, without its parameters."""
     program = shutil.which("c++filt")
     name = subprocess.run([program, kernel], capture_output=True, text=True).stdout if program else kernel
-    name = re.sub(r"\(mdn::Family\)([01])", lambda match: ("gaussian", "laplace")[int(match[1])], name)
     return re.sub(r"^void |mdn::|device::|\((?:[^()]|\([^()]*\))*\)\s*$", "", name.strip())
 
 

@@ -12,6 +12,7 @@ from torch.testing._internal.two_tensor import TwoTensor
 
 import mdnkernels
 from mdnkernels import MixtureNLLLoss, mixture_nll, native
+from mdnkernels.mixture.families import family_of
 from tests.examples import examples
 from tests.native.simd import LEVELS, run_at_level
 from tests.ops import reference
@@ -159,7 +160,7 @@ def test_native_op_passes_opcheck(case, dtype, gradients):
         value.detach().flatten(2).requires_grad_(gradients[i == 3])
         for i, value in enumerate((logits, loc, scale, target))
     ]
-    mask, weight = others.get("mask"), others.get("weight")
+    mask, weight, family = others.get("mask"), others.get("weight"), family_of(case.family)
     torch.library.opcheck(
         torch.ops.mdnkernels.mixture_nll.default,
         (
@@ -168,7 +169,7 @@ def test_native_op_passes_opcheck(case, dtype, gradients):
             None if weight is None else weight.flatten(1),
             others.get("index"),
             others.get("dim_scale"),
-            case.family,
+            *(family.name, family.parameter),
             case.scale_activation,
             case.min_scale,
             case.reduction,
