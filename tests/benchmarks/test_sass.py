@@ -18,7 +18,7 @@ from benchmarks.sass.machine import Machine
 from tests import cuda_on_cpu
 from tests.native import ptxas
 from tests.native.cuobjdump import tool
-from tests.ops.cases import MixtureCase, loss_and_gradients
+from tests.ops.mixture_cases import MixtureCase, loss_and_gradients
 
 compiled = pytest.mark.skipif(
     ptxas.nvcc() is None or tool("nvdisasm") is None, reason="no nvcc here, or no nvdisasm, which triton and CUDA bring"

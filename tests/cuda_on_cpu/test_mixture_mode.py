@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import mdnkernels
 from tests import cuda_on_cpu
 from tests.examples import examples
-from tests.ops.cases import ACTIVATIONS
+from tests.ops.table.mixture import ACTIVATIONS
 
 SELECTIONS = ["weight", "density", "mean"]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import mdnkernels
 from tests import cuda_on_cpu
 from tests.examples import examples
-from tests.ops.cases import ACTIVATIONS, FAMILIES, MixtureCase, loss_and_gradients, mixture_cases
+from tests.ops.mixture_cases import MixtureCase, loss_and_gradients, mixture_cases
+from tests.ops.table.mixture import ACTIVATIONS, FAMILIES
 
 ULP = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]

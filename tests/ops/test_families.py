@@ -13,7 +13,8 @@ from mdnkernels import MixtureNLLLoss, StudentT, mixture_nll
 from mdnkernels.mixture import families
 from tests.ops import reference
 from tests.ops.backends import BACKENDS, on, skip_where_missing
-from tests.ops.cases import FAMILIES, MixtureCase
+from tests.ops.mixture_cases import MixtureCase
+from tests.ops.table.mixture import FAMILIES
 
 DFS = (0.1, 1.0, 3.5, 30.0, 1e6)
 

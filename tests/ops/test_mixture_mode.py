@@ -13,7 +13,7 @@ from mdnkernels import mixture_mode
 from mdnkernels.mixture.eager import activate_scale
 from tests.examples import examples
 from tests.native.simd import LEVELS, run_at_level
-from tests.ops.cases import ACTIVATIONS
+from tests.ops.table.mixture import ACTIVATIONS
 
 M, C, S = 4, 6, 2
 SELECTIONS = ["weight", "density", "mean"]

@@ -16,7 +16,8 @@ from mdnkernels.mixture.families import family_of
 from tests.examples import examples
 from tests.native.simd import LEVELS, run_at_level
 from tests.ops import reference
-from tests.ops.cases import ACTIVATIONS, FAMILIES, MixtureCase, loss_and_gradients, mixture_cases
+from tests.ops.mixture_cases import MixtureCase, loss_and_gradients, mixture_cases
+from tests.ops.table.mixture import ACTIVATIONS, FAMILIES
 
 BACKENDS = ["native", "eager"]
 
@@ -221,7 +222,7 @@ def test_same_bits_for_any_number_of_threads(observed):
 def test_every_simd_level_of_this_machine_agrees_with_float64(level):
     script = """
 import torch
-from tests.ops.cases import MixtureCase, loss_and_gradients
+from tests.ops.mixture_cases import MixtureCase, loss_and_gradients
 from mdnkernels import native
 print("level", native.simd_level())
 for case in [MixtureCase(positions=(31, 37)), MixtureCase(positions=(16, 32), channels_last=True, family="laplace"),

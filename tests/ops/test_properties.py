@@ -17,7 +17,7 @@ import mdnkernels
 from mdnkernels import mixture_nll
 from mdnkernels.mixture.eager import activate_scale
 from tests.examples import examples
-from tests.ops.cases import MixtureCase, loss_and_gradients, mixture_cases
+from tests.ops.mixture_cases import MixtureCase, loss_and_gradients, mixture_cases
 
 property_of_both_backends = settings(
     max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow]
