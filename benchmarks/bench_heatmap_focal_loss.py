@@ -14,21 +14,16 @@ from torch import Tensor
 
 import mdnkernels
 from benchmarks.alternating import alternating_medians
+from tests.ops.table import OPS, Case
 
-SHAPE = (8, 80, 128, 128)
-LAYOUTS = {"planar": torch.contiguous_format, "channels_last": torch.channels_last}
+LAYOUTS = ("contiguous", "channels_last")
 
 
 class Inputs:
-    """Random logits beside targets like a trained detector's: nearly all 0, some slopes, one cell in 5,000 a centre."""
-
-    def __init__(self, dtype: torch.dtype, layout: torch.memory_format) -> None:
-        generator = torch.Generator().manual_seed(0)
-        target = (torch.rand(SHAPE, generator=generator) * 20 - 19).clamp(min=0)
-        target[torch.rand(SHAPE, generator=generator) < 2e-4] = 1
-        logits = torch.randn(SHAPE, generator=generator) - 2
-        self.target = target.to(dtype, memory_format=layout)
-        self.logits = logits.to(dtype, memory_format=layout).requires_grad_()
+    def __init__(self, dtype: torch.dtype, layout: str) -> None:
+        call = Case(OPS["heatmap_focal_loss"], "").call("cpu", dtype, layout=layout, float32_target=False)
+        self.logits, self.target = call.arguments.values()
+        self.logits.requires_grad_()
 
     def loss(self) -> Tensor:
         return mdnkernels.heatmap_focal_loss(self.logits, self.target)
@@ -88,14 +83,14 @@ PEERS = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_forward_and_backward(benchmark, dtype, layout, peer):
     benchmark.group = f"heatmap_focal_loss, forward + backward, {dtype}, {layout}"
-    run = PEERS[peer](Inputs(dtype, LAYOUTS[layout]))
+    run = PEERS[peer](Inputs(dtype, layout))
     run()
     benchmark.pedantic(run, rounds=7, warmup_rounds=2)
 
 
 def test_native_is_at_least_three_times_as_fast_as_compiled_eager(benchmark):
     """Alternating them, so that a busy moment of the machine meets all."""
-    inputs = Inputs(torch.float32, torch.contiguous_format)
+    inputs = Inputs(torch.float32, "contiguous")
     contestants = {"native": native(inputs), "compiled": compiled(inputs), "floor": floor(inputs)}
     medians = alternating_medians(contestants, rounds=12, warmup=3)
     benchmark.extra_info.update(medians)

@@ -12,36 +12,28 @@ not in a cache that the whole of loc does not fit into.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 import mdnkernels
 from benchmarks.alternating import alternating_medians
+from tests.ops.table import OPS, Case
 
-BATCH, COMPONENTS, DIMS, SCALES, SIDE = 8, 3, 34, 2, 128
-CELL = 16  # over how many cells smooth logits change
-CASES = ["smooth", "noise", "smooth, channels_last", "smooth, bfloat16"]
+# Options, dtypes and layouts in the place of the table's: there the logits are smooth.
+CASES: dict[str, dict[str, Any]] = {
+    "smooth": {},
+    "noise": {"change": None},
+    "smooth, channels_last": {"layout": "channels_last"},
+    "smooth, bfloat16": {"dtype": torch.bfloat16},
+}
 
 
 class Inputs:
     def __init__(self, case: str, select: str = "weight") -> None:
-        generator = torch.Generator().manual_seed(0)
-
-        def normal(channels: int, side: int = SIDE) -> Tensor:
-            return torch.randn(BATCH, channels, side, side, generator=generator)
-
-        logits = normal(COMPONENTS)
-        if case != "noise":
-            logits = functional.interpolate(normal(COMPONENTS, SIDE // CELL), (SIDE, SIDE), mode="bicubic")
-        values = [logits, normal(COMPONENTS * DIMS), normal(COMPONENTS * SCALES)]
-        if case.endswith("bfloat16"):
-            values = [value.bfloat16() for value in values]
-        if case.endswith("channels_last"):
-            values = [value.contiguous(memory_format=torch.channels_last) for value in values]
-        self.values, self.select = values, select
+        arguments = Case(OPS["mixture_mode"], "pose").call(**CASES[case]).arguments
+        self.values, self.select = list(arguments.values()), select
 
     def mode(self) -> mdnkernels.MixtureMode:
         return mdnkernels.mixture_mode(*self.values, select=self.select)
@@ -60,27 +52,28 @@ def lines_a_mode(inputs: Inputs) -> float:
     logits = inputs.values[0]
     cells = 64 // logits.element_size()
     chosen = logits.argmax(1).flatten().view(-1, cells)
-    return sum((chosen == m).any(1).float().mean().item() for m in range(COMPONENTS))
+    return sum((chosen == m).any(1).float().mean().item() for m in range(logits.shape[1]))
 
 
 def floor(inputs: Inputs, lines: bool) -> Callable[[], object]:
     logits, loc, scale = (value.flatten(2) for value in inputs.values)
+    components, positions = logits.shape[1], logits[:, 0].shape
     share = lines_a_mode(inputs) if lines else 1.0
     sources = [value.flatten() for value in (loc.contiguous(), scale.contiguous())]
-    outputs = [torch.zeros(source.numel() // COMPONENTS, dtype=source.dtype) for source in sources]
-    component = torch.zeros(BATCH, SIDE * SIDE, dtype=torch.int64)
-    weight = torch.zeros(BATCH, SIDE * SIDE, dtype=logits.dtype)
-    read = torch.zeros(BATCH, SIDE * SIDE, dtype=logits.dtype)
+    outputs = [torch.zeros(source.numel() // components, dtype=source.dtype) for source in sources]
+    component = torch.zeros(positions, dtype=torch.int64)
+    weight = torch.zeros(positions, dtype=logits.dtype)
+    read = torch.zeros(positions, dtype=logits.dtype)
     turn = 0
 
     def run() -> object:
         nonlocal turn
-        turn = (turn + 1) % COMPONENTS
+        turn = (turn + 1) % components
         for output, source in zip(outputs, sources, strict=True):
             output.copy_(source.narrow(0, turn * output.numel(), output.numel()))
             rest, at = int((share - 1) * output.numel()), turn
             while rest > 0:
-                at = (at + 1) % COMPONENTS
+                at = (at + 1) % components
                 source.narrow(0, at * output.numel(), min(rest, output.numel()) // 2 * 2).view(torch.int32).amax()
                 rest -= output.numel()
         torch.sum(logits, 1, out=read)
@@ -105,7 +98,7 @@ PEERS: dict[str, Callable[[Inputs], Callable[[], object]]] = {
     ("case", "select"), [*((case, "weight") for case in CASES), ("smooth", "density"), ("smooth", "mean")]
 )
 def test_mode_of_pose_maps(benchmark, case, select, peer):
-    benchmark.group = f'mixture_mode, {BATCH} x (3, 102, 6) x {SIDE} x {SIDE}, {case}, select="{select}"'
+    benchmark.group = f'mixture_mode, 8 x (3, 102, 6) x 128 x 128, {case}, select="{select}"'
     run = PEERS[peer](Inputs(case, select))
     run()
     benchmark.pedantic(run, rounds=15, warmup_rounds=3)

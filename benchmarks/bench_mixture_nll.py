@@ -7,7 +7,7 @@ many bytes as the op must read and write. Every peer makes its gradients anew, a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,50 +15,27 @@ from torch import Tensor, distributions
 
 import mdnkernels
 from benchmarks.alternating import alternating_medians
+from tests.ops.table import OPS, Case
 
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of one case: (B, C, *P) targets under M components with S scales and G masks."""
-
-    batch: int
-    components: int
-    dims: int
-    scales: int
-    groups: int
-    positions: tuple[int, ...]
-    dtype: torch.dtype = torch.float32
-    layout: torch.memory_format = torch.contiguous_format
-
-
-POSE = Shape(8, 3, 34, 2, 17, (128, 128))
-DETECTION = Shape(8, 3, 2, 2, 1, (128, 128))
-ROWS = Shape(1_000_000, 5, 1, 1, 1, ())
-SHAPES = {"pose": POSE, "detection": DETECTION, "rows": ROWS}
-VARIANTS = {
-    "pose, channels_last": replace(POSE, layout=torch.channels_last),
-    "pose, bfloat16": replace(POSE, dtype=torch.bfloat16),
-    "detection, channels_last": replace(DETECTION, layout=torch.channels_last),
-    "detection, bfloat16": replace(DETECTION, dtype=torch.bfloat16),
-    "rows, bfloat16": replace(ROWS, dtype=torch.bfloat16),
-    **{f"pose, M = {count}": replace(POSE, components=count) for count in (1, 2, 5, 10)},
+# Workloads of the table. All is observed, for MixtureSameFamily knows no mask.
+SHAPES: dict[str, dict[str, Any]] = {"pose": {}, "detection": {}, "rows": {"groups": 1, "observed": 1.0}}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "pose, channels_last": ("pose", {"layout": "channels_last"}),
+    "pose, bfloat16": ("pose", {"dtype": torch.bfloat16}),
+    "detection, channels_last": ("detection", {"layout": "channels_last"}),
+    "detection, bfloat16": ("detection", {"dtype": torch.bfloat16}),
+    "rows, bfloat16": ("rows", {"dtype": torch.bfloat16}),
+    **{f"pose, M = {count}": ("pose", {"components": count}) for count in (1, 2, 5, 10)},
 }
 
 
 class Inputs:
-    """Random inputs of one shape. Unless `observed` says otherwise all is, for MixtureSameFamily knows no mask."""
+    """Random inputs of a workload, with changes of its options."""
 
-    def __init__(self, shape: Shape, observed: Tensor | None = None) -> None:
-        generator = torch.Generator().manual_seed(0)
-
-        def normal(channels: int) -> Tensor:
-            value = torch.randn(shape.batch, channels, *shape.positions, generator=generator).to(shape.dtype)
-            return value.contiguous(memory_format=shape.layout) if shape.positions else value
-
-        self.shape = shape
-        self.parameters = [normal(shape.components * size).requires_grad_() for size in (1, shape.dims, shape.scales)]
-        self.target = normal(shape.dims)
-        self.mask = torch.ones(shape.batch, shape.groups, *shape.positions, dtype=torch.bool)
+    def __init__(self, workload: str, observed: Tensor | None = None, **changes: Any) -> None:
+        call = Case(OPS["mixture_nll"], workload).call(**{**SHAPES[workload], **changes})
+        *parameters, self.target, self.mask = call.arguments.values()
+        self.parameters = [value.requires_grad_() for value in parameters]
         if observed is not None:
             self.mask &= observed
 
@@ -97,15 +74,15 @@ def compiled(inputs: Inputs) -> Callable[[], object]:
 
 
 def mixture_same_family(inputs: Inputs) -> Callable[[], object]:
-    shape = inputs.shape
+    components, dims = inputs.parameters[0].shape[1], inputs.target.shape[1]
 
     def last(value: Tensor) -> Tensor:  # (B, M*K, *P) -> (B, *P, M, K)
-        return value.unflatten(1, (shape.components, -1)).movedim((1, 2), (-2, -1))
+        return value.unflatten(1, (components, -1)).movedim((1, 2), (-2, -1))
 
     def loss() -> Tensor:
         logits, loc, scale = inputs.parameters
         sigma = torch.nn.functional.elu(last(scale)) + 2
-        sigma = sigma.repeat(*(1,) * (sigma.ndim - 1), shape.dims // shape.scales)
+        sigma = sigma.repeat(*(1,) * (sigma.ndim - 1), dims // sigma.shape[-1])
         mixture = distributions.MixtureSameFamily(
             distributions.Categorical(logits=logits.movedim(1, -1)),
             distributions.Independent(distributions.Normal(last(loc), sigma), 1),
@@ -131,7 +108,7 @@ def floor(inputs: Inputs) -> Callable[[], object]:
 def bare_kernel(inputs: Inputs) -> Callable[[], object]:
     """The native op alone, without checks and autograd, with fresh outputs."""
     points = [value.detach().flatten(2) for value in inputs.parameters]
-    options = (None, None, None, "gaussian", "elu", 1.0, "mean", True, False)
+    options = (None, None, None, "gaussian", 0.0, "elu", 1.0, "mean", True, False)
     target, mask = inputs.target.flatten(2), inputs.mask.flatten(2)
     return lambda: torch.ops.mdnkernels.mixture_nll(*points, target, mask, *options)
 
@@ -149,10 +126,10 @@ PEERS = {
 @pytest.mark.parametrize("peer", PEERS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_forward_and_backward(benchmark, shape, peer):
-    if peer == "native, bare op" and not SHAPES[shape].positions:
+    if peer == "native, bare op" and shape == "rows":
         pytest.skip("the bare op takes (B, K, P) only")
     benchmark.group = f"mixture_nll, {shape}, forward + backward, float32"
-    run = PEERS[peer](Inputs(SHAPES[shape]))
+    run = PEERS[peer](Inputs(shape))
     run()
     benchmark.pedantic(run, rounds=11, warmup_rounds=10)  # a virtual machine's first touches of memory are slow
 
@@ -161,7 +138,8 @@ def test_forward_and_backward(benchmark, shape, peer):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_layouts_dtypes_and_numbers_of_components(benchmark, variant, peer):
     benchmark.group = f"mixture_nll, {variant}, forward + backward"
-    run = PEERS[peer](Inputs(VARIANTS[variant]))
+    workload, changes = VARIANTS[variant]
+    run = PEERS[peer](Inputs(workload, **changes))
     run()
     benchmark.pedantic(run, rounds=5, warmup_rounds=3)
 
@@ -177,7 +155,7 @@ def compare(benchmark, contestants: dict[str, Callable[[], object]], rounds: int
 
 def test_native_is_at_least_ten_times_as_fast_as_compiled_eager_on_pose(benchmark):
     benchmark.group = "mixture_nll, pose: the ratios that are asked for"
-    inputs = Inputs(POSE)
+    inputs = Inputs("pose")
     peers = ("native", "torch.compile(eager)", "eager", "floor (copy)", "native, bare op")
     fused, compiled_, eager_, least, bare = compare(benchmark, {name: PEERS[name](inputs) for name in peers})
     print(f": {compiled_ / fused:.1f} x compiled, {eager_ / fused:.1f} x eager", end=", ")
@@ -194,7 +172,11 @@ def test_time_falls_with_the_observed_share(benchmark, together):
     observed = torch.rand(8, 1, 128, 128, generator=generator) < 0.05
     if together:
         observed = torch.arange(128).view(1, 1, 128, 1).expand(8, 1, 128, 128) < 0.05 * 128
-    few, all_, outputs = Inputs(POSE, observed), Inputs(POSE), [torch.zeros_like(p) for p in Inputs(POSE).parameters]
+    few, all_, outputs = (
+        Inputs("pose", observed),
+        Inputs("pose"),
+        [torch.zeros_like(p) for p in Inputs("pose").parameters],
+    )
     some, dense, zeros = compare(
         benchmark,
         {"5 %": native(few), "dense": native(all_), "zeroing the gradients": lambda: [o.zero_() for o in outputs]},
@@ -206,16 +188,15 @@ def test_time_falls_with_the_observed_share(benchmark, together):
 def test_indexed(benchmark):
     """32 objects an image on full pose maps: forward, and backward into full-size gradients."""
     benchmark.group = "mixture_nll, pose, 32 objects an image by index"
-    inputs, generator = Inputs(POSE), torch.Generator().manual_seed(1)
-    index = torch.randint(128 * 128, (8, 32), generator=generator)
-    target = torch.randn(8, 34, 32, generator=generator)
-    outputs = [torch.zeros_like(p) for p in inputs.parameters]
+    *parameters, target, index = Case(OPS["mixture_nll"], "pose, 32 objects by index").call().arguments.values()
+    parameters = [value.requires_grad_() for value in parameters]
+    outputs = [torch.zeros_like(p) for p in parameters]
 
     def on(backend: str) -> Callable[[], object]:
         def run() -> object:
             with mdnkernels.use_backend(backend):
-                loss = mdnkernels.mixture_nll(*inputs.parameters, target, index=index)
-                return torch.autograd.grad(loss, inputs.parameters)
+                loss = mdnkernels.mixture_nll(*parameters, target, index=index)
+                return torch.autograd.grad(loss, parameters)
 
         return run
 
@@ -231,7 +212,7 @@ def test_indexed(benchmark):
 
 def test_two_threads_against_one(benchmark):
     benchmark.group = "mixture_nll, two threads against one"
-    inputs = {"pose": Inputs(POSE), "detection": Inputs(DETECTION)}
+    inputs = {"pose": Inputs("pose"), "detection": Inputs("detection")}
 
     def on(threads: int, run: Callable[[], object]) -> Callable[[], object]:
         def limited() -> object:

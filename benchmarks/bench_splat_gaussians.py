@@ -9,24 +9,14 @@ import torch
 from torch import Tensor
 
 import mdnkernels
+from tests.ops.table import OPS, Case
 
-BATCH, LABELS, SIDE, OBJECTS = 8, 80, 128, 32
-
-
-def objects() -> tuple[Tensor, Tensor, Tensor]:
-    """Center, radius and label of objects of all sizes, as COCO's on a map of stride 4."""
-    generator = torch.Generator().manual_seed(0)
-    center = torch.randint(0, SIDE, (BATCH, OBJECTS, 2), generator=generator)
-    radius = torch.randint(0, 16, (BATCH, OBJECTS), generator=generator)
-    return center, radius, torch.randint(0, LABELS, (BATCH, OBJECTS), generator=generator)
+CALL = Case(OPS["splat_gaussians"], "").call()
+MAP = torch.ones(8, 80, 128, 128)
 
 
 def splat() -> Tensor:
-    return mdnkernels.splat_gaussians(*INPUTS, LABELS, (SIDE, SIDE))
-
-
-INPUTS = objects()
-MAP = torch.ones(BATCH, LABELS, SIDE, SIDE)
+    return mdnkernels.splat_gaussians(**CALL.arguments)
 
 
 def on(backend: str, function: Callable[[], Tensor]) -> Callable[[], Tensor]:
@@ -48,6 +38,6 @@ PEERS = {
 
 @pytest.mark.parametrize("peer", PEERS)
 def test_targets(benchmark, peer):
-    benchmark.group = f"splat_gaussians, {BATCH} x {LABELS} x {SIDE} x {SIDE}, {OBJECTS} objects an image"
+    benchmark.group = "splat_gaussians, 8 x 80 x 128 x 128, 32 objects an image"
     PEERS[peer]()
     benchmark.pedantic(PEERS[peer], rounds=7, warmup_rounds=2)

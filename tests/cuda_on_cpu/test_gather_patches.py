@@ -8,18 +8,16 @@ from torch.nn import functional
 
 import mdnkernels
 from tests import cuda_on_cpu
+from tests.ops.table import OPS, Draw
 
 SECTOR = 32
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
-def normal(*shape, dtype=torch.float32, channels_last=False):
-    value = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
-    return value.contiguous(memory_format=torch.channels_last) if channels_last else value
-
-
-def random_index(batch, points, cells):
-    return torch.randint(-1, cells, (batch, points), generator=torch.Generator().manual_seed(1))
+def feature_and_index(batch, channels, *positions, points, dtype=torch.float32, channels_last=False):
+    draw = Draw(batch, positions, dtype, "channels_last" if channels_last else "contiguous")
+    feature, index, _ = OPS["gather_patches"].arguments(draw, channels=channels, points=points).values()
+    return feature, index
 
 
 def patches_and_gradient(feature, index, kernel_size):
@@ -53,8 +51,7 @@ def test_patches_are_eager_s_and_gradients_the_cpu_kernels_bit_for_bit(
     shape, points, kernel_size, channels_last, dtype
 ):
     """Both kernels add each cell's elements in the order of the objects, so rounding is the same."""
-    feature = normal(*shape, dtype=dtype, channels_last=channels_last)
-    index = random_index(shape[0], points, shape[2] * shape[3])
+    feature, index = feature_and_index(*shape, points=points, dtype=dtype, channels_last=channels_last)
     (patches, gradient), _ = on_cuda(feature, index, kernel_size)
     with mdnkernels.use_backend("eager"):
         assert torch.equal(patches, mdnkernels.gather_patches(feature, index, kernel_size))
@@ -65,8 +62,8 @@ def test_patches_are_eager_s_and_gradients_the_cpu_kernels_bit_for_bit(
 
 
 def test_a_convolution_at_the_chosen_cells():
-    feature, weight = normal(2, 40, 8, 9, channels_last=True), normal(5, 40, 3, 3)
-    index = random_index(2, 30, 72).clamp(min=0)
+    feature, index = feature_and_index(2, 40, 8, 9, points=30, channels_last=True)
+    weight, index = feature_and_index(5, 40, 3, 3, points=0)[0], index.clamp(min=0)
     (patches, _), _ = on_cuda(feature, index, 3)
     everywhere = functional.conv2d(feature, weight, padding=1).flatten(2)
     expected = everywhere.gather(2, index.unsqueeze(1).expand(-1, 5, -1)).transpose(1, 2)
@@ -75,7 +72,7 @@ def test_a_convolution_at_the_chosen_cells():
 
 @pytest.mark.parametrize("kernel_size", [1, 3])
 def test_an_empty_map_has_padding_alone(kernel_size):
-    (patches, gradient), _ = on_cuda(normal(2, 3, 0, 4), torch.full((2, 5), -1), kernel_size)
+    (patches, gradient), _ = on_cuda(*feature_and_index(2, 3, 0, 4, points=5), kernel_size)
     assert patches.shape == (2, 5, 3 * kernel_size**2)
     assert not patches.any()
     assert gradient.shape == (2, 3, 0, 4)
@@ -83,7 +80,7 @@ def test_an_empty_map_has_padding_alone(kernel_size):
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_gradients_of_overlapping_windows_have_the_same_bits_in_every_order(channels_last):
-    feature, index = normal(2, 48, 6, 7, channels_last=channels_last), random_index(2, 60, 42)
+    feature, index = feature_and_index(2, 48, 6, 7, points=60, channels_last=channels_last)
     (_, first), _ = on_cuda(feature, index, 3)
     for seed in range(1, 20):
         (_, gradient), _ = on_cuda(feature, index, 3, seed=seed)
@@ -98,7 +95,7 @@ def separate_objects(batch, size, step):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_channels_last_windows_move_every_sector_once(dtype):
-    feature = normal(2, 64, 32, 32, dtype=dtype, channels_last=True)
+    feature, _ = feature_and_index(2, 64, 32, 32, points=0, dtype=dtype, channels_last=True)
     index = separate_objects(2, 32, 6)  # 25 an image
     (patches, gradient), report = on_cuda(feature, index, 3, count=True)
     gather, zeros, sums = report.launches
@@ -115,7 +112,7 @@ def test_channels_last_windows_move_every_sector_once(dtype):
 
 def test_planar_windows_read_each_row_once():
     """A row of a window is 12 bytes in one sector or two. At most one row in ten is cut between two warps."""
-    feature, index = normal(2, 64, 32, 32), separate_objects(2, 32, 6)
+    (feature, _), index = feature_and_index(2, 64, 32, 32, points=0), separate_objects(2, 32, 6)
     (patches, _), report = on_cuda(feature, index, 3, count=True)
     first = torch.arange(1, 31, 6) - 1  # the columns where windows begin
     sectors_of_row = ((first + 2) * 4 // SECTOR - first * 4 // SECTOR + 1).double().mean().item()

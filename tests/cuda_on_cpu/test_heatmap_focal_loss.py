@@ -7,18 +7,20 @@ import torch
 
 import mdnkernels
 from tests import cuda_on_cpu
+from tests.ops.table import OPS, Draw
 
 SECTOR = 32
 DTYPES = [(torch.float32, torch.float32), (torch.float64, torch.float64)]
 DTYPES += [(half, target) for half in (torch.bfloat16, torch.float16) for target in (half, torch.float32)]
 
 
-def logits_and_target(*shape, dtypes=(torch.float32, torch.float32), spread=3.0, positives=0.01):
-    generator = torch.Generator().manual_seed(0)
-    logits = spread * torch.randn(shape, generator=generator, dtype=torch.float64)
-    target = torch.rand(shape, generator=generator, dtype=torch.float64) ** 3
-    target = torch.where(torch.rand(shape, generator=generator) < positives, 1.0, target)
-    return logits.to(dtypes[0]), target.to(dtypes[1])
+def logits_and_target(batch, *shape, dtypes=(torch.float32, torch.float32), spread=3.0, positives=0.01):
+    labels, *positions = shape or (1,)
+    arguments = OPS["heatmap_focal_loss"].arguments(
+        Draw(batch, tuple(positions), dtypes[0]), labels=labels, spread=spread, positives=positives, slopes=0.5
+    )
+    logits, target = (value if shape else value[:, 0] for value in arguments.values())
+    return logits, target.to(dtypes[1])
 
 
 def loss_and_gradient(logits, target, **options):

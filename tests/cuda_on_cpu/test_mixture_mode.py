@@ -9,21 +9,18 @@ from hypothesis import strategies as st
 
 import mdnkernels
 from tests import cuda_on_cpu
-from tests.ops.cases import ACTIVATIONS
+from tests.examples import examples
+from tests.ops.table import OPS, Draw
+from tests.ops.table.mixture import ACTIVATIONS
 
 SELECTIONS = ["weight", "density", "mean"]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 
 def mixture(components, dims, scales, shape=(2, 9, 17), dtype=torch.float32, channels_last=False, seed=0):
-    generator = torch.Generator().manual_seed(seed)
     batch, *positions = shape
-
-    def normal(channels):
-        value = torch.randn(batch, channels, *positions, generator=generator).to(dtype)
-        return value.contiguous(memory_format=torch.channels_last) if channels_last else value
-
-    return normal(components), normal(components * dims), normal(components * scales)
+    draw = Draw(batch, tuple(positions), dtype, "channels_last" if channels_last else "contiguous", seed=seed)
+    return OPS["mixture_mode"].arguments(draw, components=components, dims=dims, scales=scales).values()
 
 
 def mode_on_cuda(*arguments, seed=0, count=False, **options):
@@ -57,7 +54,7 @@ def test_every_selection_in_every_dtype_and_layout(select, components, channels_
     assert mode.loc.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_random_shapes(data):
     components, dims = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))
@@ -124,7 +121,7 @@ def test_the_first_nan_score_is_the_largest_and_equal_scores_give_the_lowest(com
 
 @pytest.mark.parametrize("select", SELECTIONS)
 def test_mixtures_too_large_for_shared_memory_use_a_workspace(select):
-    arguments = mixture(1800, 3, 3, shape=(1, 2, 3))
+    arguments = list(mixture(1800, 3, 3, shape=(1, 2, 3)))
     logits = torch.cat([value[:, :1700] for value in (arguments[0], arguments[0] - 1)], 1)  # no two components alike
     loc, scale = (torch.cat([value[:, : 1700 * 3]] * 2, 1) for value in arguments[1:])
     chosen = [3000, 5, 2100]  # bits in two launches' words

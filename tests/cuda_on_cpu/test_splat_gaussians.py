@@ -7,15 +7,13 @@ import torch
 
 import mdnkernels
 from tests import cuda_on_cpu
+from tests.ops.table import OPS, Draw
 
 SECTOR = 32
 
 
 def objects(batch, count, labels, size, largest=9):
-    generator = torch.Generator().manual_seed(0)
-    center = torch.stack([torch.randint(0, n, (batch, count), generator=generator) for n in reversed(size)], -1)
-    radius = torch.randint(0, largest + 1, (batch, count), generator=generator)
-    return center, radius, torch.randint(-1, labels, (batch, count), generator=generator), labels, size
+    return OPS["splat_gaussians"].arguments(Draw(batch, size), points=count, labels=labels, largest=largest).values()
 
 
 def on_cuda(*arguments, seed=0, count=False):

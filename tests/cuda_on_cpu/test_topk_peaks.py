@@ -9,6 +9,7 @@ import torch
 
 import mdnkernels
 from tests import cuda_on_cpu
+from tests.ops.table import OPS, Draw
 
 SECTOR = 32
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -29,9 +30,9 @@ def assert_is_eager(heatmap, k, seed=0, **options):
     assert torch.equal(peaks.score, expected.score)
 
 
-def random_map(*shape, levels=None, dtype=torch.float32, seed=0):
-    heatmap = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return (heatmap if levels is None else (heatmap * levels).round() / levels).to(dtype)
+def random_map(batch, labels, *positions, levels=None, dtype=torch.float32, seed=0):
+    draw = Draw(batch, positions, dtype, seed=seed)
+    return OPS["topk_peaks"].arguments(draw, labels=labels, levels=levels)["heatmap"]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -12,55 +9,53 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import mdnkernels
 from mdnkernels import backends
 from mdnkernels.__main__ import report
+from tests.ops.agreement import outputs_of
+from tests.ops.table import OPS, Variant
+from tests.processes import python
 
-
-def calls():
-    """One call of each op, on maps, with an index where it takes one."""
-    logits, loc, scale = torch.randn(2, 3, 4, 5), torch.randn(2, 6, 4, 5), torch.randn(2, 6, 4, 5)
-    index = torch.tensor([[0, 3], [19, -1]])
-    return {
-        "mixture_nll": lambda: mdnkernels.mixture_nll(logits, loc, scale, loc[:, :2]),
-        "mixture_nll indexed": lambda: mdnkernels.mixture_nll(logits, loc, scale, loc[:, :2, 0, :2], index=index),
-        "mixture_mode": lambda: mdnkernels.mixture_mode(logits, loc, scale, index=index),
-        "topk_peaks": lambda: mdnkernels.topk_peaks(logits, 5, logits=True),
-        "gather_patches": lambda: mdnkernels.gather_patches(logits, index),
-        "heatmap_focal_loss": lambda: mdnkernels.heatmap_focal_loss(logits, torch.sigmoid(loc[:, :3])),
-        "splat_gaussians": lambda: mdnkernels.splat_gaussians(
-            torch.stack([index.clamp(0, 4), index.clamp(0, 3)], -1), index.clamp(min=0), index.clamp(max=2), 3, (4, 5)
-        ),
-    }
-
-
+# The ordinary variant of every op, and those with an index. tests/triton has its own, under the interpreter.
 PAIRS = [
-    (call, backend)
-    for call in calls()
-    for backend in backends.TABLE[call.split()[0]]
-    if backend != "triton"  # tests/triton has its own, under the interpreter
+    (Variant(entry, name), backend)
+    for entry in OPS.values()
+    for i, name in enumerate(entry.variants)
+    if i == 0 or (name in entry.representatives and "points" in entry.variants[name])
+    for backend in ("native", "eager")
 ]
 
 
-def tensors(result):
-    return [result] if isinstance(result, torch.Tensor) else list(result)
+def through_inductor(variant, backend):
+    """Say whether inductor compiles it here: of the ops with a gradient, their own tests take one each through it."""
+    return not variant.differentiable and backend == "native"
 
 
-@pytest.mark.parametrize(("call", "backend"), PAIRS)
-def test_every_op_compiles_as_one_graph_on_its_backends(call, backend):
+@pytest.mark.parametrize(
+    ("variant", "backend", "compiler"),
+    [
+        *((*pair, "aot_eager") for pair in PAIRS),
+        # Seconds each.
+        *(pytest.param(*pair, "inductor", marks=() if through_inductor(*pair) else pytest.mark.slow) for pair in PAIRS),
+    ],
+    ids=str,
+)
+def test_every_op_compiles_as_one_graph_on_its_backends(variant, backend, compiler):
     torch.compiler.reset()
-    torch.manual_seed(0)
+    arguments = variant.leaves((4, 5))
     with mdnkernels.use_backend(backend):
-        function = calls()[call]
-        expected = tensors(function())
-        actual = tensors(torch.compile(function, fullgraph=True)())
+        expected = outputs_of(variant.function(**arguments))
+        compiled = torch.compile(lambda: variant.function(**arguments), fullgraph=True, backend=compiler)
+        actual = outputs_of(compiled())
     for a, e in zip(actual, expected, strict=True):
         torch.testing.assert_close(a, e)
 
 
-@pytest.mark.parametrize(("call", "backend"), PAIRS)
-def test_every_op_has_the_shapes_and_dtypes_of_its_result_on_fake_tensors(call, backend):
+@pytest.mark.parametrize(("variant", "backend"), PAIRS, ids=str)
+def test_every_op_has_the_shapes_and_dtypes_of_its_result_on_fake_tensors(variant, backend):
+    arguments = variant.leaves((4, 5))
     with mdnkernels.use_backend(backend):
-        expected = tensors(calls()[call]())
-        with FakeTensorMode():
-            actual = tensors(calls()[call]())
+        expected = outputs_of(variant.function(**arguments))
+        with FakeTensorMode() as mode:
+            fakes = {n: mode.from_tensor(v) if isinstance(v, torch.Tensor) else v for n, v in arguments.items()}
+            actual = outputs_of(variant.function(**fakes))
     for a, e in zip(actual, expected, strict=True):
         assert (a.shape, a.dtype) == (e.shape, e.dtype)
 
@@ -279,12 +274,6 @@ def test_asking_for_a_backend_that_is_not_there_says_why(monkeypatch):
         mdnkernels.mixture_mode(torch.zeros(1, 2), torch.zeros(1, 2))
 
 
-def python(code: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True
-    )
-
-
 def test_the_environment_chooses_and_a_wrong_name_is_refused():
     code = "import mdnkernels; from mdnkernels import backends; print(backends.chosen())"
     assert python(code, MDNKERNELS_BACKEND="eager").stdout.strip() == "eager"
@@ -303,6 +292,8 @@ pathlib.Path.exists = lambda self: False if self.name.startswith("libmdnkernels"
 import torch, mdnkernels
 from mdnkernels import backends
 from mdnkernels.__main__ import report
+from tests.ops.agreement import outputs_of
+from tests.ops.table import OPS, Variant
 print(mdnkernels.mixture_nll(torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1, 1), torch.zeros(1, 1)).item())
 print(report())
 try:

@@ -16,7 +16,7 @@ from torch import Tensor
 import mdnkernels
 from mdnkernels.mixture.eager import activate_scale
 from tests.ops import reference
-from tests.ops.cases import ACTIVATIONS, FAMILIES
+from tests.ops.table.mixture import ACTIVATIONS, FAMILIES
 
 BACKENDS = ["native", "eager"]
 RAW = (-1e4, -80.0, -20.0, 0.0, 0.5, 1e4)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,10 +10,11 @@ from torch.nn import functional
 
 import mdnkernels
 from mdnkernels import gather_patches
+from tests.examples import examples
 from tests.native.simd import LEVELS, run_at_level
+from tests.ops.table import LAYOUTS, laid_out
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
-LAYOUTS = ["contiguous", "channels_last", "sliced", "transposed", "expanded"]
 
 
 @pytest.fixture(params=["native", "eager"])
@@ -19,19 +22,6 @@ def backend(request):
     """Every test that asks for it runs on both backends."""
     with mdnkernels.use_backend(request.param):
         yield request.param
-
-
-def laid_out(value, layout):
-    """`value` in other memory: the same numbers, but for "expanded", whose rows are the first."""
-    if layout == "channels_last":
-        return value.contiguous(memory_format=torch.channels_last)
-    if layout == "sliced":
-        return functional.pad(value, (1, 2, 3, 0))[:, :, 3:, 1:-2]
-    if layout == "transposed":
-        return value.transpose(1, 3).contiguous().transpose(1, 3)
-    if layout == "expanded":
-        return value[:, :, :1].expand_as(value)
-    return value
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
@@ -84,7 +74,7 @@ def patches_and_gradient(backend, feature, index, kernel_size, grad):
     return patches, torch.autograd.grad(patches, feature, grad)[0]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(
     shape=st.tuples(st.integers(0, 3), st.integers(0, 150), st.integers(1, 9), st.integers(1, 9)),
     points=st.integers(0, 40),
@@ -151,7 +141,14 @@ def test_native_ops_pass_opcheck(layout, dtype):
     torch.library.opcheck(torch.ops.mdnkernels.gather_patches_backward.default, (grad, index, feature.shape, stride, 3))
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    ("backend", "dynamic"),
+    [
+        pytest.param(*case, marks=() if case == ("native", False) else pytest.mark.slow)
+        for case in itertools.product(("native", "eager"), (False, True))
+    ],
+    indirect=["backend"],
+)
 def test_compiles_as_one_graph_with_its_gradient(backend, dynamic):
     torch.compiler.reset()
     feature, index = torch.randn(2, 3, 4, 5, requires_grad=True), torch.tensor([[0, 3, -1], [19, 7, 7]])
@@ -169,7 +166,8 @@ def test_every_simd_level_of_this_machine_agrees_with_eager(level):
     script = """
 import torch
 from mdnkernels import native
-from tests.ops.test_gather_patches import laid_out, patches_and_gradient
+from tests.ops.table import laid_out
+from tests.ops.test_gather_patches import patches_and_gradient
 print("level", native.simd_level())
 for layout in ("contiguous", "channels_last"):
     feature = laid_out(torch.randn(2, 70, 9, 9), layout)

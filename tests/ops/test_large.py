@@ -11,7 +11,9 @@ from torch import Tensor
 
 import mdnkernels
 from mdnkernels import native
-from tests.ops.cases import FAMILIES
+from tests.ops.agreement import results
+from tests.ops.table import REPRESENTATIVES, Draw, Variant
+from tests.ops.table.mixture import FAMILIES
 
 pytestmark = pytest.mark.skipif(native.problem is not None, reason=str(native.problem))
 
@@ -32,14 +34,6 @@ def untouched(elements: int, dtype: torch.dtype) -> Tensor:
         return torch.empty(elements, dtype=dtype)
     except RuntimeError as error:  # RLIMIT_AS, or vm.overcommit_memory = 2
         pytest.skip(f"this system gives no {elements * dtype.itemsize / 2**30:.0f} GiB of addresses: {error}")
-
-
-def strided(shape: tuple[int, ...], stride: tuple[int, ...], dtype: torch.dtype = torch.float16) -> Tensor:
-    """Normal numbers whose places in memory lie as far apart as these strides say."""
-    last = sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
-    assert last >= 2**31
-    value = untouched(last + 1, dtype).as_strided(shape, stride)
-    return value.copy_(torch.randn(shape, generator=torch.Generator().manual_seed(len(shape) + shape[1])))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -84,63 +78,29 @@ def test_the_focal_loss_of_a_hundred_million_cells_keeps_six_digits():
 FAR = {"image": 0, "channel": 1, "row": 2, "column": 3}
 
 
-def far(channels: int, axis: str) -> Tensor:
-    """A (2, K, 5, 7) map whose last element lies past 2^31 elements."""
-    shape, stride, step = (2, channels, 5, 7), [0] * 4, 1
+def far(value: Tensor, axis: str) -> Tensor:
+    """Return a (B, K, H, W) map whose last element lies past 2^31 elements; what is no map as it is."""
+    if value.ndim != 4:
+        return value
+    axes = FAR[axis] if value.shape[FAR[axis]] > 1 else FAR["row"]
+    stride, step = [0] * 4, 1
     for place in reversed(range(4)):
-        if place != FAR[axis]:
-            stride[place], step = step, step * shape[place]
-    stride[FAR[axis]] = PAST // (shape[FAR[axis]] - 1)
-    return strided(shape, tuple(stride))
+        if place != axes:
+            stride[place], step = step, step * value.shape[place]
+    stride[axes] = PAST // (value.shape[axes] - 1)
+    last = sum((size - 1) * apart for size, apart in zip(value.shape, stride, strict=True))
+    assert last >= 2**31
+    return untouched(last + 1, value.dtype).as_strided(value.shape, stride).copy_(value)
 
 
-def assert_as_near(function, tensors: list[Tensor]) -> None:
+@pytest.mark.parametrize("axis", FAR)
+@pytest.mark.parametrize("variant", [one for one in REPRESENTATIVES if torch.float16 in one.entry.dtypes], ids=str)
+def test_what_lies_past_two_to_the_31_is_read(variant: Variant, axis: str):
     """The same bits as from tensors without gaps, outputs and gradients."""
-    results = []
-    for values in (tensors, [value.contiguous() for value in tensors]):
-        leaves = [value.detach().requires_grad_() for value in values]
-        outputs = function(*leaves)
-        outputs = [outputs] if isinstance(outputs, Tensor) else [value for value in outputs if value is not None]
-        total = (
-            torch.stack([v.float().sum() for v in outputs if v.requires_grad]).sum()
-            if outputs[0].requires_grad
-            else None
-        )
-        gradients = [] if total is None else torch.autograd.grad(total, leaves, allow_unused=True)
-        results.append([*outputs, *(g for g in gradients if g is not None)])
-    for a, e in zip(*results, strict=True):
-        assert torch.equal(a, e)
-
-
-INDEX = torch.tensor([[0, 34, -1, 7], [34, 34, 3, 20]])
-
-
-@pytest.mark.parametrize("axis", FAR)
-@pytest.mark.parametrize("index", [None, INDEX], ids=["dense", "indexed"])
-def test_mixture_nll_reads_what_lies_past_two_to_the_31(axis, index):
-    tensors = [far(channels, axis) for channels in (2, 4, 2)]
-    target = torch.randn(2, 2, 5, 7) if index is None else torch.randn(2, 2, 4)
-    assert_as_near(lambda *values: mdnkernels.mixture_nll(*values, target.half(), index=index), tensors)
-
-
-@pytest.mark.parametrize("axis", FAR)
-@pytest.mark.parametrize("index", [None, INDEX], ids=["dense", "indexed"])
-@pytest.mark.parametrize("select", ["weight", "mean"])
-def test_mixture_mode_reads_what_lies_past_two_to_the_31(axis, index, select):
-    tensors = [far(channels, axis) for channels in (2, 4, 2)]
-    assert_as_near(lambda *values: mdnkernels.mixture_mode(*values, index=index, select=select), tensors)
-
-
-@pytest.mark.parametrize("axis", FAR)
-def test_gather_patches_reads_what_lies_past_two_to_the_31(axis):
-    assert_as_near(lambda value: mdnkernels.gather_patches(value, INDEX), [far(3, axis)])
-
-
-@pytest.mark.parametrize("axis", FAR)
-def test_topk_peaks_and_the_focal_loss_read_what_lies_past_two_to_the_31(axis):
-    target = torch.rand(2, 3, 5, 7).round(decimals=1).half()
-    assert_as_near(lambda value: mdnkernels.topk_peaks(value, 9), [far(3, axis)])
-    assert_as_near(lambda value: mdnkernels.heatmap_focal_loss(value, target), [far(3, axis)])
+    layouts = (lambda value: far(value, axis), "contiguous")
+    outcomes = [results(variant.draw(Draw(2, (5, 7), torch.float16, layout))) for layout in layouts]
+    for actual, expected in zip(*outcomes, strict=True):
+        assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
 
 
 # One map of more than 2^31 cells. Indexed, next to nothing of it is read.

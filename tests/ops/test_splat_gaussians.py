@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdnkernels
+from tests.examples import examples
+from tests.ops.table import OPS, Draw
 
 BACKENDS = ["native", "eager"]
 
@@ -18,10 +20,9 @@ def splat_gaussians(*arguments, backend):
 
 
 def random_objects(batch, count, labels, size, largest_radius, seed):
-    generator = torch.Generator().manual_seed(seed)
-    center = torch.stack([torch.randint(0, n, (batch, count), generator=generator) for n in size[::-1]], -1)
-    radius = torch.randint(0, largest_radius + 1, (batch, count), generator=generator)
-    return center, radius, torch.randint(-1, labels, (batch, count), generator=generator)
+    draw = Draw(batch, tuple(size), seed=seed)
+    made = OPS["splat_gaussians"].arguments(draw, points=count, labels=labels, largest=largest_radius)
+    return made["center"], made["radius"], made["label"]
 
 
 def by_hand(center, radius, label, num_labels, size):
@@ -77,7 +78,7 @@ def test_no_objects_give_an_empty_map(batch, count, backend):
     assert (heatmap == 0).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     batch=st.integers(0, 3),
     count=st.integers(0, 12),

@@ -6,11 +6,12 @@ those of real calls.
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,14 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from mdnkernels.ops.gather_patches import triton as patches
-from mdnkernels.ops.heatmap_focal_loss import triton as focal
-from mdnkernels.ops.mixture_mode import triton as mode
-from mdnkernels.ops.mixture_nll import triton as mixture
-from mdnkernels.ops.splat_gaussians import triton as splat
-from mdnkernels.ops.topk_peaks import triton as peaks
+from mdnkernels import backends
 from mdnkernels.triton import launch
 from tests.native.cuobjdump import usage
+from tests.ops.agreement import outputs_of
+from tests.ops.table import CASES, OPS, Call, Case
+from tests.ops.table.mixture import FAMILIES
 
-MODULES = (focal, launch, mixture, mode, patches, peaks, splat)
+KERNELS = {op: importlib.import_module(f"mdnkernels.ops.{op}.triton") for op in backends.TABLE}
 CAPABILITIES = (80, 90, 100)
 
 
@@ -72,7 +71,7 @@ def resources(cubin: bytes) -> tuple[int, int]:
     return kernel.registers, kernel.local_bytes
 
 
-def compile_call(call: Callable[[], Any], capability: int) -> dict[str, Binary]:
+def compile_call(call: Call, capability: int) -> dict[str, Binary]:
     """The kernels that a call of an op would launch, by name."""
     binaries = {}
 
@@ -90,66 +89,63 @@ def compile_call(call: Callable[[], Any], capability: int) -> dict[str, Binary]:
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(triton.runtime.driver, "_active", NoDevice(capability)))
-        for module in MODULES:
+        for module in (launch, *KERNELS.values()):
             stack.enter_context(patch.object(module, "wrap_triton", Compiling))
-        call()
+        step(call)
     return binaries
 
 
-def mixture_maps(channels_last: bool = False, dtype: torch.dtype = torch.float32, dims: int = 34) -> list[torch.Tensor]:
-    """Pose on a small map: three components, two scales each; dims = 2 is detection."""
-    maps = [torch.zeros(2, channels, 16, 16, dtype=dtype) for channels in (3, 3 * dims, 6, dims)]
-    return [value.contiguous(memory_format=torch.channels_last) if channels_last else value for value in maps]
+def on_triton() -> AbstractContextManager[Any]:
+    """Let public functions run on Triton within the block, wherever their tensors are."""
+    return patch.object(backends, "select", lambda op, *_: getattr(KERNELS[op], op))
 
 
-def nll(*maps: torch.Tensor, **options: Any) -> torch.Tensor:
-    """With gradients, through the backend's function: the public one would look for a GPU."""
-    points = [value.detach().flatten(2).requires_grad_(i < 3) for i, value in enumerate(maps)]
-    given = {"mask": None, "weight": None, "index": None, "dim_scale": None, **options}
-    return mixture.mixture_nll(*points, *given.values(), "gaussian", "elu", 1.0, "mean")
+def step(call: Call) -> None:
+    """Run a call as training does, with its gradients."""
+    leaves = {name: call.arguments[name].detach().requires_grad_() for name in call.entry.trained}
+    with on_triton():
+        outputs = outputs_of(call.function(**{**call.arguments, **leaves}))
+    if leaves:
+        torch.autograd.grad([value.sum() for value in outputs], list(leaves.values()))
 
 
-def mixture_mode(select: str) -> None:
-    logits, loc, scale, _ = (value.flatten(2) for value in mixture_maps())
-    mode.mixture_mode(logits, loc, scale, None, select, None, "elu", 1.0)
+def at(op: str, workload: str, dtype: torch.dtype = torch.float32, **changes: Any) -> Callable[[], Call]:
+    """Return what draws a workload, of two images, with changes of its options."""
+    return lambda: Case(OPS[op], workload).call("cpu", dtype, batch=2, **changes)
 
 
-POINTS = torch.zeros(2, 32, dtype=torch.int64)
-HEATMAP = torch.zeros(2, 80, 128, 128)
-CALLS: dict[str, Callable[[], Any]] = {
-    "nll pose": lambda: nll(*mixture_maps()),
-    "nll pose, masked": lambda: nll(*mixture_maps(), mask=torch.ones(2, 17, 256, dtype=torch.bool)),
-    "nll detection": lambda: nll(*mixture_maps(dims=2)),
-    "nll detection, masked": lambda: nll(*mixture_maps(dims=2), mask=torch.ones(2, 1, 256, dtype=torch.bool)),
-    "nll double": lambda: nll(*mixture_maps(dtype=torch.float64)),
-    "nll bfloat16": lambda: nll(*mixture_maps(dtype=torch.bfloat16)),
-    "nll 128 dimensions": lambda: nll(*mixture_maps(dims=128)),
-    "nll channels_last": lambda: nll(*mixture_maps(channels_last=True)),
-    "nll indexed": lambda: nll(*mixture_maps()[:3], mixture_maps()[3].flatten(2)[:, :, :32], index=POINTS),
-    "mode weight": lambda: mixture_mode("weight"),
-    "mode density": lambda: mixture_mode("density"),
-    "mode mean": lambda: mixture_mode("mean"),
-    "peaks": lambda: peaks.topk_peaks(HEATMAP, 100, 3, False),
-    "peaks double": lambda: peaks.topk_peaks(HEATMAP[:, :4].double(), 100, 3, False),
-    "patches": lambda: patches.gather_patches(HEATMAP, POINTS, 3),
-    "patches backward": lambda: patches._gather_patches_backward(
-        torch.zeros(2, 32, 720), POINTS, HEATMAP.shape, HEATMAP.stride(), 3
-    ),
-    "focal": lambda: focal.heatmap_focal_loss(HEATMAP.clone().requires_grad_(), HEATMAP, 2.0, 4.0),
-    "focal bfloat16": lambda: focal.heatmap_focal_loss(
-        HEATMAP.bfloat16().requires_grad_(), HEATMAP.bfloat16(), 2.0, 4.0
-    ),
-    "splat": lambda: splat.splat_gaussians(POINTS[..., None].expand(-1, -1, 2), POINTS, POINTS, 80, (128, 128)),
+# Every workload of the table; then what takes other ways through the kernels, or more registers.
+CALLS: dict[str, Callable[[], Call]] = {str(case): at(case.entry.op, case.workload) for case in CASES}
+CALLS |= {
+    "mixture_nll, pose, no mask": at("mixture_nll", "pose", groups=None),
+    "mixture_nll, detection, no mask": at("mixture_nll", "detection", groups=None),
+    "mixture_nll, pose, float64": at("mixture_nll", "pose", torch.float64, groups=None),
+    "mixture_nll, pose, bfloat16": at("mixture_nll", "pose", torch.bfloat16, groups=None),
+    "mixture_nll, 128 dimensions": at("mixture_nll", "pose", groups=None, dims=128),
+    # Of the other families those calls that want most registers.
+    **{
+        f"mixture_nll, {name}, {family}": at("mixture_nll", "pose", dtype, groups=groups, family=family)
+        for family in FAMILIES[1:]
+        for name, groups, dtype in (
+            ("pose", 17, torch.float32),
+            ("pose, no mask", None, torch.float32),
+            ("pose, float64", None, torch.float64),
+        )
+    },
+    "mixture_mode, pose, density": at("mixture_mode", "pose", select="density"),
+    "mixture_mode, pose, mean": at("mixture_mode", "pose", select="mean"),
+    "topk_peaks, float64": at("topk_peaks", "k = 100", torch.float64, labels=4),
+    "heatmap_focal_loss, bfloat16": at("heatmap_focal_loss", "", torch.bfloat16, float32_target=False),
 }
 
 
 def main() -> None:
-    print(f"{'call':22}{'kernel':26}{'cc':>4}{'registers':>11}{'local':>7}  loads; stores")
+    print(f"{'call':36}{'kernel':26}{'cc':>4}{'registers':>11}{'local':>7}  loads; stores")
     for name, call in CALLS.items():
         for capability in map(int, sys.argv[1:] or CAPABILITIES):
-            for binary in compile_call(call, capability).values():
+            for binary in compile_call(call(), capability).values():
                 moved = "; ".join(", ".join(sorted(set(binary.accesses(kind)))) for kind in ("ld", "st"))
-                print(f"{name:22}{binary.name:26}{capability:4}{binary.registers:11}{binary.local_bytes:7}  {moved}")
+                print(f"{name:36}{binary.name:26}{capability:4}{binary.registers:11}{binary.local_bytes:7}  {moved}")
 
 
 if __name__ == "__main__":

@@ -9,27 +9,31 @@ from tests.triton.ahead_of_time import CALLS, CAPABILITIES, compile_call
 # What each thread moves of the large tensors of a planar call: 16 bytes, or 8 where that keeps all residuals on chip.
 # A masked pose at 16 bytes would need some ten registers more than the 255 a thread can have.
 WIDE = {
-    "nll pose, masked": ("v2.b32", "v2.b32"),
-    "nll pose": ("v4.b32", "v4.b32"),
-    "nll detection": ("v4.b32", "v4.b32"),
-    "nll detection, masked": ("v4.b32", "v4.b32"),
-    "nll 128 dimensions": ("v4.b32", "v4.b32"),
-    "nll bfloat16": ("v2.b32", "v4.b32"),
-    "mode weight": ("v4.b32", "v4.b32"),
-    "mode density": ("v4.b32", "v4.b32"),
-    "mode mean": ("v4.b32", "v4.b32"),
-    "peaks": ("v4.b32", None),
-    "patches": (None, "v4.b32"),
-    "focal": ("v4.b32", "v4.b32"),
-    "focal bfloat16": ("v4.b32", "v4.b32"),
-    "splat": (None, "v4.b32"),
+    "mixture_nll, pose": ("v2.b32", "v2.b32"),
+    "mixture_nll, pose, no mask": ("v4.b32", "v4.b32"),
+    "mixture_nll, detection, no mask": ("v4.b32", "v4.b32"),
+    "mixture_nll, detection": ("v4.b32", "v4.b32"),
+    "mixture_nll, 128 dimensions": ("v4.b32", "v4.b32"),
+    "mixture_nll, pose, bfloat16": ("v2.b32", "v4.b32"),
+    "mixture_mode, pose": ("v4.b32", "v4.b32"),
+    "mixture_mode, pose, density": ("v4.b32", "v4.b32"),
+    "mixture_mode, pose, mean": ("v4.b32", "v4.b32"),
+    "topk_peaks, k = 100": ("v4.b32", None),
+    "gather_patches, planar": (None, "v4.b32"),
+    "heatmap_focal_loss": ("v4.b32", "v4.b32"),
+    "heatmap_focal_loss, bfloat16": ("v4.b32", "v4.b32"),
+    "splat_gaussians": (None, "v4.b32"),
 }
+
+
+def test_widths_are_of_calls_that_are_compiled():
+    assert WIDE.keys() <= CALLS.keys()
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("call", CALLS)
 def test_every_kernel_compiles_without_local_memory_and_with_wide_accesses(call, capability):
-    binaries = compile_call(CALLS[call], capability)
+    binaries = compile_call(CALLS[call](), capability)
     assert binaries
     for binary in binaries.values():
         assert ".local" not in binary.ptx, binary.name

@@ -171,16 +171,18 @@ class Case:
         small: bool = False,
         seed: int = 0,
         layout: str | None = None,
+        batch: int | None = None,
         **changes: Any,
     ) -> Call:
         """Draw the call, on the device.
 
         Args:
             small: on two images at most, or 500 rows, of 24 x 24 at most, with a fifth of a mask not observed.
-            layout: in the place of the workload's.
+            layout, batch: in the place of the workload's.
             changes: options in the place of the workload's.
         """
-        batch, positions, options = self.of.batch, self.of.positions, {**self.of.options, **changes}
+        batch = batch or self.of.batch
+        positions, options = self.of.positions, {**self.of.options, **changes}
         if small:
             batch = min(batch, 2 if positions else 500)
             positions = tuple(min(size, 24) for size in positions)

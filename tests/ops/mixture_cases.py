@@ -1,4 +1,4 @@
-"""Random inputs of mixture_nll, shared by its tests."""
+"""Calls of mixture_nll by their sizes, for the tests of what is special to it; the numbers are the table's."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import mdnkernels
-
-FAMILIES = ("gaussian", "laplace")
-ACTIVATIONS = ("elu", "softplus", "exp", "identity")
+from tests.ops.table import OPS, Draw
+from tests.ops.table.mixture import ACTIVATIONS, FAMILIES, divisors
 
 
 @dataclass(frozen=True)
@@ -29,55 +28,39 @@ class MixtureCase:
     weighted: bool = True
     kappa: bool = True
     channels_last: bool = False
-    family: str = "gaussian"
+    family: str | mdnkernels.Family = "gaussian"
     scale_activation: str = "elu"
     min_scale: float = 1.0
     reduction: str = "mean"
     seed: int = 0
     dtype: torch.dtype = torch.float64
-    spread: float = 3.0
     observed: float = 0.6  # share of the mask
 
     def make(self) -> tuple[list[Tensor], dict[str, Any]]:
-        """The differentiable arguments (logits, loc, scale, target), and all others."""
-        generator = torch.Generator().manual_seed(self.seed)
-
-        def normal(channels: int, positions: tuple[int, ...]) -> Tensor:
-            value = torch.randn(self.batch, channels, *positions, generator=generator, dtype=torch.float64)
-            if self.channels_last and len(positions) == 2:
-                value = value.contiguous(memory_format=torch.channels_last)
-            return value
-
-        where = self.positions if self.points is None else (self.points,)
-        logits = normal(self.components, self.positions)
-        loc = normal(self.components * self.dims, self.positions) * self.spread
-        scale = normal(self.components * self.scales, self.positions)
-        if self.scale_activation == "identity":
-            scale = scale.abs() + 0.2
-        target = normal(self.dims, where) * self.spread
-        others: dict[str, Any] = {
-            "family": self.family,
-            "scale_activation": self.scale_activation,
-            "min_scale": self.min_scale,
-            "reduction": self.reduction,
-        }
-        if self.groups is not None:
-            others["mask"] = torch.rand(self.batch, self.groups, *where, generator=generator) < self.observed
-        if self.weighted:
-            others["weight"] = torch.rand(self.batch, *where, generator=generator, dtype=torch.float64).to(self.dtype)
-        if self.kappa:
-            others["dim_scale"] = torch.rand(self.dims, generator=generator, dtype=torch.float64).to(self.dtype) + 0.5
-        if self.points is not None:
-            count = torch.Size(self.positions).numel()
-            others["index"] = torch.randint(-1, count, (self.batch, self.points), generator=generator)
-        arguments = [value.to(self.dtype).requires_grad_() for value in (logits, loc, scale, target)]
+        """Return the differentiable arguments (logits, loc, scale, target), and all others."""
+        layout = "channels_last" if self.channels_last else "contiguous"
+        others = OPS["mixture_nll"].arguments(
+            Draw(self.batch, self.positions, self.dtype, layout, seed=self.seed),
+            components=self.components,
+            dims=self.dims,
+            scales=self.scales,
+            groups=self.groups,
+            points=self.points,
+            observed=self.observed,
+            weighted=self.weighted,
+            kappa=self.kappa,
+            family=self.family,
+            scale_activation=self.scale_activation,
+            min_scale=self.min_scale,
+            reduction=self.reduction,
+        )
+        arguments = [others.pop(name).requires_grad_() for name in ("logits", "loc", "scale", "target")]
         return arguments, others
 
 
 @st.composite
 def mixture_cases(draw: st.DrawFn) -> MixtureCase:
     dims = draw(st.integers(1, 6))
-    divisors = [d for d in range(1, dims + 1) if dims % d == 0]
     positions = draw(
         st.one_of(
             st.just(()),
@@ -91,8 +74,8 @@ def mixture_cases(draw: st.DrawFn) -> MixtureCase:
         batch=draw(st.integers(0, 4) if count else st.integers(1, 2)),
         components=draw(st.integers(1, 5)),
         dims=dims,
-        scales=draw(st.sampled_from(divisors)),
-        groups=draw(st.sampled_from([None, *divisors])),
+        scales=draw(st.sampled_from(divisors(dims))),
+        groups=draw(st.sampled_from([None, *divisors(dims)])),
         positions=positions,
         points=draw(st.one_of(st.none(), st.integers(0, 40))) if count else None,
         weighted=draw(st.booleans()),
