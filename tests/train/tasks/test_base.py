@@ -8,6 +8,7 @@ from typing import get_args
 import pytest
 
 import models
+from models.regression import MixtureRegression
 from train.config.options import ModelConfig, OptimizerConfig
 from train.data.coco import Category
 from train.errors import ConfigError
@@ -35,7 +36,8 @@ def test_a_name_stands_for_the_task_of_its_file(name: TaskName) -> None:
 def test_the_least_sigma_is_the_published_one_of_the_task(name: TaskName, least: float) -> None:
     for config, expected in ((ModelConfig(task=name), least), (ModelConfig(task=name, min_scale=0.25), 0.25)):
         model = make_task(name, ONE).build_model(config)
-        assert model.min_scale == expected
+        assert isinstance(model.regression, MixtureRegression)
+        assert model.regression.spec.min_scale == expected
 
 
 def test_options_have_the_weights_of_the_losses() -> None:
