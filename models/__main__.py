@@ -12,7 +12,7 @@ from models.cost import Cost, count
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Exits, with help or a message, as argparse does."""
+    """Read the command line. Exits, with help or a message, as argparse does."""
     parser = argparse.ArgumentParser(
         prog="python -m models",
         description="Parameters, multiply-accumulates (GMAC) and output shapes of a network, for one image.",
@@ -41,7 +41,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def table(cost: Cost) -> str:
-    """The numbers, a line each."""
+    """Return the numbers as text, a line each."""
     lines = [
         f"parameters                 {cost.parameters:>12,}",
         *(f"GMAC {name:<21} {value / 1e9:>12.1f}" for name, value in cost.multiply_accumulates.items()),
@@ -54,7 +54,7 @@ def table(cost: Cost) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, or 2 after a mistake that the message on stderr names."""
+    """Print the costs. Returns the exit status: 0, or 2 after a mistake that the message on stderr names."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     try:
         cost = count(

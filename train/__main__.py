@@ -36,7 +36,7 @@ DESCRIPTION = (
 
 
 def parse(arguments: Sequence[str]) -> Config:
-    """The configuration of the chosen command. Exits, with help or a message, as argparse does; raises ConfigError."""
+    """Return the command's configuration. Exits, with help or a message, as argparse does; raises ConfigError."""
     # A command is parsed alone: beside others, an unknown option would be answered with theirs.
     command = arguments[0] if arguments and arguments[0] in COMMANDS else None
     if command is None:
@@ -68,7 +68,7 @@ def _subcommand(name: str) -> Any:
 
 
 def _about(command: str) -> str:
-    """What --help says of a command, or of them all."""
+    """Return what --help says of a command, or of them all."""
     if not command:
         return DESCRIPTION
     text = COMMANDS[command].__doc__ or ""
@@ -105,7 +105,7 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
 
 
 def run(config: Config) -> int:
-    """Does what a configuration says; returns the exit status."""
+    """Do what a configuration says; return the exit status."""
     with ending_at_once():
         function = _function_of(config)
     result = function(config)
@@ -140,7 +140,7 @@ def _function_of(config: Config) -> Callable[[Any], Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 done, 1 some images failed, 2 a mistake that the message on stderr names, 130 Ctrl-C."""
+    """Return the exit status: 0 done, 1 some images failed, 2 a mistake that stderr names, 130 Ctrl-C."""
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.getLogger("train").setLevel(logging.INFO)  # other packages' own news are not for the user
     try:

@@ -176,7 +176,7 @@ class OptimizerConfig:
 
     @property
     def drops(self) -> tuple[int, ...]:
-        """The epochs after which the learning rate drops: drop_epochs, or those that follow from the epochs."""
+        """Return the epochs after which the learning rate drops: drop_epochs, or what follows from the epochs."""
         if self.drop_epochs is not None:
             return self.drop_epochs
         last = self.epochs - min(10, max(1, self.epochs // 5))

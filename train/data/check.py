@@ -1,4 +1,4 @@
-"""What a data set holds and what is wrong with it, before anybody trains on it."""
+"""The report on a data set, before anybody trains on it: what it holds and what is wrong in it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LISTED = 20  # bad entries that are printed; check.json has all
 
 
 def check_data(config: CheckDataConfig) -> dict[str, Any]:
-    """Writes check.json and samples.png to the configured folder and returns what check.json holds.
+    """Write check.json and samples.png to the configured folder and return what check.json holds.
 
     {"images", "images_without_objects", "objects", "crowds", "objects_per_image", "sides", "areas", "categories",
     "keypoints", "skeleton", "bad_annotations", "no_object_to_train_on" (the reason, or None), "unused_categories",
@@ -67,7 +67,7 @@ def check_data(config: CheckDataConfig) -> dict[str, Any]:
 
 
 def describe(annotations: CocoAnnotations) -> dict[str, Any]:
-    """The numbers of a list. Sides are in pixels; areas are the annotations' own."""
+    """Count and measure what a list holds. Sides are in pixels; areas are the annotations' own."""
     real = ~annotations.crowd
     sides = annotations.boxes[real, 2:] - annotations.boxes[real, :2]
     counts = np.diff(annotations.starts)
@@ -106,7 +106,7 @@ def describe(annotations: CocoAnnotations) -> dict[str, Any]:
 
 
 def describe_skeleton(skeleton: Skeleton) -> dict[str, Any]:
-    """The skeleton by its keypoints' names: what changes places in mirrored images, and what should but cannot."""
+    """Describe a skeleton by its keypoints' names: which change places in mirrored images, and which lack a partner."""
 
     def named(pairs: Sequence[tuple[int, int]]) -> list[list[str]]:
         return [[skeleton.names[keypoint] for keypoint in pair] for pair in pairs]
@@ -165,7 +165,7 @@ def _look_at_files(images: CocoImages) -> list[_File]:
 
 
 def _describe_turned(annotations: CocoAnnotations, files: Sequence[_File], orientation: Orientation) -> dict[str, Any]:
-    """The files that EXIF turns, and which of both images, stored or turned, the list seems to be of.
+    """Describe the files that EXIF turns, and say which image of theirs, stored or turned, the list seems to be of.
 
     "sizes" and "boxes" count the images of which the listed size, or the boxes, fit one of both alone; "likely" is
     which, where all agree.
@@ -194,7 +194,7 @@ def _describe_turned(annotations: CocoAnnotations, files: Sequence[_File], orien
 
 
 def text_of(report: dict[str, Any]) -> str:
-    """The report for people."""
+    """Write the report out for people."""
     lines = [
         f"{report['images']} images, {report['images_without_objects']} of them without objects",
         f"{report['objects']} objects and {report['crowds']} crowds"
@@ -299,7 +299,7 @@ def _words(spread: dict[str, float]) -> str:
 def _sample_picture(
     config: CheckDataConfig, annotations: CocoAnnotations, task: Task, turned: set[int]
 ) -> Image.Image | None:
-    """A few augmented training samples with their boxes or poses, each beside what its heatmaps should be.
+    """Draw a few augmented training samples with their boxes or poses, each beside what its heatmaps should be.
 
     turned: ids of images that EXIF turns; up to half of the samples are of these.
     """
@@ -353,7 +353,7 @@ def _pair(sample: Sample, task: Task, input_size: int) -> tuple[Image.Image, Ima
 
 
 def _heat(image: Image.Image, heatmap: Tensor) -> Image.Image:
-    """The image in grey, with the heatmap (h, w) over it in orange."""
+    """Draw the image in grey, with the heatmap (h, w) over it in orange."""
     grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None] * np.ones(3, np.float32)
     heat = Image.fromarray((255 * heatmap.numpy()).astype(np.uint8)).resize(image.size, Image.Resampling.NEAREST)
     share = np.asarray(heat, dtype=np.float32)[..., None] / 255

@@ -105,17 +105,17 @@ class CocoAnnotations:
         )
 
     def first(self, count: int | None) -> CocoAnnotations:
-        """The first `count` images of the list alone; None keeps them all."""
+        """Keep the first `count` images of the list; None keeps them all."""
         if count is None or count >= len(self):
             return self
         return self.chosen(np.arange(count))
 
     def occupied(self) -> CocoAnnotations:
-        """The images that have an annotation."""
+        """Keep the images that have an annotation."""
         return self.chosen(np.flatnonzero(np.diff(self.starts)))
 
     def chosen(self, images: np.ndarray) -> CocoAnnotations:
-        """The images at these positions of the list, which ascend."""
+        """Keep the images at these positions of the list, which must ascend."""
         counts = np.diff(self.starts)[images]
         rows = np.flatnonzero(np.isin(self.rows(), images))
         return dataclasses.replace(
@@ -169,7 +169,7 @@ class CocoAnnotations:
 def read_annotations(
     path: Path, skeleton: Skeleton | SkeletonInFile | None = None, *, labelled: bool = True
 ) -> CocoAnnotations:
-    """Reads and checks a COCO instances file; with a skeleton, a keypoints file of one category.
+    """Read and check a COCO instances file; with a skeleton, a keypoints file of one category.
 
     skeleton: that the file must have, by its keypoints' names, or `SkeletonInFile` for whichever it has.
     labelled: off for a list of images alone, as of COCO's test sets; what it may have of annotations is not read.
@@ -373,7 +373,7 @@ def _is_number(value: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    """The value as it stands, shortened in the middle where nobody would read all of it."""
+    """Return the value as it stands, shortened in the middle where nobody would read all of it."""
     return _SHORT.repr(value)
 
 
@@ -393,7 +393,7 @@ def _box(path: Path, where: str, annotation: dict[str, Any]) -> list[float]:
 
 
 def _pose_category(path: Path, root: dict[str, Any]) -> int:
-    """Position of the category that has the poses: the one that annotations are of, or else that has keypoints."""
+    """Return the position of the poses' category: the one that annotations are of, or else that has keypoints."""
     entries = root["categories"]
     annotations = enumerate(_entries(path, root, "annotations"))
     used = {_integer(path, f"annotations[{number}]", one, "category_id") for number, one in annotations}

@@ -37,7 +37,7 @@ class Stepper:
     def step(
         self, batch: dict[str, Any], number: int, parts: int, *, describe: bool
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """One optimizer step, which all processes take together.
+        """Take one optimizer step, which all processes take together.
 
         batch: this process's images, at least `parts` of them. number: of the step, for messages. parts: how many the
         batch is taken in. describe: whether the mixture's statistics are wanted.
@@ -73,7 +73,7 @@ class Stepper:
         return together, self._statistics(mixtures, targets) if describe else {}
 
     def _on_device(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The images as they were loaded, and all that goes with them."""
+        """Copy the images, as they were loaded, and all that goes with them to the device."""
         device = self.accelerator.device
         names = ("colour", "boxes", "labels", "keypoints")
         return batch_tensor(batch, "image", device), {name: batch_tensor(batch, name, device) for name in names}
@@ -82,7 +82,7 @@ class Stepper:
         return normalise(images[rows], truth["colour"][rows]).contiguous(memory_format=self.memory_format)
 
     def _together(self, losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The losses of the whole batch, from those of this process's parts, and their total."""
+        """Add up the losses of the whole batch, of which these are this process's parts, and their total."""
         names = list(losses[0])
         sums = torch.stack([torch.stack([part[name] for name in names]) for part in losses]).sum(0)
         together = dict(zip(names, self.processes.sum(sums).unbind(), strict=True))

@@ -70,7 +70,7 @@ def save_checkpoint(
     average: Mapping[str, Tensor] | None = None,
     skeleton: Skeleton | None = None,
 ) -> None:
-    """Writes a checkpoint under `path`, in place of the one that stands there, which stays whole until then.
+    """Write a checkpoint to `path`; the one that stands there stays whole until the new one replaces it.
 
     Raises CheckpointError that names path and reason where it cannot be written: the disk is full, for one.
     """
@@ -100,7 +100,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Reads a checkpoint to the CPU; nothing in the file is executed (weights_only).
+    """Read a checkpoint to the CPU; nothing in the file is executed (weights_only).
 
     Raises CheckpointError that names the file, and the field where it is one: no such file, not a checkpoint, cut off,
     of another kind, or a field missing or wrong.
@@ -163,7 +163,7 @@ def _skeleton(path: Path, content: dict[str, Any]) -> Skeleton:
 
 
 def _progress(path: Path, entry: dict[str, Any], counted_in_batches: FitConfig | None) -> Progress:
-    """counted_in_batches: the run's configuration where the file gives a number of its batches, not of images."""
+    """Read how far the run is. counted_in_batches: its configuration, where the file counts batches and not images."""
     position = "images" if counted_in_batches is None else "batch"
     values: dict[str, Any] = {name: entry.get(name) for name in ("epoch", position, "step")}
     for name, value in values.items():
@@ -183,7 +183,7 @@ def _training_list(path: Path, entry: dict[str, Any]) -> ImageList:
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint, *, average: bool = False) -> None:
-    """Fills the model with the weights, or with their moving average where there is one.
+    """Fill the model with the weights, or with their moving average where it is asked for and there is one.
 
     Raises CheckpointError that names missing and superfluous tensors and other shapes.
     """
@@ -197,7 +197,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, *, average: bool = Fa
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
-    """Fills the optimizer. Raises CheckpointError where the state is of other parameters."""
+    """Fill the optimizer with its state. Raises CheckpointError where the state is of other parameters."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     # torch takes moments of any shape, and the fused Adam then reads and writes beyond them.
     state = checkpoint.optimizer.get("state")
