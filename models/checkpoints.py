@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from models.detector import Detector
 from models.dla import DLA34
-from models.entries import mismatch
+from models.entries import describe_mismatch
 from models.files import write_atomically
 from models.hourglass import Hourglass
 from models.network import Backbone, Network
@@ -224,7 +224,9 @@ def _fill(
     given = _read(path)
     needed = module.state_dict()
     counts = {theirs for name, theirs in names.items() if name.endswith("num_batches_tracked")}
-    wrong = mismatch({names[name]: value for name, value in needed.items()}, given, optional=counts, ignored=ignored)
+    wrong = describe_mismatch(
+        {names[name]: value for name, value in needed.items()}, given, optional=counts, ignored=ignored
+    )
     if wrong:
         raise ValueError(f"{path}: does not hold this model: {wrong}")
     values: dict[str, Tensor] = {}

@@ -11,7 +11,7 @@ from torch import Tensor
 NAMED = 12
 
 
-def mismatch(
+def describe_mismatch(
     needed: Mapping[str, Tensor],
     given: Mapping[Any, Any],
     *,

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
-def recomputed(function: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+def recompute_in_backward(function: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
     """Call the function; the backward pass computes its intermediate results again, with the same gradients.
 
     The function draws no random numbers. options: of `torch.utils.checkpoint.checkpoint`.
@@ -35,7 +35,7 @@ class Part(nn.Module):
         """Call the part: with `recompute` too, gradients and running statistics are the same."""
         if not (self.recompute and self.training):
             return self(*inputs)
-        return recomputed(self, *inputs, context_fn=lambda: _contexts(self))
+        return recompute_in_backward(self, *inputs, context_fn=lambda: _contexts(self))
 
 
 class Layers(Part, nn.Sequential):

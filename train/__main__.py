@@ -16,7 +16,7 @@ import tyro
 from train.config.commands import CheckDataConfig, DemoConfig, EvaluateConfig, ExportConfig, FitConfig, PredictConfig
 from train.config.recipes import recipe, recipe_help, recipe_names
 from train.errors import ConfigError, UserError
-from train.loop.interrupt import ending_at_once
+from train.loop.interrupt import end_at_once_on_interrupt
 
 Config = FitConfig | EvaluateConfig | PredictConfig | ExportConfig | CheckDataConfig | DemoConfig
 
@@ -82,7 +82,7 @@ def _fit_default(arguments: Sequence[str]) -> FitConfig | None:
         for given, other in ((_option(arguments, "--run"), "--run"), (name, "a recipe")):
             if given is not None:
                 raise ConfigError(f"{other}, --resume: give one; --resume goes on with the run that it names")
-        with ending_at_once():
+        with end_at_once_on_interrupt():
             from train.run.directory import RunDirectory  # which imports torch
 
         return RunDirectory(Path(resume)).read_config()
@@ -106,7 +106,7 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
 
 def run(config: Config) -> int:
     """Do what a configuration says; return the exit status."""
-    with ending_at_once():
+    with end_at_once_on_interrupt():
         function = _function_of(config)
     result = function(config)
     return 1 if isinstance(config, PredictConfig) and result["failed"] else 0

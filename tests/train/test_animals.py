@@ -22,7 +22,8 @@ from train.__main__ import main, parse
 from train.config.commands import CheckDataConfig, EvaluateConfig, FitConfig, PredictConfig
 from train.config.options import AugmentConfig, InferenceConfig
 from train.data.check import check_data
-from train.data.coco import CocoAnnotations, read_annotations
+from train.data.coco import CocoAnnotations
+from train.data.coco_file import read_annotations
 from train.data.sets import EvaluationSet, Sample, TrainingSet, evaluation_loader
 from train.data.skeletons import SkeletonInFile
 from train.data.transforms import Views

@@ -27,7 +27,7 @@ from train.errors import ConfigError
 
 Device = Annotated[str, arg(metavar="{auto,cpu,cuda,cuda:N}"), CheckedBy("train.loop.network:pick_device")]
 ImageFolder = Annotated[Path, CheckedBy("train.data.sets:CocoImages")]
-AnnotationFile = Annotated[Path, CheckedBy("train.data.coco:read_annotations")]
+AnnotationFile = Annotated[Path, CheckedBy("train.data.coco_file:read_annotations")]
 MixedPrecision = Literal["no", "bf16", "fp16"]
 TaskName = Literal["detection", "pose"]
 Resolution = Literal["fixed", "original"]

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from models.skeleton import Skeleton
 from train.config.options import AugmentConfig, Orientation
-from train.data.coco import CocoAnnotations, ImageEntry, read_annotations
+from train.data.coco import CocoAnnotations, ImageEntry
+from train.data.coco_file import read_annotations
 from train.data.images import ImageError, image_size, open_image, warp
 from train.data.plausibility import doubtful_boxes
 from train.data.shared_arrays import SharedArrays
@@ -33,7 +34,7 @@ from train.data.transforms import (
     move_points,
 )
 from train.errors import DatasetError
-from train.loop.interrupt import leave_to_parent
+from train.loop.interrupt import leave_signals_to_parent
 
 logger = logging.getLogger("train")
 
@@ -333,7 +334,7 @@ def _loader(
         collate_fn=join,
         pin_memory=pin,
         persistent_workers=workers > 0,
-        worker_init_fn=leave_to_parent,
+        worker_init_fn=leave_signals_to_parent,
     )
 
 

@@ -46,7 +46,7 @@ def fit(config: FitConfig) -> Path:
     config = with_data_paths(config)
     accelerator = make_accelerator(config)
     processes = Processes(accelerator, accelerator.device)
-    config = continued(config, processes)
+    config = resume_after_restart(config, processes)
     run, checkpoint = None, None
     if config.resume is None:
         RunDirectory.check_free(config.run)
@@ -82,7 +82,7 @@ def fit(config: FitConfig) -> Path:
             run.set_state("interrupted", "a second interruption, since the last checkpoint")
             raise
         except BaseException as error:
-            known = explained(error, run)
+            known = explain_error(error, run)
             run.fail(str(known) if isinstance(known, UserError) else f"{type(known).__name__}: {known}")
             if known is error:
                 raise
@@ -107,7 +107,7 @@ def make_accelerator(config: FitConfig) -> Accelerator:
     return Accelerator(cpu=on_cpu, mixed_precision=config.mixed_precision)
 
 
-def continued(config: FitConfig, processes: Processes) -> FitConfig:
+def resume_after_restart(config: FitConfig, processes: Processes) -> FitConfig:
     """Return the configuration, with `resume` where torchrun has restarted a run that was made with it."""
     run = RunDirectory(config.run)
     if config.resume is None and processes.restarted() and run.config.is_file():
@@ -115,7 +115,7 @@ def continued(config: FitConfig, processes: Processes) -> FitConfig:
     return config
 
 
-def explained(error: BaseException, run: RunDirectory) -> BaseException:
+def explain_error(error: BaseException, run: RunDirectory) -> BaseException:
     """Return the error, as a TrainingError where its cause lies outside: the disk or another process."""
     go_on = f"the last checkpoint is kept; go on with --resume {run.path}"
     if isinstance(error, OSError) and error.errno is not None:

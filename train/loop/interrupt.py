@@ -46,7 +46,7 @@ class Interrupt:
         self._before = {}
 
 
-def ending_at_once() -> contextlib.AbstractContextManager[None]:
+def end_at_once_on_interrupt() -> contextlib.AbstractContextManager[None]:
     """Make a context in which Ctrl-C ends the process at once, with status 130 and no traceback.
 
     For imports: torch's own would abort where Ctrl-C raises in them, and nothing has been begun by then.
@@ -73,6 +73,6 @@ def _sigint_handled_by(handler: Any) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def leave_to_parent(worker: int) -> None:
+def leave_signals_to_parent(worker: int) -> None:
     """Leave signals to a terminal's or torchrun's process group to the main process; called in each data worker."""
     os.setpgid(0, 0)

@@ -53,7 +53,7 @@ class Processes:
         if self._state is not None:
             self._state.wait_for_everyone()
 
-    def numbers(self, value: int) -> list[int]:
+    def gather_numbers(self, value: int) -> list[int]:
         """Return everyone's value, in the order of the processes; no device is waited for."""
         if self.count == 1:
             return [value]
@@ -63,13 +63,13 @@ class Processes:
 
     def restarted(self) -> bool:
         """Whether they stand in for processes that died; torchrun tells it only on the machine where one did."""
-        return max(self.numbers(restarts())) > 0
+        return max(self.gather_numbers(restarts())) > 0
 
-    def objects(self, values: list[Any]) -> list[Any]:
+    def gather_objects(self, values: list[Any]) -> list[Any]:
         """Return everyone's values in one list, in the order of the processes."""
         return gather_object(values)
 
-    def collect(self, value: T) -> list[T] | None:
+    def gather_to_main(self, value: T) -> list[T] | None:
         """Return everyone's value, in the order of the processes, to the main process, and None to the others."""
         if self.count == 1:
             return [value]
@@ -77,7 +77,7 @@ class Processes:
         dist.gather_object(value, values, dst=0, group=self._host)
         return values
 
-    def from_main(self, value: T) -> T:
+    def send_from_main(self, value: T) -> T:
         """Return the main process's value to all."""
         if self.count == 1:
             return value
@@ -89,7 +89,7 @@ class Processes:
         """Add up everyone's tensor, on the device."""
         return values if self.count == 1 else reduce(values, "sum")
 
-    def take_buffers(self, model: nn.Module) -> None:
+    def take_main_buffers(self, model: nn.Module) -> None:
         """Copy the main process's running statistics, which are those that are saved, to everyone's model."""
         if self.count > 1:
             for buffer in model.buffers():

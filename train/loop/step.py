@@ -44,7 +44,7 @@ class Stepper:
         Returns the losses of all processes' images with their "total", and the statistics of this one's.
         Raises TrainingError, in every process, where the loss of one is not finite.
         """
-        images, truth = self._on_device(batch)
+        images, truth = self._copy_to_device(batch)
         size = (images.shape[2] // self.stride, images.shape[3] // self.stride)
         targets = self.task.targets(truth, size, self.stride)
         whole = self.processes.sum(self.criterion.counts(targets))
@@ -63,7 +63,7 @@ class Stepper:
             losses.append({name: value.detach() for name, value in added.items()})
             if describe:
                 mixtures.append([one.detach() for one in self.criterion.regression_at(outputs[-1], some)])
-        together = self._together(losses)
+        together = self._sum_over_processes(losses)
         # Asked only now, so that the host does not wait for the device between the forward and the backward pass.
         if not together["total"].isfinite().item():
             raise self._not_finite(together, batch, number)
@@ -72,7 +72,7 @@ class Stepper:
         self.optimizer.step()
         return together, self._statistics(mixtures, targets) if describe else {}
 
-    def _on_device(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _copy_to_device(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Copy the images, as they were loaded, and all that goes with them to the device."""
         device = self.accelerator.device
         names = ("colour", "boxes", "labels", "keypoints")
@@ -81,7 +81,7 @@ class Stepper:
     def _input(self, images: Tensor, truth: dict[str, Tensor], rows: slice) -> Tensor:
         return normalise(images[rows], truth["colour"][rows]).contiguous(memory_format=self.memory_format)
 
-    def _together(self, losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    def _sum_over_processes(self, losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         """Add up the losses of the whole batch, of which these are this process's parts, and their total."""
         names = list(losses[0])
         sums = torch.stack([torch.stack([part[name] for name in names]) for part in losses]).sum(0)
@@ -94,5 +94,5 @@ class Stepper:
 
     def _not_finite(self, losses: dict[str, Tensor], batch: dict[str, Any], number: int) -> TrainingError:
         values = ", ".join(f"{name} {value.item():g}" for name, value in losses.items())
-        ids = ", ".join(map(str, self.processes.objects(batch["image_id"].tolist())))
+        ids = ", ".join(map(str, self.processes.gather_objects(batch["image_id"].tolist())))
         return TrainingError(f"step {number}: the loss is not finite ({values}); image ids: {ids}")

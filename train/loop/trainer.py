@@ -167,7 +167,7 @@ class Trainer:
             waited = time.perf_counter() - asked
             self.bad.add(batch["bad"])
             step = self.progress.step
-            images = self.processes.numbers(len(batch["image"]))
+            images = self.processes.gather_numbers(len(batch["image"]))
             # A process of which no image can be read has nothing to step with: all of them leave the batch out.
             if min(images) > 0:
                 step += 1
@@ -190,7 +190,7 @@ class Trainer:
             step=self.progress.step,
             epoch=epoch + 1,
             seconds=time.perf_counter() - began,
-            skipped_images=len(set(self.processes.objects(sorted(self.bad.seen)))),
+            skipped_images=len(set(self.processes.gather_objects(sorted(self.bad.seen)))),
         )
         return None
 
@@ -219,7 +219,7 @@ class Trainer:
 
     def _signal(self, interrupt: Interrupt) -> str | None:
         """Return the signal that has reached this process or another: all stop at the same place."""
-        arrived = max(self.processes.numbers(interrupt.number))
+        arrived = max(self.processes.gather_numbers(interrupt.number))
         return signal.Signals(arrived).name if arrived else None
 
     def _evaluate(self, run: RunDirectory, log: RunLog, interrupt: Interrupt) -> str | None:
@@ -228,7 +228,7 @@ class Trainer:
             return None
         log.say(f"evaluating {len(self.val_set)} images after epoch {self.progress.epoch}")
         model = self.accelerator.unwrap_model(self.model) if self.average is None else self.average.model
-        self.processes.take_buffers(model)
+        self.processes.take_main_buffers(model)
         found = find(
             model,
             self.val_set,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.entries import mismatch
+from models.entries import describe_mismatch
 from models.files import write_atomically
 from models.skeleton import COCO_PERSON, Skeleton
 from train.config.commands import FitConfig
@@ -190,7 +190,7 @@ def load_weights(model: nn.Module, checkpoint: Checkpoint, *, average: bool = Fa
     source, given = "model", checkpoint.model
     if average and checkpoint.average is not None:
         source, given = "average", checkpoint.average
-    wrong = mismatch(model.state_dict(), given)
+    wrong = describe_mismatch(model.state_dict(), given)
     if wrong:
         raise CheckpointError(f"{checkpoint.path}: {source}: does not hold this model: {wrong}")
     model.load_state_dict(given)

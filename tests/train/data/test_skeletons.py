@@ -12,7 +12,7 @@ import pytest
 from models import COCO_PERSON
 from tests.train.animals import CATEGORY, LINKS, NAMES, draw_animals
 from tests.train.drawn_data import DataPaths, edit_json
-from train.data.coco import read_annotations
+from train.data.coco_file import read_annotations
 from train.data.skeletons import USUAL_SIGMA, SkeletonInFile, read_skeleton
 from train.errors import ConfigError, DatasetError
 

@@ -15,7 +15,8 @@ from models import Detections, placed
 from tests.train.drawn_data import DataPaths, edit_json, tiny_fit
 from train.config.commands import EvaluateConfig
 from train.config.options import InferenceConfig
-from train.data.coco import Category, CocoAnnotations, read_annotations
+from train.data.coco import Category, CocoAnnotations
+from train.data.coco_file import read_annotations
 from train.data.colour import normalise
 from train.data.transforms import window
 from train.errors import CheckpointError, ConfigError, DatasetError
