@@ -26,8 +26,20 @@ UNFINISHED = (
     "mdnkernels/ops/mixture_mode/autograd.py",
     "mdnkernels/ops/mixture_nll",
     "mdnkernels/triton/functions.py",
-    "models",
-    "train",
+    "models/__init__.py",
+    "models/decode.py",
+    "models/detector.py",
+    "models/heads.py",
+    "models/network.py",
+    "models/pose.py",
+    "models/reading.py",
+    "train/analysis",
+    "train/config/options.py",
+    "train/demo",
+    "train/drawing",
+    "train/inference",
+    "train/synthetic",
+    "train/tasks",
 )
 LONGEST = 600
 # Why a file is longer than LONGEST lines.

@@ -105,7 +105,7 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
 
 
 def run(config: Config) -> int:
-    """Do what a configuration says; return the exit status."""
+    """Run the command that a configuration is of; return the exit status."""
     with end_at_once_on_interrupt():
         function = _function_of(config)
     result = function(config)

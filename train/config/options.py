@@ -208,7 +208,7 @@ class InferenceConfig:
     flip: bool = False
     """Look at the mirror image too, and average the two."""
     flip_stronger: bool = False
-    """The same, but take each box's size, or pose, from the view whose component weighs more."""
+    """Average both views, but take each size, or pose, from the view whose component weighs more."""
     resolution: Resolution = "fixed"
     """fixed fits images into the square of the training; original keeps their size, one image a step."""
     scales: PositiveNumbers = (1.0,)

@@ -218,7 +218,7 @@ def _text(path: Path, where: str, entry: dict[str, Any], field: str) -> str:
 
 
 def _is_number(value: object) -> bool:
-    """Whether a value is a number that a float holds; JSON's whole numbers have no end."""
+    """Tell whether a value is a number that a float holds; JSON's whole numbers have no end."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     try:

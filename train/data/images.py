@@ -68,7 +68,7 @@ def image_size(image: Image.Image, orientation: Orientation = "stored") -> tuple
 
 
 def has_transparency(image: Image.Image) -> bool:
-    """Whether a decoded image has pixels that are not opaque."""
+    """Tell whether a decoded image has pixels that are not opaque."""
     if "A" not in image.getbands() and "a" not in image.getbands() and "transparency" not in image.info:
         return False
     if image.mode == "La":

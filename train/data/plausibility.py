@@ -79,7 +79,7 @@ class _Boxes(NamedTuple):
     """(N,)."""
 
     def areas_follow(self) -> bool:
-        """Whether the areas are no more than the third number times the fourth."""
+        """Tell whether the areas are no more than the third number times the fourth."""
         product = self.given[:, 2] * self.given[:, 3]
         return bool(np.isclose(self.areas, product, rtol=0.02, atol=1e-9).mean() >= 0.9)
 

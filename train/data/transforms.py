@@ -125,7 +125,7 @@ def move_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def mirrors(matrix: np.ndarray) -> bool:
-    """Whether a (2, 3) matrix makes left of right."""
+    """Tell whether a (2, 3) matrix makes left of right."""
     return bool(np.linalg.det(matrix[:, :2]) < 0)
 
 

@@ -97,7 +97,7 @@ def fit(config: FitConfig) -> Path:
 
 
 def make_accelerator(config: FitConfig) -> Accelerator:
-    """Set up the devices and processes that the configuration and the launcher ask for. Raises ConfigError."""
+    """Prepare the devices and processes that the configuration and the launcher ask for. Raises ConfigError."""
     # Without a GPU Accelerate must be told so, or it takes each process that torchrun starts for a run of its own.
     on_cpu = pick_device(config.device).type == "cpu"
     if on_cpu and config.mixed_precision == "fp16":

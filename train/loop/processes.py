@@ -62,7 +62,7 @@ class Processes:
         return [int(one) for one in values]
 
     def restarted(self) -> bool:
-        """Whether they stand in for processes that died; torchrun tells it only on the machine where one did."""
+        """Tell whether they stand in for processes that died; torchrun tells it only on the machine where one did."""
         return max(self.gather_numbers(restarts())) > 0
 
     def gather_objects(self, values: list[Any]) -> list[Any]:

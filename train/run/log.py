@@ -53,7 +53,7 @@ class RunLog:
             self._board.add_scalar(name, value, step)
 
     def picture(self, name: str, picture: Image, *, step: int) -> None:
-        """Show a picture in TensorBoard."""
+        """Write a picture for TensorBoard."""
         if self._enabled:
             self._board.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
 
