@@ -27,7 +27,7 @@ from train.config.options import AugmentConfig
 from train.data.colour import LIGHTING_AXES, LIGHTING_SCALE, MEAN, STD, normalise
 from train.data.images import open_image
 from train.data.sets import Sample, TrainingSet, collate, open_annotations, training_loader
-from train.tasks.targets import detection_targets
+from train.tasks.detection import detection_targets
 
 cv2 = pytest.importorskip("cv2", reason="the peer is OpenCV's: pip install opencv-python-headless")
 

@@ -33,13 +33,7 @@ UNFINISHED = (
     "models/network.py",
     "models/pose.py",
     "models/reading.py",
-    "train/analysis",
-    "train/config/options.py",
-    "train/demo",
-    "train/drawing",
-    "train/inference",
-    "train/synthetic",
-    "train/tasks",
+    "train/tasks/criterion.py",
 )
 LONGEST = 600
 # Why a file is longer than LONGEST lines.

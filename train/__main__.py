@@ -134,7 +134,7 @@ def _function_of(config: Config) -> Callable[[Any], Any]:
         from train.data.check import check_data
 
         return check_data
-    from train.demo.demo import run_demo
+    from train.demo.comparison import run_demo
 
     return run_demo
 

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from benchmarks.gpu_check.items import Items, Options
 from models import COCO_PERSON, Network, build_model
-from train.tasks.criterion import Criterion, DetectionCriterion, PoseCriterion
-from train.tasks.targets import DetectionTargets, PoseTargets, detection_targets, pose_targets
+from train.data.coco import Category
+from train.tasks import TaskName, make_task, task_class
+from train.tasks.base import Task
+from train.tasks.weights import LossWeights
 
 OBJECTS, CLASSES = 16, 80
 # Images at once in training and in inference; halved as often as the device's memory asks for it.
@@ -35,22 +37,8 @@ class ModelChoice:
     """What a criterion asks of a network's configuration."""
 
     components: int
+    least_scale: float
     class_specific: bool = False
-    least_scale: float = 1.0
-
-
-@dataclass(frozen=True)
-class LossWeights:
-    """Of CenterNet and the paper."""
-
-    heatmap_weight: float = 1.0
-    offset_weight: float = 1.0
-    size_weight: float = 0.1
-    keypoint_weight: float = 1.0
-
-    def weight_of_pose(self, components: int) -> float:
-        """Of the mixture's negative log-likelihood, or of the base's L1."""
-        return 1.0 if components == 0 else 0.1
 
 
 def items(options: Options) -> Items:
@@ -119,7 +107,7 @@ def network(arch: str, task: str, components: int, device: str) -> Network:
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     with torch.device(device):
-        model = build_model(arch, task=task, num_classes=CLASSES if task == "detection" else 1, components=components)
+        model = build_model(arch, task=task, num_classes=len(task_of(task).categories), components=components)
     return model.to(device, memory_format=torch.channels_last)
 
 
@@ -141,16 +129,17 @@ def prepare(arch: str, task: str, variant: str, work: str, batch: int, options: 
         return infer
 
     model.train()
-    criterion = criterion_of(task, components).to(options.device)
-    truth = Truth(batch, side, options.device)
+    the_task = task_of(task)
+    choice = ModelChoice(components, the_task.min_scale)
+    criterion = the_task.criterion(choice, LossWeights()).to(options.device)  # type: ignore[arg-type]
+    truth = random_truth(batch, side, len(the_task.categories), options.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=2.5e-4, fused=True)
 
     def step() -> Tensor:
-        targets = truth.targets(task, side // model.stride, model.stride)
-        at = (targets.index, *((targets.keypoint_index,) if isinstance(targets, PoseTargets) else ()))
+        targets = the_task.targets(truth, (side // model.stride, side // model.stride), model.stride)
         optimizer.zero_grad(set_to_none=True)
         with autocast():
-            outputs = model(images, *at) if sparse else model(images)
+            outputs = the_task.outputs(model, images, targets) if sparse else model(images)
         # Losses are in float32, as behind Accelerate's mixed precision.
         outputs = [{name: values.float() for name, values in output.items()} for output in outputs]
         loss = criterion.total(criterion(outputs, targets))
@@ -161,30 +150,26 @@ def prepare(arch: str, task: str, variant: str, work: str, batch: int, options: 
     return step
 
 
-def criterion_of(task: str, components: int) -> Criterion[Any]:
-    if task == "pose":
-        return PoseCriterion(ModelChoice(components, least_scale=9.0), LossWeights(), COCO_PERSON)
-    return DetectionCriterion(ModelChoice(components), LossWeights())
+def task_of(name: str) -> Task:
+    """Return the named task on data of CLASSES categories, or of one where it takes one alone."""
+    one: TaskName = name  # type: ignore[assignment]  # of PAIRS
+    categories = [Category(number, str(number)) for number in range(CLASSES)]
+    return make_task(one, categories[:1] if task_class(one).one_category else categories)
 
 
-class Truth:
-    """Random objects, or people, inside of images."""
+def random_truth(batch: int, side: int, classes: int, device: str) -> dict[str, Tensor]:
+    """Return random objects, with the keypoints of people, inside of images, as training loads them."""
+    generator = torch.Generator().manual_seed(0)
 
-    def __init__(self, batch: int, side: int, device: str) -> None:
-        generator = torch.Generator().manual_seed(0)
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(batch, OBJECTS, *shape, generator=generator)
 
-        def uniform(*shape: int) -> Tensor:
-            return torch.rand(batch, OBJECTS, *shape, generator=generator)
-
-        extent = side * (0.05 + 0.4 * uniform(2))
-        low = (side - extent) * uniform(2)
-        joints = len(COCO_PERSON.names)
-        points = low[:, :, None] + extent[:, :, None] * uniform(joints, 2)
-        self.boxes = torch.cat((low, low + extent), -1).to(device)
-        self.labels = torch.randint(CLASSES, (batch, OBJECTS), generator=generator).to(device)
-        self.keypoints = torch.cat((points, torch.full((batch, OBJECTS, joints, 1), 2.0)), -1).to(device)
-
-    def targets(self, task: str, cells: int, stride: int) -> DetectionTargets | PoseTargets:
-        if task == "pose":
-            return pose_targets(self.boxes, torch.zeros_like(self.labels), self.keypoints, (cells, cells), stride)
-        return detection_targets(self.boxes, self.labels, CLASSES, (cells, cells), stride)
+    extent = side * (0.05 + 0.4 * uniform(2))
+    low = (side - extent) * uniform(2)
+    joints = len(COCO_PERSON.names)
+    points = low[:, :, None] + extent[:, :, None] * uniform(joints, 2)
+    return {
+        "boxes": torch.cat((low, low + extent), -1).to(device),
+        "labels": torch.randint(classes, (batch, OBJECTS), generator=generator).to(device),
+        "keypoints": torch.cat((points, torch.full((batch, OBJECTS, joints, 1), 2.0)), -1).to(device),
+    }

@@ -19,13 +19,13 @@ from train.__main__ import main
 def fail(fault: str) -> None:
     """Make the second process fail with its next batch."""
 
-    def look(*_: Any) -> Any:
+    def predict_batch(*_: Any) -> Any:
         if fault == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         raise MemoryError("no memory is left in process 1")
 
     if os.environ["RANK"] == "1" and fault != "none":
-        train.inference.evaluation.look = look
+        train.inference.evaluation.predict_batch = predict_batch
 
 
 if __name__ == "__main__":

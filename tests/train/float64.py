@@ -15,7 +15,7 @@ from torch import Tensor
 import train.inference.evaluation
 import train.loop.engine
 import train.loop.step
-from train.tasks.tasks import DetectionTask
+from train.tasks.detection import DetectionTask
 
 
 def use_float64(replace: Callable[[Any, str, Any], None] = setattr) -> None:

@@ -30,10 +30,9 @@ from train.data.transforms import Views
 from train.errors import CheckpointError, ConfigError, DatasetError
 from train.inference.evaluation import evaluate
 from train.inference.prediction import predict
-from train.inference.score import POSE_METRICS, score_poses
 from train.loop.engine import fit
 from train.loop.network import restore_network
-from train.tasks.tasks import PoseTask
+from train.tasks.pose import PoseTask
 
 SIGMAS = (0.03, 0.05, 0.05, 0.1, 0.08)
 SKELETON = Skeleton(NAMES, SIGMAS, ((1, 2),), LINKS)
@@ -71,9 +70,9 @@ def test_the_run_remembers_the_skeleton(run: Path) -> None:
     "inference", [InferenceConfig(flip=True, scales=(0.5, 1.0)), InferenceConfig(component=1, flip_stronger=True)]
 )
 def test_it_is_evaluated_without_the_training_data(run: Path, tmp_path: Path, inference: InferenceConfig) -> None:
-    assert set(POSE_METRICS) <= json.loads((run / "evaluation" / "metrics.json").read_text()).keys()
+    assert set(PoseTask.metrics) <= json.loads((run / "evaluation" / "metrics.json").read_text()).keys()
     metrics = evaluate(EvaluateConfig(run=run, inference=inference, workers=0, device="cpu", output=tmp_path))
-    assert set(POSE_METRICS) <= metrics.keys()
+    assert set(PoseTask.metrics) <= metrics.keys()
     results = json.loads((tmp_path / "detections.json").read_text())
     assert {len(one["keypoints"]) for one in results} == {15}
     assert {one["category_id"] for one in results} == {4}
@@ -248,10 +247,11 @@ def test_one_keypoint_is_trained_and_scored(tmp_path: Path, warned: list[str]) -
     annotations = read(data.annotations, (0.05,))
     skeleton = annotations.skeleton
     assert skeleton is not None
-    assert score_poses(annotations, entries(annotations), skeleton).metrics["AP"] == 1
+    task = PoseTask(annotations.categories, skeleton)
+    assert task.score(annotations, entries(annotations)).metrics["AP"] == 1
     # A result far from the truth is counted wrong among its size too, though one keypoint encloses no area.
     wrong = [one | {"score": 0.95} for one in entries(annotations, 40.0)]
-    assert score_poses(annotations, [*entries(annotations), *wrong], skeleton).metrics["APmedium"] < 0.9
+    assert task.score(annotations, [*entries(annotations), *wrong]).metrics["APmedium"] < 0.9
     val = {"val_images": data.images, "val_annotations": data.annotations}
     run = fit(tiny_fit(data, tmp_path / "run", task="pose", epochs=1, keypoint_sigmas=(0.05,), **val))
     assert last(run).skeleton == Skeleton(("nose",), (0.05,))

@@ -18,10 +18,10 @@ from train.config.options import InferenceConfig
 from train.errors import ConfigError, DatasetError
 from train.inference.evaluation import evaluate
 from train.inference.prediction import predict
-from train.inference.score import POSE_METRICS
 from train.loop.engine import fit
 from train.run.checkpoint import load_checkpoint
 from train.run.log import read_log
+from train.tasks.pose import PoseTask
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_every_loss_and_the_mixture_are_logged(run: Path) -> None:
 
 def test_results_are_cocos_keypoint_format_and_scored_by_oks(run: Path) -> None:
     metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
-    assert set(POSE_METRICS) <= metrics.keys()
+    assert set(PoseTask.metrics) <= metrics.keys()
     results = json.loads((run / "evaluation" / "detections.json").read_text())
     assert {one["category_id"] for one in results} == {1}
     assert all(len(one["keypoints"]) == 51 and set(one["keypoints"][2::3]) == {1} for one in results)
@@ -63,7 +63,7 @@ def test_results_are_cocos_keypoint_format_and_scored_by_oks(run: Path) -> None:
 )
 def test_it_is_evaluated_in_every_way(run: Path, tmp_path: Path, inference: InferenceConfig) -> None:
     metrics = evaluate(EvaluateConfig(run=run, inference=inference, workers=0, device="cpu", output=tmp_path))
-    assert set(POSE_METRICS) <= metrics.keys()
+    assert set(PoseTask.metrics) <= metrics.keys()
     results = json.loads((tmp_path / "detections.json").read_text())
     components = {one["component"] for one in results}
     assert components <= ({0, 1} if inference.component is None else {1})
@@ -89,7 +89,7 @@ def test_a_checkpoint_that_names_no_skeleton_is_of_cocos_persons(run: Path, tmp_
     paths = {"checkpoint": tmp_path / "old.pt", "output": tmp_path / "out"}
     again = evaluate(EvaluateConfig(**paths, workers=0, device="cpu"))
     metrics = json.loads((run / "evaluation" / "metrics.json").read_text())
-    assert {name: again[name] for name in POSE_METRICS} == {name: metrics[name] for name in POSE_METRICS}
+    assert {name: again[name] for name in PoseTask.metrics} == {name: metrics[name] for name in PoseTask.metrics}
 
 
 def test_data_without_keypoints_and_sizes_by_class_are_refused(figures: DataPaths, tmp_path: Path) -> None:

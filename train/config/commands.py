@@ -20,10 +20,10 @@ from train.config.options import (
     ModelConfig,
     OptimizerConfig,
     Orientation,
-    TaskName,
 )
 from train.config.rules import AtLeastOne, AtLeastZero, CheckedBy, Positive, ZeroToOne, at_least, multiple_of, must_be
 from train.errors import ConfigError
+from train.tasks import TaskName
 
 # Folders and files that a command opens or makes say themselves what is wrong with them.
 RunFolder = Annotated[Path, CheckedBy("train.loop.network:find_checkpoint")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from train.config.commands import FitConfig
+from train.tasks import task_class
 
 
 def with_data_paths(config: FitConfig) -> FitConfig:
@@ -12,7 +13,7 @@ def with_data_paths(config: FitConfig) -> FitConfig:
     data = config.data
     if data.coco is None:
         return config
-    kind = "person_keypoints" if config.model.task == "pose" else "instances"
+    kind = task_class(config.model.task).coco_annotations
     data = dataclasses.replace(
         data,
         coco=None,

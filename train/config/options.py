@@ -24,12 +24,13 @@ from train.config.rules import (
     one_or_more,
 )
 from train.errors import ConfigError
+from train.tasks import TaskName, task_class
+from train.tasks.weights import LossWeights
 
 Device = Annotated[str, arg(metavar="{auto,cpu,cuda,cuda:N}"), CheckedBy("train.loop.network:pick_device")]
 ImageFolder = Annotated[Path, CheckedBy("train.data.sets:CocoImages")]
 AnnotationFile = Annotated[Path, CheckedBy("train.data.coco_file:read_annotations")]
 MixedPrecision = Literal["no", "bf16", "fp16"]
-TaskName = Literal["detection", "pose"]
 Resolution = Literal["fixed", "original"]
 Orientation = Literal["stored", "exif"]
 KeypointSigmas = Annotated[
@@ -37,9 +38,6 @@ KeypointSigmas = Annotated[
     one_or_more("numbers above 0 and below 1, as COCO's 0.025 to 0.107", lambda sigma: 0 < sigma < 1),
     CheckedBy("train.data.skeletons:sigmas_of"),
 ]
-
-# A pose's sigma is multiplied by a keypoint's constant of OKS, 0.025 to 0.107, so that it spreads over cells too.
-MIN_SCALE: dict[str, float] = {"detection": 1.0, "pose": 9.0}
 
 
 @dataclass(frozen=True)
@@ -133,8 +131,8 @@ class ModelConfig:
 
     @property
     def least_scale(self) -> float:
-        """min_scale, or the task's own where it is not given."""
-        return MIN_SCALE[self.task] if self.min_scale is None else self.min_scale
+        """Return min_scale, or the task's own where it is not given."""
+        return task_class(self.task).min_scale if self.min_scale is None else self.min_scale
 
 
 @dataclass(frozen=True)
@@ -154,17 +152,17 @@ class OptimizerConfig:
     before the end, in a run of fewer than 50 epochs for its last fifth."""
     drop_factor: Positive = 0.1
     """What the learning rate is multiplied by at a drop."""
-    heatmap_weight: NotNegative = 1.0
+    heatmap_weight: NotNegative = LossWeights.heatmap_weight
     """Weight of the focal loss of the centre heatmaps."""
-    offset_weight: NotNegative = 1.0
+    offset_weight: NotNegative = LossWeights.offset_weight
     """Weight of the centres' L1 offset loss. The paper's text has 0.1, its code and CenterNet have 1."""
-    size_weight: NotNegative = 0.1
+    size_weight: NotNegative = LossWeights.size_weight
     """Weight of the size loss: the mixture's negative log-likelihood, or L1 for the base and for a pose's box. As
     published, the same for both."""
-    pose_weight: NotNegative | None = None
+    pose_weight: NotNegative | None = LossWeights.pose_weight
     """Weight of the pose loss. By default as published: 0.1 for the mixture's negative log-likelihood, 1 for the base's
     L1."""
-    keypoint_weight: NotNegative = 1.0
+    keypoint_weight: NotNegative = LossWeights.keypoint_weight
     """Weight of the keypoint heatmaps' focal loss and of the keypoints' L1 offset loss."""
     accumulate: AtLeastOne = 1
     """Take each process's images of a step in so many parts, one after the other: less memory, the same gradient, but
@@ -191,14 +189,8 @@ class OptimizerConfig:
         if late:
             raise ConfigError(
                 f"--drop-epochs: {', '.join(map(str, late))}: not before the end of --epochs {self.epochs}, where the "
-                f"learning rate could drop; give epochs up to {self.epochs - 1}, or none for a constant rate"
+                f"learning rate could drop; give earlier ones, or none for a constant rate"
             )
-
-    def weight_of_pose(self, components: int) -> float:
-        """pose_weight, or that of a model of so many components where it is not given."""
-        if self.pose_weight is not None:
-            return self.pose_weight
-        return 1.0 if components == 0 else 0.1
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from train.data.plausibility import EXAMPLES, find_doubts
 from train.data.sets import CocoImages, Sample, TrainingSet, collate
 from train.drawing.pictures import grid
 from train.run.files import write_json, write_picture
-from train.tasks.tasks import Task, make_task, skeleton_to_read
+from train.tasks import make_task, task_class
+from train.tasks.base import Task
 
 # COCO's limits of small and medium, areas in square pixels.
 AREAS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
@@ -42,7 +43,7 @@ def check_data(config: CheckDataConfig) -> dict[str, Any]:
     where the list as a whole cannot be used.
     """
     check_config(config)
-    wanted = skeleton_to_read(config.task, config.keypoint_sigmas)
+    wanted = task_class(config.task).skeleton_to_read(config.keypoint_sigmas)
     listed = read_annotations(config.annotations, wanted).first(config.limit)
     annotations = listed.inside()
     task = make_task(config.task, annotations.categories, annotations.skeleton)

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 # Okabe and Ito's colours, told apart with any of the common colour-vision deficiencies; the first three differ most.
-# The one palette of this package: train.drawing.plots takes its colours from here.
+# The one palette, of pictures and plots.
 COMPONENT_COLOURS: tuple[str, ...] = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 
 # For boxes without a component: the single-mode base, and the truth.
@@ -28,14 +28,14 @@ class Rectangle(NamedTuple):
     y2: int
 
     def overlap(self, other: "Rectangle") -> int:
-        """Area shared with another rectangle."""
+        """Return the area shared with another rectangle."""
         width = min(self.x2, other.x2) - max(self.x1, other.x1)
         height = min(self.y2, other.y2) - max(self.y1, other.y1)
         return max(0, width) * max(0, height)
 
 
 def component_colour(component: int) -> str:
-    """The colour of a mixture component as "#RRGGBB"; neutral for -1. The palette repeats after its seven colours."""
+    """Return the colour of a mixture component as "#RRGGBB"; neutral for -1. The palette repeats after its seven."""
     return NEUTRAL_COLOUR if component < 0 else COMPONENT_COLOURS[component % len(COMPONENT_COLOURS)]
 
 
@@ -78,7 +78,7 @@ def draw_detections(
     Raises:
         ValueError: the arrays' shapes do not fit, or a label has no name.
     """
-    box, score, component = checked(boxes, scores, components)
+    box, score, component = check_boxes(boxes, scores, components)
     label = np.asarray(labels, dtype=np.int64)
     if label.shape != (len(box),):
         raise ValueError(f"labels has shape {label.shape}: need ({len(box)},), one for each box")
@@ -88,7 +88,7 @@ def draw_detections(
     keep = label >= 0
     if scores is not None:
         keep &= score >= min_score
-    rectangles = in_picture(box * enlarge, keep, score, picture.size)
+    rectangles = visible_rectangles(box * enlarge, keep, score, picture.size)
     colours = {i: component_colour(int(component[i])) for i in rectangles}
 
     draw = ImageDraw.Draw(picture)
@@ -96,7 +96,7 @@ def draw_detections(
         draw_box(draw, rectangles[i], colours[i], line_width(picture))
     font = font_for(max(picture.size))
     texts = {
-        i: " ".join([category_names[label[i]], *numbers(score[i] if scores is not None else None, component[i])])
+        i: " ".join([category_names[label[i]], *label_words(score[i] if scores is not None else None, component[i])])
         for i in rectangles
     }
     draw_labels(draw, texts, rectangles, colours, font, picture.size)
@@ -106,8 +106,10 @@ def draw_detections(
 
 
 def draw_legend(num_components: int, width: int, font_size: float = 15, notes: Sequence[str] = ()) -> Image.Image:
-    """A white strip, `width` pixels wide, that shows each component's colour and name, then the notes, in as many rows
-    as it takes."""
+    """Draw a white strip with each component's colour and name, then the notes, in as many rows as it takes.
+
+    width: of the strip in pixels.
+    """
     font = ImageFont.load_default(size=font_size)
     line = _line_height(font)
     gap = line // 2
@@ -139,7 +141,7 @@ def grid(
     cell: int | None = None,
     gap: int = 8,
 ) -> Image.Image:
-    """A contact sheet: pictures in rows from left to right, each with its caption above it, and one legend below all.
+    """Draw a contact sheet: pictures in rows from left to right, each with its caption above, and one legend below all.
 
     Args:
         images: at least one picture; those of other widths are scaled to the cell's.
@@ -181,10 +183,10 @@ def grid(
     return with_legend(sheet, num_components, font)
 
 
-def checked(
+def check_boxes(
     boxes: ArrayLike, scores: ArrayLike | None, components: ArrayLike | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Boxes (N, 4), scores (N,) and components (N,) with their shapes checked; None gives scores 1, components -1."""
+    """Return boxes (N, 4), scores (N,) and components (N,) of these shapes; None gives scores 1, components -1."""
     box = np.asarray(boxes, dtype=np.float64)
     if box.size == 0:
         box = box.reshape(0, 4)
@@ -200,7 +202,7 @@ def checked(
 
 
 def enlarged(image: Image.Image, min_side: int) -> tuple[Image.Image, float]:
-    """A copy in RGB whose longer side is at least `min_side`, and by how much it was enlarged."""
+    """Return a copy in RGB whose longer side is at least `min_side`, and by how much it was enlarged."""
     factor = max(1.0, min_side / max(image.size))
     size = (round(image.width * factor), round(image.height * factor))
     picture = image.convert("RGB")
@@ -210,14 +212,14 @@ def enlarged(image: Image.Image, min_side: int) -> tuple[Image.Image, float]:
 
 
 def line_width(picture: Image.Image) -> int:
-    """The width of the lines drawn on a picture."""
+    """Return the width of the lines drawn on a picture."""
     return max(2, round(max(picture.size) / 200))
 
 
-def in_picture(
+def visible_rectangles(
     box: NDArray[np.float64], keep: NDArray[np.bool_], score: NDArray[np.float64], size: tuple[int, int]
 ) -> dict[int, Rectangle]:
-    """The pixels of each box (N, 4) of those to keep (N,) that is finite and partly in the picture, best score first.
+    """Return the pixels of each box (N, 4) to keep (N,) that is finite and partly in the picture, best score first.
 
     Equal scores stay in order, so that the picture is the same each time.
     """
@@ -227,8 +229,8 @@ def in_picture(
     return {int(i): _inside(edges[i], size) for i in np.argsort(-score, kind="stable") if keep[i]}
 
 
-def numbers(score: float | None, component: int) -> list[str]:
-    """What a label says of the score, where there is one, and of the component, where there is one."""
+def label_words(score: float | None, component: int) -> list[str]:
+    """Return what a label says of the score, where there is one, and of the component, where there is one."""
     words = [] if score is None else [f"{score:.2f}"]
     return words if component < 0 else [*words, f"c{component}"]
 
@@ -257,21 +259,21 @@ def draw_labels(
 def with_legend(
     picture: Image.Image, num_components: int, font: ImageFont.FreeTypeFont, notes: Sequence[str] = ()
 ) -> Image.Image:
-    """The picture with a legend below it; as it is where there are no components."""
+    """Return the picture with a legend below it; as it is where there are no components."""
     if num_components <= 0:
         return picture
     return _stack([picture, draw_legend(num_components, picture.width, font.size, notes)])
 
 
 def _inside(edges: NDArray[np.float64], size: tuple[int, int]) -> Rectangle:
-    """The whole pixels of a box that lie in the picture: at least one, since some of the box does."""
+    """Return the whole pixels of a box that lie in the picture: at least one, since some of the box does."""
     x1, y1 = (int(np.clip(edges[k], 0, size[k] - 1)) for k in range(2))
     x2, y2 = (int(np.clip(edges[k + 2], low + 1, size[k])) for k, low in enumerate((x1, y1)))
     return Rectangle(x1, y1, x2, y2)
 
 
 def font_for(side: int) -> ImageFont.FreeTypeFont:
-    """The font for a picture whose longer side is `side` pixels."""
+    """Return the font for a picture whose longer side is `side` pixels."""
     font = ImageFont.load_default(size=max(12, round(side / 42)))
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise ImportError("this Pillow was built without FreeType: install a Pillow wheel to draw labels of any size")
@@ -284,7 +286,7 @@ def _line_height(font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> int:
 
 
 def _ink(colour: str) -> _Colour:
-    """Black or white, whichever is easier to read on `colour`."""
+    """Return black or white, whichever is easier to read on `colour`."""
     red, green, blue = (int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5))
     luminance = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
     # Where the contrast ratios (L + 0.05) / (0.05) with black and 1.05 / (L + 0.05) with white are equal.
@@ -292,7 +294,7 @@ def _ink(colour: str) -> _Colour:
 
 
 def draw_box(draw: ImageDraw.ImageDraw, box: Rectangle, colour: str, thickness: int) -> None:
-    """A frame in `colour` between a black and a white line, so that it shows on any background."""
+    """Draw a frame in `colour` between a black and a white line, so that it shows on any background."""
     x1, y1, x2, y2 = box.x1, box.y1, box.x2 - 1, box.y2 - 1
     draw.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=_BLACK)
     draw.rectangle((x1, y1, x2, y2), outline=_WHITE, width=thickness + 1)
@@ -307,7 +309,7 @@ def _label_place(
     others: Sequence[Rectangle],
     size: tuple[int, int],
 ) -> Rectangle:
-    """The place for a box's label that covers least of the labels there, then of other boxes, then of its own box."""
+    """Return the place for a box's label that covers least of the labels there, then of other boxes, then its own."""
     line = _line_height(font)
 
     def cost(place: Rectangle) -> tuple[int, int, int]:
@@ -319,7 +321,7 @@ def _label_place(
 
 
 def _places(box: Rectangle, width: int, height: int, size: tuple[int, int]) -> Iterator[Rectangle]:
-    """Places for a label, the customary ones first; each is moved into the picture if it sticks out."""
+    """Give places for a label, the customary ones first; each is moved into the picture if it sticks out."""
     beside_x = (box.x1, box.x2 - width, (box.x1 + box.x2 - width) // 2)
     beside_y = (box.y1, box.y2 - height, (box.y1 + box.y2 - height) // 2)
     corners: Iterable[tuple[int, int]] = (
@@ -333,7 +335,7 @@ def _places(box: Rectangle, width: int, height: int, size: tuple[int, int]) -> I
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, or as much of its start as fits in `width` pixels, then three dots."""
+    """Return the text, or as much of its start as fits in `width` pixels, then three dots."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:
@@ -348,7 +350,7 @@ def _to_width(image: Image.Image, width: int) -> Image.Image:
 
 
 def _stack(images: Sequence[Image.Image]) -> Image.Image:
-    """Pictures of one width, one below the other."""
+    """Put pictures of one width one below the other."""
     whole = Image.new("RGB", (images[0].width, sum(image.height for image in images)), _WHITE)
     y = 0
     for image in images:

@@ -10,15 +10,15 @@ from PIL import Image, ImageColor, ImageDraw
 from models.skeleton import COCO_PERSON, Skeleton
 from train.drawing.pictures import (
     Rectangle,
-    checked,
+    check_boxes,
     component_colour,
     draw_box,
     draw_labels,
     enlarged,
     font_for,
-    in_picture,
+    label_words,
     line_width,
-    numbers,
+    visible_rectangles,
     with_legend,
 )
 
@@ -73,21 +73,23 @@ def draw_poses(
     Raises:
         ValueError: the arrays' shapes do not fit.
     """
-    box, score, component = checked(boxes, scores, components)
-    points, sigma = _checked_keypoints(keypoints, sigmas, len(box), skeleton)
+    box, score, component = check_boxes(boxes, scores, components)
+    points, sigma = _check_keypoints(keypoints, sigmas, len(box), skeleton)
     picture, enlarge = enlarged(image, min_side)
     keep = np.ones(len(box), dtype=bool) if scores is None else score >= min_score
-    rectangles = in_picture(box * enlarge, keep, score, picture.size)
+    rectangles = visible_rectangles(box * enlarge, keep, score, picture.size)
     colours = {i: component_colour(int(component[i])) for i in rectangles}
 
     draw = ImageDraw.Draw(picture)
     sides = _sides(skeleton)
-    shown = {i: _drawn(points[i], enlarge, picture.size) for i in rectangles}
-    sure = [] if sigma is None else [i for i in rectangles if scores is None or score[i] >= ellipse_score]
-    # Under all boxes and limbs, which they would bury in a crowd.
-    for i in reversed(sure):
-        pen = _pen(draw, colours[i], rectangles[i], line_width(picture))
-        _draw_ellipses(pen, points[i, :, :2] * enlarge, sigma[i] * enlarge, shown[i], sides, max(picture.size))
+    shown = {i: _drawable(points[i], enlarge, picture.size) for i in rectangles}
+    sure: list[int] = []
+    if sigma is not None:
+        sure = [i for i in rectangles if scores is None or score[i] >= ellipse_score]
+        # Under all boxes and limbs, which they would bury in a crowd.
+        for i in reversed(sure):
+            pen = _pen(draw, colours[i], rectangles[i], line_width(picture))
+            _draw_ellipses(pen, points[i, :, :2] * enlarge, sigma[i] * enlarge, shown[i], sides, max(picture.size))
     for i in reversed(rectangles):
         draw_box(draw, rectangles[i], colours[i], 1)
         pen = _pen(draw, colours[i], rectangles[i], line_width(picture))
@@ -95,7 +97,7 @@ def draw_poses(
         _draw_limbs(pen, points[i, :, :2] * enlarge, drawn, skeleton, sides)
         _draw_keypoints(pen, points[i] * [enlarge, enlarge, 1], drawn, sides)
     font = font_for(max(picture.size))
-    texts = {i: " ".join(numbers(score[i] if scores is not None else None, component[i])) for i in rectangles}
+    texts = {i: " ".join(label_words(score[i] if scores is not None else None, component[i])) for i in rectangles}
     draw_labels(draw, {i: text for i, text in texts.items() if text}, rectangles, colours, font, picture.size)
     if num_components is None:
         num_components = max((int(component[i]) + 1 for i in rectangles), default=0)
@@ -104,7 +106,7 @@ def draw_poses(
 
 
 def right_colour(colour: str) -> str:
-    """The darker shade of a component's colour "#RRGGBB" that its right limbs have."""
+    """Return the darker shade of a component's colour "#RRGGBB" that its right limbs have."""
     red, green, blue = (value / 255 for value in ImageColor.getrgb(colour)[:3])
     hue, lightness, saturation = colorsys.rgb_to_hls(red, green, blue)
     shade = colorsys.hls_to_rgb(hue, 0.6 * lightness, saturation)
@@ -124,10 +126,10 @@ def _pen(draw: ImageDraw.ImageDraw, colour: str, box: Rectangle, thickest: int) 
     return _Pen(draw, (colour, right_colour(colour)), max(1, min(thickest + 1, round(longer / 50))))
 
 
-def _checked_keypoints(
+def _check_keypoints(
     keypoints: ArrayLike, sigmas: ArrayLike | None, count: int, skeleton: Skeleton
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """Keypoints (N, J, 3) with v = 2 where none was given, and sigmas (N, J, 2), with their shapes checked."""
+    """Return keypoints (N, J, 3), with v = 2 where none was given, and sigmas (N, J, 2), with these shapes."""
     names = len(skeleton.names)
     points = np.asarray(keypoints, dtype=np.float64)
     if points.size == 0 and not count:
@@ -150,15 +152,15 @@ def _checked_keypoints(
 
 
 def _sides(skeleton: Skeleton) -> list[int]:
-    """For each keypoint 1 where it is the second of a pair, -1 where it is the first, 0 in the middle."""
+    """Return for each keypoint 1 where it is the second of a pair, -1 where it is the first, 0 in the middle."""
     sides = [0] * len(skeleton.names)
     for first, second in skeleton.flip_pairs:
         sides[first], sides[second] = -1, 1
     return sides
 
 
-def _drawn(points: NDArray[np.float64], enlarge: float, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """(J,) which of the keypoints (J, 3) are drawn: visible or hidden, and not far outside the picture."""
+def _drawable(points: NDArray[np.float64], enlarge: float, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return (J,) which of the keypoints (J, 3) are drawn: visible or hidden, and not far outside the picture."""
     near = np.abs(points[:, :2] * enlarge - np.array(size) / 2) <= 1.5 * np.array(size)
     return near.all(1) & (points[:, 2] > 0)
 
@@ -166,7 +168,7 @@ def _drawn(points: NDArray[np.float64], enlarge: float, size: tuple[int, int]) -
 def _draw_limbs(
     pen: _Pen, points: NDArray[np.float64], drawn: NDArray[np.bool_], skeleton: Skeleton, sides: list[int]
 ) -> None:
-    """The links between drawn keypoints, each over a border that shows on any background."""
+    """Draw the links between drawn keypoints, each over a border that shows on any background."""
     limbs = [
         ([tuple(points[a]), tuple(points[b])], sides[a] + sides[b] > 0)
         for a, b in skeleton.links
@@ -186,7 +188,7 @@ def _draw_ellipses(
     sides: list[int],
     largest: int,
 ) -> None:
-    """A thin outline at one standard deviation of each drawn keypoint."""
+    """Draw a thin outline at one standard deviation of each drawn keypoint."""
     sane = ((sigma > 0) & (sigma <= largest)).all(1)
     for j in np.flatnonzero(drawn & sane):
         low, high = points[j] - sigma[j], points[j] + sigma[j]
@@ -194,7 +196,7 @@ def _draw_ellipses(
 
 
 def _draw_keypoints(pen: _Pen, points: NDArray[np.float64], drawn: NDArray[np.bool_], sides: list[int]) -> None:
-    """A disc for a visible keypoint, a ring for a hidden one."""
+    """Draw a disc for a visible keypoint, a ring for a hidden one."""
     radius = pen.width + 1
     for j in np.flatnonzero(drawn):
         x, y, v = points[j]

@@ -24,13 +24,13 @@ from train.data.objects import why_no_object
 from train.data.sets import BadSamples, EvaluationSet, batch_tensor, evaluation_loader, open_annotations
 from train.data.transforms import Views
 from train.errors import ConfigError, DatasetError, EvaluationError
-from train.inference.preparation import arithmetic, make_ready
-from train.inference.score import Score
+from train.inference.preparation import autocast_context, prepare_for_inference
 from train.loop.network import check_inference, find_checkpoint, pick_device, restore_network
 from train.loop.processes import Processes, launched_processes, what_died
 from train.run.checkpoint import Checkpoint, load_checkpoint
 from train.run.files import write_json
-from train.tasks.tasks import Task
+from train.tasks.base import Task
+from train.tasks.score import Score
 
 logger = logging.getLogger("train")
 
@@ -52,7 +52,7 @@ class Findings(NamedTuple):
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, float]:
-    """Scores a checkpoint on its run's val set, or on the configured one; writes detections.json and metrics.json.
+    """Score a checkpoint on its run's val set, or on the configured one; write detections.json and metrics.json.
 
     Under a launcher (torchrun, accelerate launch) the processes share the images out; the main one scores and writes.
     Returns COCO's numbers by name, and "images_per_second"; for test-dev the latter alone. Raises ConfigError,
@@ -71,9 +71,9 @@ def _evaluate(config: EvaluateConfig) -> dict[str, float]:
     check_config(config)
     checkpoint = load_checkpoint(find_checkpoint(config.run, config.checkpoint))
     model, task = restore_network(checkpoint)
-    check_inference(model, config.inference)
+    check_inference(model, task, config.inference)
     labelled = config.split == "val"
-    images, annotations = _data_of(config, checkpoint)
+    images, annotations = _paths_of(config, checkpoint)
     limit = config.limit
     if limit is None and config.images is None:
         limit = checkpoint.config.data.val_limit
@@ -86,9 +86,9 @@ def _evaluate(config: EvaluateConfig) -> dict[str, float]:
     dataset = EvaluationSet(entries, images, views, skeleton=task.skeleton, orientation=orientation)
     processes = launched_processes(pick_device(config.device))
     device = processes.device
-    autocast = arithmetic(config.inference, device)
-    share = find(
-        make_ready(model, config.inference, device),
+    autocast = autocast_context(config.inference, device)
+    share = predict_set(
+        prepare_for_inference(model, config.inference, device),
         dataset,
         task,
         config.inference,
@@ -99,7 +99,7 @@ def _evaluate(config: EvaluateConfig) -> dict[str, float]:
         process=processes.number,
         processes=processes.count,
     )
-    found = collected(share, dataset, processes)
+    found = merge_findings(share, dataset, processes)
     metrics: dict[str, float] = {}
     if found is not None:
         output = config.output or (Path("runs/evaluation") if config.run is None else config.run / "evaluation")
@@ -112,8 +112,11 @@ def _evaluate(config: EvaluateConfig) -> dict[str, float]:
     return processes.send_from_main(metrics)
 
 
-def _data_of(config: EvaluateConfig, checkpoint: Checkpoint) -> tuple[Path, Path]:
-    """Folder of images and annotation file. Raises ConfigError where neither the command nor its run has them."""
+def _paths_of(config: EvaluateConfig, checkpoint: Checkpoint) -> tuple[Path, Path]:
+    """Return the folder of images and the annotation file, of the command or else of the run.
+
+    Raises ConfigError where neither has them.
+    """
     images, annotations = config.images, config.annotations
     if images is None or annotations is None:
         images, annotations = checkpoint.config.data.val_images, checkpoint.config.data.val_annotations
@@ -123,12 +126,12 @@ def _data_of(config: EvaluateConfig, checkpoint: Checkpoint) -> tuple[Path, Path
 
 
 def views_of(config: InferenceConfig, input_size: int, divisor: int) -> Views:
-    """At which sizes the images are looked at. input_size: of the training. divisor: of the network."""
+    """Return at which sizes images are looked at. input_size: of the training. divisor: of the network."""
     return Views(input_size, divisor, config.resolution, config.scales)
 
 
 @torch.no_grad()
-def find(
+def predict_set(
     model: Any,
     dataset: EvaluationSet,
     task: Task,
@@ -142,7 +145,7 @@ def find(
     processes: int = 1,
     stop: Callable[[], bool] = lambda: False,
 ) -> Findings:
-    """Runs the network over the data set, or over this process's share of it; eval mode is set and undone here.
+    """Return what the network finds in a data set, or in this process's share of it; eval mode is set and undone here.
 
     model: on `device`. batch: images a step; 1 where each has its own resolution. processes: they deal out the batches
     that one alone would take, each to one of them. stop: asked after each batch whether to look at no more.
@@ -162,7 +165,7 @@ def find(
                 if len(scales[0]["image"]) == 0:
                     continue
                 began = time.perf_counter()
-                found = look(model, scales, task, config, device)  # on the CPU: the device is done
+                found = predict_batch(model, scales, task, config, device)  # on the CPU: the device is done
                 seconds += time.perf_counter() - began
                 images += len(scales[0]["image"])
                 for row, image_id in enumerate(scales[0]["image_id"].tolist()):
@@ -176,8 +179,8 @@ def find(
     return Findings(results, sorted(bad.seen), images, seconds)
 
 
-def collected(found: Findings, dataset: EvaluationSet, processes: Processes) -> Findings | None:
-    """What the processes that shared a data set have found together: in the main process, and None in the others.
+def merge_findings(found: Findings, dataset: EvaluationSet, processes: Processes) -> Findings | None:
+    """Return what all processes that shared a data set have found: in the main process, and None in the others.
 
     Results are in the order of the data set's images, as one process alone finds them. Raises DatasetError, in all of
     them, where they could not read too many images between them.
@@ -200,7 +203,7 @@ def collected(found: Findings, dataset: EvaluationSet, processes: Processes) -> 
 def sample_pictures(
     dataset: EvaluationSet, task: Task, results: Sequence[dict[str, Any]], components: int, count: int = 4
 ) -> Iterator[tuple[str, Image]]:
-    """A name for each of the first images that can be read, and the image with what was found in it.
+    """Give a name for each of the first images that can be read, and the image with what was found in it.
 
     results: of the data set, with their image_id. components: of the network.
     """
@@ -215,10 +218,13 @@ def sample_pictures(
             continue
 
 
-def look(
+def predict_batch(
     model: Any, scales: Sequence[dict[str, Any]], task: Task, config: InferenceConfig, device: torch.device
 ) -> Any:
-    """What the network finds in a batch at one scale or more (`collate_views`): on the CPU, in the images' pixels."""
+    """Return what the network finds in a batch of `collate_views`: on the CPU, in the images' pixels.
+
+    scales: the batch at each scale, whose results are merged where there are several.
+    """
     found = []
     for loaded in scales:
         images: Tensor = normalise(batch_tensor(loaded, "image", device))
@@ -229,7 +235,7 @@ def look(
 
 
 def write_evaluation(folder: Path, found: Findings, score: Score | None) -> dict[str, float]:
-    """detections.json (COCO's results format) and metrics.json, which holds what is returned.
+    """Write detections.json (COCO's results format) and metrics.json, and return the numbers in it.
 
     Without a score detections.json is as the evaluation server takes it.
     """
@@ -247,7 +253,7 @@ def write_evaluation(folder: Path, found: Findings, score: Score | None) -> dict
 
 
 def check_categories(annotations: CocoAnnotations, known: Sequence[Category]) -> None:
-    """Raises DatasetError where a data set has a category that the model was not trained on."""
+    """Raise DatasetError where a data set has a category that the model was not trained on."""
     for category in annotations.categories:
         if category not in known:
             raise DatasetError(
@@ -256,7 +262,7 @@ def check_categories(annotations: CocoAnnotations, known: Sequence[Category]) ->
 
 
 def warn_of_nothing_to_find(annotations: CocoAnnotations) -> None:
-    """Say so where no annotation of a set to evaluate on counts: COCO's numbers for it are no result."""
+    """Warn where no annotation of a set to evaluate on counts: COCO's numbers for it are no result."""
     nothing = why_no_object(annotations)
     if nothing is not None:
         logger.warning(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from models.decode import Flip
 from models.export import write_graph
 from train.config.commands import ExportConfig
 from train.config.rules import check_config
@@ -12,12 +13,12 @@ from train.run.checkpoint import load_checkpoint
 
 
 def export(config: ExportConfig) -> None:
-    """Writes the graph, and says what goes in and comes out. Raises ConfigError, CheckpointError."""
+    """Write the graph, and print what goes in and comes out. Raises ConfigError, CheckpointError."""
     check_config(config)
     checkpoint = load_checkpoint(find_checkpoint(config.run, config.checkpoint))
     model, task = restore_network(checkpoint)
     side = checkpoint.config.data.input_size
-    flip = "average" if config.flip else None
+    flip: Flip | None = "average" if config.flip else None
     try:
         what = write_graph(model, config.output, config.size or (side, side), k=config.detections, flip=flip)
     except (ValueError, ImportError) as error:

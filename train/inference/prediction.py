@@ -1,4 +1,4 @@
-"""Detections in single images: a JSON file for all, and a picture for each."""
+"""What a network finds in single images: a JSON file for all, and a picture for each."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from train.data.image_files import find_images
 from train.data.images import ImageError, exif_orientation, image_size, open_image, read_rgb, warp
 from train.data.transforms import Views
 from train.errors import ConfigError
-from train.inference.evaluation import look, views_of
-from train.inference.preparation import arithmetic, make_ready
+from train.inference.evaluation import predict_batch, views_of
+from train.inference.preparation import autocast_context, prepare_for_inference
 from train.loop.network import check_inference, find_checkpoint, pick_device, restore_network
 from train.run.checkpoint import load_checkpoint
 from train.run.files import write_json, write_picture
-from train.tasks.tasks import Task
+from train.tasks.base import Task
 
 logger = logging.getLogger("train")
 
 
 def predict(config: PredictConfig) -> dict[str, Any]:
-    """Detects objects in the configured images; returns what predictions.json then holds.
+    """Find objects in the configured images; return what predictions.json then holds.
 
     {"orientation", "images": [{"file", "width", "height", "exif_orientation", "picture", "detections": [{"category_id",
     "bbox", "score", "component", "sigma", "category"}]}], "failed": [{"file", "reason"}], "not_done": [file]}: boxes
@@ -44,12 +44,12 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     if config.output is not None:
         _check_free(config.output)
     device = pick_device(config.device)
-    autocast = arithmetic(config.inference, device)
+    autocast = autocast_context(config.inference, device)
     checkpoint = load_checkpoint(find_checkpoint(config.run, config.checkpoint))
     model, task = restore_network(checkpoint)
-    check_inference(model, config.inference)
+    check_inference(model, task, config.inference)
     views = views_of(config.inference, checkpoint.config.data.input_size, model.divisor)
-    model = make_ready(model, config.inference, device)
+    model = prepare_for_inference(model, config.inference, device)
     output = _make_folder(config)
 
     done: list[dict[str, Any]] = []
@@ -85,7 +85,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
 
 
 def _check_free(folder: Path) -> None:
-    """Raises ConfigError where something is there that a prediction could write over."""
+    """Raise ConfigError where something is there that a prediction could write over."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(
             f"--output: {folder} is there already, and not an empty folder; what it holds is kept: give another name, "
@@ -94,7 +94,7 @@ def _check_free(folder: Path) -> None:
 
 
 def _make_folder(config: PredictConfig) -> Path:
-    """The folder to write to, which is there from now on: the configured one, or a new one."""
+    """Make the folder to write to: the configured one, or a new one."""
     if config.output is not None:
         config.output.mkdir(parents=True, exist_ok=True)
         return config.output
@@ -110,7 +110,7 @@ def _make_folder(config: PredictConfig) -> Path:
 
 
 def predict_image(model: Any, task: Task, path: Path, views: Views, config: PredictConfig) -> dict[str, Any]:
-    """The entry of one image in predictions.json, best first. Raises ImageError."""
+    """Return the entry of one image in predictions.json, its detections best first. Raises ImageError."""
     with open_image(path) as image:
         turn = exif_orientation(image)
         width, height = image_size(image, config.orientation)
@@ -120,7 +120,7 @@ def predict_image(model: Any, task: Task, path: Path, views: Views, config: Pred
             shown = warp(image, place.matrix, place.size, config.orientation)
         pixels = torch.from_numpy(shown.transpose(2, 0, 1).copy())
         scales.append({"image": pixels[None], "transform": torch.from_numpy(place.matrix)[None]})
-    found = look(model, scales, task, config.inference, next(model.parameters()).device)
+    found = predict_batch(model, scales, task, config.inference, next(model.parameters()).device)
     names = {category.id: category.name for category in task.categories}
     return {
         "file": str(path),
@@ -144,11 +144,10 @@ def draw_entry(
     ellipse_score: float,
     orientation: Orientation,
 ) -> Image.Image:
-    """A picture of the image file, in that orientation, with the task's `results` over it. Raises ImageError."""
-    options = {} if task.skeleton is None else {"ellipse_score": ellipse_score}
+    """Draw the task's `results` over the image of a file, in that orientation. Raises ImageError."""
     with open_image(path) as image:
         picture = read_rgb(image, orientation)
-    return task.picture(picture, results, min_score=0, num_components=components, **options)
+    return task.picture(picture, results, min_score=0, num_components=components, ellipse_score=ellipse_score)
 
 
 class FreeNames:
@@ -158,7 +157,7 @@ class FreeNames:
         self._taken: set[str] = set()
 
     def take(self, name: str) -> str:
-        """The name, numbered where it was taken before."""
+        """Return the name, numbered where it was taken before."""
         free, number = name, 1
         while free.casefold() in self._taken:
             number += 1

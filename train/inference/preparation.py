@@ -12,8 +12,8 @@ from train.config.options import InferenceConfig
 from train.errors import ConfigError
 
 
-def make_ready(model: Any, config: InferenceConfig, device: torch.device) -> Any:
-    """The model on the device for inference alone: its batch norms folded, compiled where the configuration says so.
+def prepare_for_inference(model: Any, config: InferenceConfig, device: torch.device) -> Any:
+    """Return the model on the device for inference alone: batch norms folded, compiled where the configuration says so.
 
     model: in eval mode; it is changed in place. The first images of a size wait for the compiler.
     """
@@ -24,8 +24,8 @@ def make_ready(model: Any, config: InferenceConfig, device: torch.device) -> Any
     return model
 
 
-def arithmetic(config: InferenceConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """The context in which the network is to run. Raises ConfigError where the device has no such arithmetic."""
+def autocast_context(config: InferenceConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Return the context in which the network is to run. Raises ConfigError where the device has no such arithmetic."""
     if config.mixed_precision == "no":
         return contextlib.nullcontext()
     if config.mixed_precision == "fp16" and device.type == "cpu":

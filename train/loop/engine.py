@@ -29,7 +29,8 @@ from train.loop.trainer import Trainer, stored_config
 from train.run.checkpoint import load_checkpoint, load_weights
 from train.run.directory import RunDirectory
 from train.run.files import write_text
-from train.tasks.tasks import Task, make_task, skeleton_to_read
+from train.tasks import make_task, task_class
+from train.tasks.base import Task
 
 
 def fit(config: FitConfig) -> Path:
@@ -130,7 +131,7 @@ def open_training_set(config: FitConfig, known: Skeleton | None = None) -> Train
     known: the skeleton of a run that goes on; a new one has the annotations' own. Raises DatasetError, also where no
     annotation can be a target, and ConfigError where --keypoint-sigmas or --flip do not go with the skeleton.
     """
-    data, wanted = config.data, skeleton_to_read(config.model.task, config.model.keypoint_sigmas)
+    data, wanted = config.data, task_class(config.model.task).skeleton_to_read(config.model.keypoint_sigmas)
     images, file = data.training_paths()
     listed = annotations = open_annotations(file, None if wanted is None else known or wanted)
     nothing = why_no_object(listed)

@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 
-from models import PoseEstimator, load_imagenet
+from models import load_imagenet
 from models.network import Network
 from train.config.commands import FitConfig
 from train.config.options import Device, InferenceConfig
 from train.data.skeletons import check_mirroring
 from train.errors import ConfigError
 from train.run.checkpoint import Checkpoint, load_weights
-from train.tasks.tasks import Task, make_task
+from train.tasks import make_task
+from train.tasks.base import Task
 
 
 def build_network(config: FitConfig, task: Task) -> Any:
@@ -88,12 +89,12 @@ def pick_device(device: Device) -> torch.device:
     return torch.device(name, int(number))
 
 
-def check_inference(model: Network, config: InferenceConfig) -> None:
+def check_inference(model: Network, task: Task, config: InferenceConfig) -> None:
     """Raise ConfigError where the model cannot predict so."""
     component = config.component
     if component is not None and component >= model.components:
         raise ConfigError(f"--component: {component} is not there; the model has {model.components} mixture components")
     if config.flip_stronger and model.components == 0:
         raise ConfigError("--flip-stronger: compares mixing weights, and this is the single-mode base; take --flip")
-    if isinstance(model, PoseEstimator) and (config.flip or config.flip_stronger):
-        check_mirroring(model.skeleton, "--flip, --flip-stronger", "leave them out")
+    if task.skeleton is not None and (config.flip or config.flip_stronger):
+        check_mirroring(task.skeleton, "--flip, --flip-stronger", "leave them out")

@@ -14,8 +14,8 @@ from train.data.colour import normalise
 from train.data.sets import batch_tensor
 from train.errors import TrainingError
 from train.loop.processes import Processes
+from train.tasks.base import Task
 from train.tasks.criterion import Criterion, mixture_statistics
-from train.tasks.tasks import Task
 
 
 class Stepper:

@@ -19,7 +19,7 @@ from train.config.options import InferenceConfig, OptimizerConfig
 from train.data.sampler import EpochBatchSampler, ImageList
 from train.data.sets import BadSamples, EvaluationSet, TrainingSet, training_loader
 from train.errors import TrainingError
-from train.inference.evaluation import collected, find, sample_pictures, write_evaluation
+from train.inference.evaluation import merge_findings, predict_set, sample_pictures, write_evaluation
 from train.loop.batch_norm import synchronise_batch_norm
 from train.loop.ema import WeightAverage
 from train.loop.interrupt import Interrupt
@@ -29,7 +29,7 @@ from train.run.checkpoint import Checkpoint, Progress, load_optimizer, load_weig
 from train.run.directory import RunDirectory
 from train.run.log import LossMeter, RunLog
 from train.run.resuming import resumed_progress
-from train.tasks.tasks import Task
+from train.tasks.base import Task
 
 
 def learning_rate(config: OptimizerConfig, epoch: int) -> float:
@@ -229,7 +229,7 @@ class Trainer:
         log.say(f"evaluating {len(self.val_set)} images after epoch {self.progress.epoch}")
         model = self.accelerator.unwrap_model(self.model) if self.average is None else self.average.model
         self.processes.take_main_buffers(model)
-        found = find(
+        found = predict_set(
             model,
             self.val_set,
             self.task,
@@ -248,7 +248,7 @@ class Trainer:
             left_out = "does it" if epoch >= epochs else "leaves it out and goes on"
             log.say(f"stopped ({stopped}) in the evaluation after epoch {epoch}; --resume {run.path} {left_out}")
             return stopped
-        together = collected(found, self.val_set, self.processes)
+        together = merge_findings(found, self.val_set, self.processes)
         if together is not None:
             score = self.task.score(self.val_set.annotations, together.results)
             write_evaluation(run.evaluation, together, score)

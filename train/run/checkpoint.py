@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from models.entries import describe_mismatch
 from models.files import write_atomically
-from models.skeleton import COCO_PERSON, Skeleton
+from models.skeleton import Skeleton
 from train.config.commands import FitConfig
 from train.config.serialisation import from_plain, to_plain
 from train.data.coco import Category
 from train.data.sampler import ImageList
 from train.errors import CheckpointError, ConfigError
+from train.tasks import task_class
 
 FORMAT = "mdnkernels training checkpoint"
 VERSION = 2
@@ -135,7 +136,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         optimizer=_field(path, content, "optimizer", dict),
         scaler=content.get("scaler"),
         average=None if content.get("average") is None else _field(path, content, "average", dict),
-        skeleton=_skeleton(path, content) if config.model.task == "pose" else None,
+        skeleton=_skeleton(path, content, task_class(config.model.task).skeleton),
     )
 
 
@@ -153,9 +154,10 @@ def _categories(path: Path, entries: list[Any]) -> tuple[Category, ...]:
         raise CheckpointError(f"{path}: categories: each needs an integer id and a name") from error
 
 
-def _skeleton(path: Path, content: dict[str, Any]) -> Skeleton:
-    if content.get("skeleton") is None:
-        return COCO_PERSON  # the one skeleton of the checkpoints that name none
+def _skeleton(path: Path, content: dict[str, Any], own: Skeleton | None) -> Skeleton | None:
+    """Return the skeleton that a checkpoint names. own: the task's, for a checkpoint that names none."""
+    if own is None or content.get("skeleton") is None:
+        return own
     try:
         return from_plain(Skeleton, content["skeleton"], f"{path}: skeleton")
     except ConfigError as error:

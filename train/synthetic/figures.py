@@ -84,7 +84,7 @@ class _Piece(NamedTuple):
 
 
 def draw_figure(rng: np.random.Generator, longer: float, look: Look, spread: float = 1.0) -> Figure:
-    """A figure of random pose whose longer side is `longer` pixels, at a random phase to the pixel grid.
+    """Draw a figure of random pose whose longer side is `longer` pixels, at a random phase to the pixel grid.
 
     spread: how far it may turn and bend, as a share of the whole range; 0 stands straight with hanging arms.
     """
@@ -120,7 +120,7 @@ def draw_figure(rng: np.random.Generator, longer: float, look: Look, spread: flo
 
 
 def paint_figure(rng: np.random.Generator, height: int, width: int, under: Floats) -> list[Floats]:
-    """A figure's textures (3, height, width), one for each of PAINTS; its shirt is unlike `under` (3,)."""
+    """Draw a figure's textures (3, height, width), one for each of PAINTS; its shirt is unlike `under` (3,)."""
     flat = np.zeros((height, width), dtype=np.float32)
     across, down = (np.linspace(0.14, -0.14, side, dtype=np.float32) for side in (width, height))
     shade = 1 + across + down[:, None]
@@ -146,7 +146,7 @@ def paint_figure(rng: np.random.Generator, height: int, width: int, under: Float
 def _draw_layers(
     pieces: list[_Piece], to_window: Callable[[Points], Points], width: int, height: int
 ) -> list[NDArray[np.uint8]]:
-    """Maps (height, width) of the fine grid: index of the piece that is seen, index into PAINTS, outlines, cues."""
+    """Return maps (height, width) of the fine grid: index of the seen piece, index into PAINTS, outlines, cues."""
     layers = [Image.new("L", (width, height)) for _ in range(4)]
     to_owners, to_parts, to_rim, to_cue = (ImageDraw.Draw(layer).polygon for layer in layers)
     for i, piece in enumerate(pieces):
@@ -163,13 +163,13 @@ def _draw_layers(
 
 
 def _turned(points: ArrayLike, angle: float) -> Points:
-    """Points (..., 2) turned about the origin, clockwise in the image."""
+    """Turn points (..., 2) about the origin, clockwise in the image."""
     cos, sin = math.cos(angle), math.sin(angle)
     return np.asarray(points, dtype=np.float64) @ np.array([[cos, sin], [-sin, cos]])
 
 
 def _joints(rng: np.random.Generator, spread: float) -> dict[str, Points]:
-    """Joints of a random pose: (2, 2) each, side and x y, or (2,) for the nose. x goes right, y down.
+    """Draw the joints of a random pose: (2, 2) each, side and x y, or (2,) for the nose. x goes right, y down.
 
     Limbs are shortened at random as if they came out of the image's plane. Most figures stand; some are bent or lie.
     """
@@ -216,7 +216,7 @@ def _joints(rng: np.random.Generator, spread: float) -> dict[str, Points]:
 
 
 def _pieces(rng: np.random.Generator, joints: dict[str, Points], look: Look) -> list[_Piece]:
-    """The figure from back to front; an arm is behind the body or in front of it, a leg behind the other one."""
+    """Return the figure from back to front; an arm is behind the body or in front of it, a leg behind the other one."""
     behind = rng.random(2) < 0.4
     first_leg = int(rng.integers(2))
     bare_arms, bare_legs = rng.random(2) < [0.6, 0.25]
@@ -249,7 +249,7 @@ def _pieces(rng: np.random.Generator, joints: dict[str, Points], look: Look) -> 
 
 
 def _chest_pieces(joints: dict[str, Points], look: Look, kind: int) -> list[_Piece]:
-    """From the front a badge, a tie or buttons; from the back a backpack. The region of the cue is the backpack's."""
+    """Return a badge, a tie or buttons for the front, a backpack for the back. The cue's region is the backpack's."""
     if not look.marked:
         return []
     shoulders, hips = joints["shoulder"], joints["hip"]
@@ -276,7 +276,7 @@ def _chest_pieces(joints: dict[str, Points], look: Look, kind: int) -> list[_Pie
 
 
 def _head_pieces(joints: dict[str, Points], look: Look) -> list[_Piece]:
-    """A head with ears. All features lie inside it, so that its outline does not give the view away."""
+    """Return a head with ears. All features lie inside it, so that its outline does not give the view away."""
     ear = "skin" if look.featured else "hood"
     head = "hood" if not look.featured else "skin" if look.front else "hair"
     pieces = [_Piece("head", ear, at[None], np.full(1, 0.019), cue=look.featured) for at in joints["ear"]]
@@ -290,17 +290,17 @@ def _head_pieces(joints: dict[str, Points], look: Look) -> list[_Piece]:
 
 
 def _side(name: str, front: bool) -> int:
-    """The image's side, 0 left and 1 right, of a keypoint that is the figure's own left or right."""
+    """Return the image's side, 0 left and 1 right, of a keypoint that is the figure's own left or right."""
     return int(name.startswith("left") == front)
 
 
 def _keypoints(joints: dict[str, Points], front: bool) -> Points:
-    """(K, 2) joints in the order of COCO_PERSON."""
+    """Return the joints (K, 2) in the order of COCO_PERSON."""
     return np.stack([joints[n] if n == "nose" else joints[n.split("_")[1]][_side(n, front)] for n in COCO_PERSON.names])
 
 
 def _owners_of_keypoints(front: bool) -> list[set[str]]:
-    """For each keypoint, the owners of the pieces that show it."""
+    """Return, for each keypoint, the owners of the pieces that show it."""
     sets = []
     for name in COCO_PERSON.names:
         owners = _SHOWN_BY[name.split("_")[-1]]
@@ -309,11 +309,11 @@ def _owners_of_keypoints(front: bool) -> list[set[str]]:
 
 
 def _hull(centres: Points, radii: Points) -> Points:
-    """Corners (48, 2) of the convex hull of discs: in each direction, the point of the disc that reaches farthest."""
+    """Return the corners (48, 2) of discs' convex hull: in each direction, of the disc that reaches farthest."""
     farthest = (centres @ _DIRECTIONS.T + radii[:, None]).argmax(0)
     return centres[farthest] + radii[farthest, None] * _DIRECTIONS
 
 
 def _on_fine_grid(points: Points) -> list[tuple[float, float]]:
-    """Corners in pixels as ImageDraw takes them: whole numbers are the middles of the fine grid's cells."""
+    """Return corners in pixels as ImageDraw takes them: whole numbers are the middles of the fine grid's cells."""
     return [(x, y) for x, y in (points * FINE - 0.5).tolist()]

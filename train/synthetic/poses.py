@@ -4,10 +4,20 @@ sometimes hidden, keypoints sometimes occluded.
 It is made for watching what a mixture does with a target of two values. Where nothing shows whether a figure faces the
 viewer, which arm is the left one is a toss-up: two poses, each right half the time, whose mean is a figure with all its
 limbs on the spine. A regressor with an L1 loss goes for something between the two; a mixture can keep both.
+
+Keypoints are labelled as COCO's annotators do it: v = 2 for one that is seen; v = 1 for one that is hidden, by another
+figure, an object or the figure's own body, yet whose place can be told from the rest; v = 0 and x = y = 0 for one
+outside the picture, and for nose and eyes from the back, which nobody would place. In a hood the nose and the eyes of a
+front view have v = 1. Left and right are the figure's own, whether or not they can be told. Keypoints are continuous
+coordinates like the boxes' edges: the centre of pixel i is at i + 0.5.
+
+Two fields of an annotation go beyond COCO's, for analysis; a detector must not see them:
+- "view": "front" or "back".
+- "cue_hidden": true where no part is seen of what tells front from back. Then the picture is exactly as likely from the
+  front as from the back, if `PoseSceneConfig.front` is 0.5, so that left and right are a toss-up.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +30,7 @@ from train.synthetic.scenery import (
     Floats,
     Mask,
     Place,
+    Placed,
     background,
     check_scene,
     check_share,
@@ -31,7 +42,7 @@ from train.synthetic.scenery import (
     outline,
     surface,
 )
-from train.synthetic.sets import SetContent, SyntheticPaths, check_image_size, write_set
+from train.synthetic.sets import Scene, SyntheticSet, check_image_size, describe_placed
 
 CATEGORY_ID = 1  # COCO's person
 
@@ -71,79 +82,22 @@ class PoseSceneConfig:
             check_share(name, getattr(self, name))
 
 
-class PoseScene(NamedTuple):
-    """One picture and its truth, front-most figure first; K keypoints as in COCO_PERSON."""
+@dataclass(frozen=True)
+class PoseScene(Scene):
+    """One picture and its truth; K keypoints as in COCO_PERSON."""
 
-    image: NDArray[np.uint8]
-    """(S, S, 3) RGB."""
-    boxes: NDArray[np.float64]
-    """(N, 4) x1 y1 x2 y2 in pixels, tight around the visible part."""
-    areas: NDArray[np.float64]
-    """(N,) visible area in square pixels."""
     keypoints: NDArray[np.float64]
     """(N, K, 3) x, y in pixels and COCO's v: 2 visible, 1 occluded, 0 not labelled, with x = y = 0."""
     front: Mask
     """(N,) seen from the front."""
     cue_hidden: Mask
     """(N,) nothing of what tells the views apart is seen."""
-    coverage: Floats
-    """(N, S, S) share of each pixel that shows the figure; over N it sums to at most 1."""
-
-
-def write_synthetic_pose(
-    root: Path, *, train: int, val: int, image_size: int = 160, seed: int = 0, scene: PoseSceneConfig | None = None
-) -> SyntheticPaths:
-    """Write a COCO-format pose set: `train/`, `val/` and `annotations/person_keypoints_{train,val}.json` under `root`.
-
-    Boxes, areas, seeds and the order of writing are those of `write_synthetic_detection`; `write_set` says more.
-    Keypoints are labelled as COCO's annotators do it: v = 2 for one that is seen; v = 1 for one that is hidden, by
-    another figure, an object or the figure's own body, yet whose place can be told from the rest; v = 0 and x = y = 0
-    for one outside the picture, and for nose and eyes from the back, which nobody would place. In a hood the nose and
-    the eyes of a front view have v = 1. Left and right are the figure's own, whether or not they can be told. Keypoints
-    are continuous coordinates like the boxes' edges: the centre of pixel i is at i + 0.5.
-
-    Two fields of an annotation go beyond COCO's, for analysis; a detector must not see them:
-    - "view": "front" or "back".
-    - "cue_hidden": true where no part is seen of what tells front from back. Then the picture is exactly as likely from
-      the front as from the back, if `scene.front` is 0.5, so that left and right are a toss-up.
-
-    Args:
-        root: folder to write to; made if missing. Files of the same names are replaced.
-        train: number of pictures to train on.
-        val: number of pictures to validate on.
-        image_size: side S of the square pictures in pixels, at least 32.
-        seed: non-negative.
-        scene: what the pictures hold; None for the defaults.
-
-    Returns:
-        The two image folders and the two annotation files.
-
-    Raises:
-        ValueError: a count, the seed or the image size is out of range.
-        OSError: `root` cannot be written.
-    """
-    scene = scene or PoseSceneConfig()
-    person = {
-        "id": CATEGORY_ID,
-        "name": "person",
-        "supercategory": "person",
-        "keypoints": list(COCO_PERSON.names),
-        "skeleton": [[a + 1, b + 1] for a, b in COCO_PERSON.links],
-    }
-    content = SetContent(
-        kind="person_keypoints",
-        description="synthetic figures",
-        categories=[person],
-        scene=scene,
-        draw=lambda rng: _drawn(rng, image_size, scene),
-    )
-    return write_set(root, content, train=train, val=val, image_size=image_size, seed=seed)
 
 
 def render_pose_scene(
     rng: np.random.Generator, image_size: int = 160, scene: PoseSceneConfig | None = None
 ) -> PoseScene:
-    """Draw one picture and its truth, from the front to the back as `render_scene` does.
+    """Draw one picture and its truth, from the front to the back as `render_detection_scene` does.
 
     The random numbers drawn do not depend on a figure's view: scenes that differ in `front` alone are alike but for the
     cues and for which keypoints are called left. ValueError where `image_size` is too small.
@@ -183,15 +137,12 @@ def render_pose_scene(
         texture = surface(rng, coarse(cover.mask & ~cover.core), canvas.mean((1, 2)))
         pixels += share * (texture - canvas)
     return PoseScene(
-        image=np.ascontiguousarray((pixels.clip(0, 1) * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)),
-        boxes=np.array([item.place.box(item.seen) for item in figures], dtype=np.float64).reshape(-1, 4),
-        areas=np.array([np.count_nonzero(item.seen) / FINE**2 for item in figures], dtype=np.float64),
-        keypoints=np.array([_labels(item) for item in figures]).reshape(-1, len(COCO_PERSON.names), 3),
+        **describe_placed(pixels, [Placed(item.place, item.seen) for item in figures]),
+        keypoints=np.array([_label(item) for item in figures]).reshape(-1, len(COCO_PERSON.names), 3),
         front=np.array([item.figure.front for item in figures], dtype=bool),
         cue_hidden=np.array(
             [not (item.seen & item.figure.cue[fine(item.place.own)]).any() for item in figures], dtype=bool
         ),
-        coverage=_coverage(figures, image_size),
     )
 
 
@@ -212,7 +163,7 @@ class _Cover(NamedTuple):
 
 
 def _draw_look(rng: np.random.Generator, scene: PoseSceneConfig) -> tuple[Look, bool]:
-    """What shows the view of a figure, and whether an object is to hide its head."""
+    """Draw what shows the view of a figure, and whether an object is to hide its head."""
     front, hidden, hood, marked = (rng.random(4) < [scene.front, scene.hidden, 0.5, 0.75]).tolist()
     return Look(front, featured=not (hidden and hood), marked=marked and not hidden), hidden and not hood
 
@@ -255,8 +206,8 @@ def _paint(rng: np.random.Generator, pixels: Floats, canvas: Floats, item: _Plac
             pixels[there] += whole * (paints[i][own] - under) - 0.5 * outlines * paints[i][own]
 
 
-def _labels(item: _PlacedFigure) -> NDArray[np.float64]:
-    """(K, 3) a figure's keypoints as COCO has them."""
+def _label(item: _PlacedFigure) -> NDArray[np.float64]:
+    """Return a figure's keypoints (K, 3) as COCO labels them."""
     figure, place = item.figure, item.place
     at = figure.keypoints + np.array([place.left, place.top])
     inside = ((at >= 0) & (at < place.image_size)).all(1)
@@ -267,33 +218,35 @@ def _labels(item: _PlacedFigure) -> NDArray[np.float64]:
     return np.concatenate([np.where(v[:, None] > 0, at, 0.0), v[:, None]], axis=1)
 
 
-def _coverage(figures: list[_PlacedFigure], image_size: int) -> Floats:
-    coverage = np.zeros((len(figures), image_size, image_size), dtype=np.float32)
-    for share, item in zip(coverage, figures, strict=True):
-        share[item.place.there] = coarse(item.seen)
-    return coverage
-
-
-def _drawn(
+def _draw_annotated(
     rng: np.random.Generator, image_size: int, scene: PoseSceneConfig
 ) -> tuple[NDArray[np.uint8], list[dict[str, Any]]]:
-    """A picture and its figures as COCO annotates them."""
+    """Draw a picture, and its figures as COCO annotates them."""
     drawn = render_pose_scene(rng, image_size, scene)
-    truth = []
-    for i, (x1, y1, x2, y2) in enumerate(drawn.boxes.tolist()):
+    truth = drawn.annotate([CATEGORY_ID] * len(drawn.boxes))
+    for i, entry in enumerate(truth):
         keypoints = drawn.keypoints[i]
-        truth.append(
-            {
-                "category_id": CATEGORY_ID,
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "area": float(drawn.areas[i]),
-                "iscrowd": 0,
-                "keypoints": [
-                    value if k < 2 else int(value) for row in keypoints.tolist() for k, value in enumerate(row)
-                ],
-                "num_keypoints": int(np.count_nonzero(keypoints[:, 2])),
-                "view": "front" if drawn.front[i] else "back",
-                "cue_hidden": bool(drawn.cue_hidden[i]),
-            }
-        )
+        entry["keypoints"] = [
+            value if k < 2 else int(value) for row in keypoints.tolist() for k, value in enumerate(row)
+        ]
+        entry["num_keypoints"] = int(np.count_nonzero(keypoints[:, 2]))
+        entry["view"] = "front" if drawn.front[i] else "back"
+        entry["cue_hidden"] = bool(drawn.cue_hidden[i])
     return drawn.image, truth
+
+
+FIGURES = SyntheticSet(
+    kind="person_keypoints",
+    description="synthetic figures",
+    categories=[
+        {
+            "id": CATEGORY_ID,
+            "name": "person",
+            "supercategory": "person",
+            "keypoints": list(COCO_PERSON.names),
+            "skeleton": [[a + 1, b + 1] for a, b in COCO_PERSON.links],
+        }
+    ],
+    scene=PoseSceneConfig(),
+    draw=_draw_annotated,
+)

@@ -60,7 +60,7 @@ def check_share(name: str, share: float) -> None:
 
 
 def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """A number in [low, high], each ratio as likely."""
+    """Draw a number in [low, high], each ratio as likely."""
     return math.exp(rng.uniform(math.log(low), math.log(high)))
 
 
@@ -83,17 +83,26 @@ class Place(NamedTuple):
 
     @property
     def own(self) -> tuple[slice, slice]:
-        """The same in the window's own rows and columns."""
+        """Rows and columns of the window that lie in the picture."""
         rows, columns = self.there
         return (
             slice(rows.start - self.top, rows.stop - self.top),
             slice(columns.start - self.left, columns.stop - self.left),
         )
 
-    def box(self, seen: Mask) -> tuple[float, float, float, float]:
-        """x1 y1 x2 y2 in the picture's pixels, tight around a mask of the window's part inside the picture."""
-        y, x = (part.start for part in self.there)
-        rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+
+class Placed(NamedTuple):
+    """An object's window at its place, and what is seen of the object there."""
+
+    place: Place
+    seen: Mask
+    """The window's part inside the picture, on the fine grid."""
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """x1 y1 x2 y2 in the picture's pixels, tight around what is seen."""
+        y, x = (part.start for part in self.place.there)
+        rows, columns = np.flatnonzero(self.seen.any(1)), np.flatnonzero(self.seen.any(0))
         return (
             x + float(columns[0]) / FINE,
             y + float(rows[0]) / FINE,
@@ -103,13 +112,13 @@ class Place(NamedTuple):
 
 
 def fine(part: tuple[slice, slice]) -> tuple[slice, slice]:
-    """Rows and columns of pixels as those of the fine grid."""
+    """Return rows and columns of pixels as those of the fine grid."""
     rows, columns = part
     return slice(rows.start * FINE, rows.stop * FINE), slice(columns.start * FINE, columns.stop * FINE)
 
 
-def find_place(mask: Mask, free: Mask, rng: np.random.Generator, scene: SceneLimits) -> tuple[Place, Mask] | None:
-    """A place where enough of an object is seen, and what is seen of it there; None if none was found.
+def find_place(mask: Mask, free: Mask, rng: np.random.Generator, scene: SceneLimits) -> Placed | None:
+    """Return a place where enough of an object is seen, and what is seen of it there; None if none was found.
 
     mask: the object in its window, of whole pixels; free: the picture, where nothing stands in front; both on the fine
     grid. What is seen, `mask & free` in the window's part inside the picture, is not yet taken from `free`. Only the
@@ -127,12 +136,12 @@ def find_place(mask: Mask, free: Mask, rng: np.random.Generator, scene: SceneLim
         place = Place(left, top, width, height, image_size)
         seen = mask[fine(place.own)] & free[fine(place.there)]
         if np.count_nonzero(seen) >= scene.min_visible * size:
-            return place, seen
+            return Placed(place, seen)
     return None
 
 
 def outline(name: str) -> NDArray[np.float64]:
-    """Corners (K, 2) of a shape that fills [-1, 1] x [-1, 1]."""
+    """Return the corners (K, 2) of a shape that fills [-1, 1] x [-1, 1]."""
     if name == "rectangle":
         corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], dtype=np.float64)
     elif name == "triangle":
@@ -147,34 +156,34 @@ def outline(name: str) -> NDArray[np.float64]:
 
 
 def fill(corners: NDArray[np.float64], width: int, height: int) -> Mask:
-    """The polygon `corners` (K, 2), x then y, as a mask (height, width)."""
+    """Return the polygon `corners` (K, 2), x then y, as a mask (height, width)."""
     image = Image.new("L", (width, height))
     ImageDraw.Draw(image).polygon([(x, y) for x, y in (corners - 0.5).tolist()], fill=1)
     return np.asarray(image).view(bool)
 
 
 def coarse(mask: Mask) -> Floats:
-    """Share of each pixel that is set in the fine mask: (h * FINE, w * FINE) to (h, w)."""
+    """Return the share of each pixel that is set in the fine mask: (h * FINE, w * FINE) to (h, w)."""
     height, width = mask.shape[0] // FINE, mask.shape[1] // FINE
     rows = mask.view(np.uint8).reshape(height, FINE, width * FINE).sum(1, dtype=np.uint8)
     return rows.reshape(height, width, FINE).sum(2, dtype=np.uint8) * np.float32(1 / FINE**2)
 
 
 def colour(rng: np.random.Generator, saturation: tuple[float, float], value: tuple[float, float]) -> Floats:
-    """A random RGB colour (3, 1, 1) in [0, 1]."""
+    """Draw a random RGB colour (3, 1, 1) in [0, 1]."""
     colour = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
     return np.array(colour, dtype=np.float32).reshape(3, 1, 1)
 
 
 def noise(rng: np.random.Generator, height: int, width: int, cells: int) -> Floats:
-    """Smooth noise (height, width) in about [0, 1], with `cells` bumps along the longer side."""
+    """Draw smooth noise (height, width) in about [0, 1], with `cells` bumps along the longer side."""
     step = max(height, width) / cells
     coarse = rng.random((math.ceil(height / step) + 1, math.ceil(width / step) + 1), dtype=np.float32)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def pattern(rng: np.random.Generator, kind: str, height: int, width: int, period: float) -> Floats:
-    """A field (height, width) in about [0, 1]: what mixes a texture's two colours. `period` is in pixels."""
+    """Draw a field (height, width) in about [0, 1]: what mixes a texture's two colours. `period` is in pixels."""
     if kind == "plain":
         return np.full((height, width), 0.15 * rng.random(), dtype=np.float32)
     if kind == "noise":
@@ -198,7 +207,7 @@ def pattern(rng: np.random.Generator, kind: str, height: int, width: int, period
 
 
 def background(rng: np.random.Generator, size: int) -> Floats:
-    """A muted texture (3, size, size) in [0, 1]: large soft patches of two colours, a pattern in a third, and grain."""
+    """Draw a muted texture (3, size, size) in [0, 1]: soft patches of two colours, a pattern in a third, grain."""
     first, second = (colour(rng, (0.05, 0.6), (0.2, 0.95)) for _ in range(2))
     third = colour(rng, (0.05, 0.5), (0.2, 0.9))
     patches = 1.6 * pattern(rng, "noise", size, size, size / rng.uniform(1.0, 3.0)) - 0.3
@@ -214,7 +223,7 @@ def background(rng: np.random.Generator, size: int) -> Floats:
 
 
 def surface(rng: np.random.Generator, rim: Floats, under: Floats) -> Floats:
-    """An object's texture (3, h, w): its colour unlike `under` (3,), lit from the upper left, with a dark rim."""
+    """Draw an object's texture (3, h, w): its colour unlike `under` (3,), lit from the upper left, with a dark rim."""
     height, width = rim.shape
     choices = [colour(rng, (0.35, 0.95), (0.35, 1.0)) for _ in range(3)]
     first = max(choices, key=lambda colour: float(np.abs(colour[:, 0, 0] - under).sum()))

@@ -1,27 +1,21 @@
-"""The training losses of detectors and pose estimators as named parts, and their weighted sum (the paper's Eq. 6)."""
+"""What the training losses of all tasks share: named parts, their weighted sum (the paper's Eq. 6), and each kind."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from mdnkernels import heatmap_focal_loss, mixture_nll
+from mdnkernels import mixture_nll
 from mdnkernels.mixture.eager import activate_scale
 from models.decode import SCALE_ACTIVATION, Mixture, at_least_float32
-from models.detector import read_size
 from models.reading import read_cells
-from models.skeleton import Skeleton
-from train.tasks.targets import DetectionTargets, PoseTargets
 
-if TYPE_CHECKING:  # the losses need no library of the command line
-    from train.config.options import ModelConfig, OptimizerConfig
-
-Targets = TypeVar("Targets", DetectionTargets, PoseTargets)
+Targets = TypeVar("Targets")
 
 
 class Criterion(nn.Module, ABC, Generic[Targets]):
@@ -34,7 +28,7 @@ class Criterion(nn.Module, ABC, Generic[Targets]):
         self.weights = dict(weights)
 
     def forward(self, outputs: list[dict[str, Tensor]], targets: Targets) -> dict[str, Tensor]:
-        """The unweighted losses by name, float32 scalars.
+        """Return the unweighted losses by name, float32 scalars.
 
         outputs: of the network's `forward`, sparse (with the targets' indices) or dense.
         """
@@ -42,16 +36,16 @@ class Criterion(nn.Module, ABC, Generic[Targets]):
         return {name: torch.stack([losses[name] for losses in stacks]).mean() for name in self.weights}
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum that is minimised."""
+        """Return the weighted sum that is minimised."""
         return torch.stack([weight * losses[name] for name, weight in self.weights.items()]).sum()
 
     def counts(self, targets: Targets) -> Tensor:
-        """(L,) float32: of how many cells, objects or keypoints each loss is the mean, in the order of `weights`."""
+        """Return of how many cells, objects or keypoints each loss is the mean: (L,) float32, in the weights' order."""
         counts = self._counts(targets)
         return torch.stack([counts[name] for name in self.weights]).float()
 
     def parts_of(self, losses: Mapping[str, Tensor], counts: Tensor, whole: Tensor) -> dict[str, Tensor]:
-        """What a part of a batch adds to the losses of the whole: these sum to what the whole batch at once would give.
+        """Return what a part of a batch adds to the losses of the whole, so that the parts sum to the whole batch's.
 
         losses, counts: of the part. whole: (L,), the sum of the counts over all parts. Means of means would be others:
         a part with few objects would weigh as much as one with many.
@@ -66,107 +60,14 @@ class Criterion(nn.Module, ABC, Generic[Targets]):
 
     @abstractmethod
     def _one_stack(self, output: Mapping[str, Tensor], targets: Targets) -> dict[str, Tensor]:
-        """The losses of one stack."""
+        """Return the losses of one stack."""
 
     @abstractmethod
     def _counts(self, targets: Targets) -> dict[str, Tensor]:
-        """What each of them is divided by, where that is not 0, up to a factor that is the same for all targets."""
+        """Return what each loss is divided by, where that is not 0, up to a factor that is the same for all targets."""
 
 
-class DetectionCriterion(Criterion[DetectionTargets]):
-    """Focal loss of the heatmap, L1 of the offset, and the size's mixture NLL (or L1 for the base)."""
-
-    def __init__(self, model: ModelConfig, weights: OptimizerConfig) -> None:
-        """model: the network's configuration. weights: of the losses."""
-        self.size_loss = "mixture" if model.components else "size"
-        super().__init__(
-            model.components,
-            {
-                "heatmap": weights.heatmap_weight,
-                "offset": weights.offset_weight,
-                self.size_loss: weights.size_weight,
-            },
-        )
-        self.class_specific = model.class_specific
-        self.min_scale = model.least_scale
-
-    def regression_at(self, output: Mapping[str, Tensor], targets: DetectionTargets) -> Tensor | Mixture:
-        points = {name: _at(values, targets.index) for name, values in output.items() if name != "heatmap"}
-        classes = output["heatmap"].shape[1] if self.class_specific else None
-        return read_size(points, self.components, targets.label, classes)
-
-    def _one_stack(self, output: Mapping[str, Tensor], targets: DetectionTargets) -> dict[str, Tensor]:
-        observed = (targets.index >= 0)[:, None]
-        return {
-            "heatmap": heatmap_focal_loss(output["heatmap"], targets.heatmap),
-            "offset": _l1(_at(output["offset"], targets.index), targets.offset, observed),
-            self.size_loss: _regression_loss(
-                self.regression_at(output, targets), targets.size, observed, self.min_scale
-            ),
-        }
-
-    def _counts(self, targets: DetectionTargets) -> dict[str, Tensor]:
-        objects = (targets.index >= 0).sum()
-        return {"heatmap": _positives(targets.heatmap), "offset": objects, self.size_loss: objects}
-
-
-class PoseCriterion(Criterion[PoseTargets]):
-    """Focal losses of centres and keypoints, L1 of their offsets and of the box, and the pose's mixture NLL or L1."""
-
-    def __init__(self, model: ModelConfig, weights: OptimizerConfig, skeleton: Skeleton) -> None:
-        """model, weights: as in `DetectionCriterion`. skeleton: its constants multiply the mixture's sigma."""
-        self.pose_loss = "mixture" if model.components else "pose"
-        super().__init__(
-            model.components,
-            {
-                "heatmap": weights.heatmap_weight,
-                "offset": weights.offset_weight,
-                "size": weights.size_weight,
-                self.pose_loss: weights.weight_of_pose(model.components),
-                "keypoint_heatmap": weights.keypoint_weight,
-                "keypoint_offset": weights.keypoint_weight,
-            },
-        )
-        self.min_scale = model.least_scale
-        kappa = torch.tensor(skeleton.sigmas).repeat_interleave(2)
-        self.register_buffer("dim_scale", kappa, persistent=False)
-
-    def regression_at(self, output: Mapping[str, Tensor], targets: PoseTargets) -> Tensor | Mixture:
-        names = Mixture._fields if self.components else ("keypoints",)
-        values = [_at(output[name], targets.index) for name in names]
-        return Mixture(*values) if self.components else values[0]
-
-    def _one_stack(self, output: Mapping[str, Tensor], targets: PoseTargets) -> dict[str, Tensor]:
-        person = (targets.index >= 0)[:, None]
-        keypoint = (targets.keypoint_index >= 0)[:, None]
-        return {
-            "heatmap": heatmap_focal_loss(output["heatmap"], targets.heatmap),
-            "offset": _l1(_at(output["offset"], targets.index), targets.offset, person),
-            "size": _l1(_at(output["size"], targets.index), targets.size, person),
-            self.pose_loss: _regression_loss(
-                self.regression_at(output, targets), targets.keypoints, targets.observed, self.min_scale, self.dim_scale
-            ),
-            "keypoint_heatmap": heatmap_focal_loss(output["keypoint_heatmap"], targets.keypoint_heatmap),
-            "keypoint_offset": _l1(
-                _at(output["keypoint_offset"], targets.keypoint_index), targets.keypoint_offset, keypoint
-            ),
-        }
-
-    def _counts(self, targets: PoseTargets) -> dict[str, Tensor]:
-        people = (targets.index >= 0).sum()
-        # The mixture is a mean over poses, L1 over coordinates.
-        observed = targets.observed.any(1) if self.components else targets.observed
-        return {
-            "heatmap": _positives(targets.heatmap),
-            "offset": people,
-            "size": people,
-            self.pose_loss: observed.sum(),
-            "keypoint_heatmap": _positives(targets.keypoint_heatmap),
-            "keypoint_offset": (targets.keypoint_index >= 0).sum(),
-        }
-
-
-def _regression_loss(
+def regression_loss(
     values: Tensor | Mixture, target: Tensor, observed: Tensor, min_scale: float, dim_scale: Tensor | None = None
 ) -> Tensor:
     """The mixture's mean negative log-likelihood over the objects, or the base's mean absolute difference.
@@ -174,7 +75,7 @@ def _regression_loss(
     values: at the objects. target: (B, C, N). observed: (B, G, N) bool, G a divisor of C.
     """
     if not isinstance(values, Mixture):
-        return _l1(values, target, observed)
+        return mean_absolute_error(values, target, observed)
     return mixture_nll(
         *values,
         target,
@@ -185,17 +86,17 @@ def _regression_loss(
     )
 
 
-def _positives(heatmap: Tensor) -> Tensor:
-    """How many cells the focal loss takes for centres."""
+def count_centres(heatmap: Tensor) -> Tensor:
+    """Return how many cells the focal loss takes for centres."""
     return (heatmap == 1).sum()
 
 
-def _at(values: Tensor, index: Tensor) -> Tensor:
+def read_points(values: Tensor, index: Tensor) -> Tensor:
     """(B, C, N): a sparse output as it is, a dense (B, C, h, w) one at the flat cells; padding reads cell 0."""
     return values if values.ndim == 3 else read_cells(values, index)
 
 
-def _l1(values: Tensor, target: Tensor, observed: Tensor) -> Tensor:
+def mean_absolute_error(values: Tensor, target: Tensor, observed: Tensor) -> Tensor:
     """Mean absolute difference over the observed dimensions; 0 where there are none.
 
     values, target: (B, C, N). observed: (B, G, N) bool, G a divisor of C.

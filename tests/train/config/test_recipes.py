@@ -21,7 +21,7 @@ from train.data.coco import Category
 from train.errors import ConfigError
 from train.loop.engine import open_training_set
 from train.loop.network import build_network
-from train.tasks.tasks import make_task
+from train.tasks import make_task
 
 # Parameters of the published graphs, 80 classes or 17 keypoints.
 PUBLISHED = {
@@ -183,4 +183,5 @@ def test_a_recorded_weight_stays_what_it_was() -> None:
     plain = to_plain(fit("--task", "pose", "--components", "0", "--run", "r", "--coco", "c"))
     plain["optimizer"]["pose_weight"] = 0.1
     config = from_plain(FitConfig, plain, "config.json")
-    assert config.optimizer.weight_of_pose(config.model.components) == 0.1
+    task = make_task(config.model.task, [Category(1, "one")])
+    assert task.criterion(config.model, config.optimizer).weights["pose"] == 0.1

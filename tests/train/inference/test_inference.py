@@ -20,7 +20,7 @@ from train.config.options import InferenceConfig
 from train.errors import ConfigError
 from train.inference.evaluation import evaluate
 from train.inference.prediction import predict
-from train.inference.preparation import arithmetic, make_ready
+from train.inference.preparation import autocast_context, prepare_for_inference
 from train.loop.engine import fit
 
 
@@ -64,7 +64,7 @@ def test_batch_norms_are_folded_and_the_results_are_the_same(
     folded = find(run, tmp_path / "folded", InferenceConfig())
     assert not calls
     for module in (train.inference.evaluation, train.inference.prediction):
-        monkeypatch.setattr(module, "make_ready", lambda model, config, device: model)
+        monkeypatch.setattr(module, "prepare_for_inference", lambda model, config, device: model)
     plain = find(run, tmp_path / "plain", InferenceConfig())
     assert calls
     assert best(folded) == pytest.approx(best(plain), abs=1e-5)
@@ -115,14 +115,14 @@ def test_compiled_code_finds_the_same(run: Path, tmp_path: Path) -> None:
 def test_float16_on_a_cpu_is_refused_and_on_a_gpu_is_taken() -> None:
     config = InferenceConfig(mixed_precision="fp16")
     with pytest.raises(ConfigError, match="--mixed-precision fp16: needs a GPU"):
-        arithmetic(config, torch.device("cpu"))
+        autocast_context(config, torch.device("cpu"))
     if torch.cuda.is_available():
-        with arithmetic(config, torch.device("cuda")):
+        with autocast_context(config, torch.device("cuda")):
             assert torch.get_autocast_dtype("cuda") == torch.float16
 
 
 def test_weights_are_made_ready_in_channels_last() -> None:
     model = nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8)).eval()
-    ready = make_ready(model, InferenceConfig(), torch.device("cpu"))
+    ready = prepare_for_inference(model, InferenceConfig(), torch.device("cpu"))
     assert ready[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert isinstance(ready[1], nn.Identity)

@@ -19,7 +19,7 @@ from train.config.commands import EvaluateConfig
 from train.config.options import InferenceConfig
 from train.data.sets import EvaluationSet, open_annotations
 from train.errors import DatasetError, EvaluationError
-from train.inference.evaluation import Findings, collected, evaluate, find, views_of
+from train.inference.evaluation import Findings, evaluate, merge_findings, predict_set, views_of
 from train.loop.engine import fit
 from train.loop.network import restore_network
 from train.run.checkpoint import load_checkpoint
@@ -132,14 +132,14 @@ def dataset(data: DataPaths) -> EvaluationSet:
 
 def test_speed_is_that_of_all_processes(dataset: EvaluationSet) -> None:
     others: Any = WithAnother(Findings([], ["a"], 4, 2.5))
-    assert collected(Findings([], ["b"], 6, 2.0), dataset, others) == Findings([], ["a", "b"], 10, 2.5)
+    assert merge_findings(Findings([], ["b"], 6, 2.0), dataset, others) == Findings([], ["a", "b"], 10, 2.5)
 
 
 def test_images_that_cannot_be_read_are_counted_over_all_processes(dataset: EvaluationSet) -> None:
     mine, theirs = (Findings([], [f"{name}{i}" for i in range(count)], 0, 0.0) for name, count in (("a", 5), ("b", 6)))
     others: Any = WithAnother(theirs)
     with pytest.raises(DatasetError, match="11 of 8 cannot be read, too many to skip"):
-        collected(mine, dataset, others)
+        merge_findings(mine, dataset, others)
 
 
 def test_death_of_another_process_is_named(
@@ -148,7 +148,7 @@ def test_death_of_another_process_is_named(
     def closed(*_: Any) -> Any:
         raise RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:525] Connection closed by peer")
 
-    monkeypatch.setattr(train.inference.evaluation, "collected", closed)
+    monkeypatch.setattr(train.inference.evaluation, "merge_findings", closed)
     with pytest.raises(EvaluationError, match=r"another process of this run has died \(.*closed by peer\); the eval"):
         evaluate(EvaluateConfig(run, images=data.images, annotations=data.annotations, workers=0, device="cpu"))
     assert main(arguments(run, data, tmp_path / "out")) == 2
@@ -169,5 +169,5 @@ def test_batches_are_dealt_out_as_one_process_takes_them(
     monkeypatch.setattr(train.inference.evaluation, "evaluation_loader", noting)
     options: Any = {"device": torch.device("cpu"), "batch": 3, "workers": 0, "processes": 3}
     for process in range(3):
-        find(model, dataset, task, InferenceConfig(), process=process, **options)
+        predict_set(model, dataset, task, InferenceConfig(), process=process, **options)
     assert given == [[0, 1, 2], [3, 4, 5], [6, 7]]

@@ -86,15 +86,15 @@ def test_evaluation_stops_after_its_batch(
 ) -> None:  # fmt: skip
     """Each of the two evaluations, one after each epoch, has eight batches."""
     looks: list[int] = []
-    look = train.inference.evaluation.look
+    predict_batch = train.inference.evaluation.predict_batch
 
     def with_signal(*arguments: Any) -> Any:
         looks.append(1)
         if len(looks) == 8 * (during - 1) + 3:
             os.kill(os.getpid(), number)
-        return look(*arguments)
+        return predict_batch(*arguments)
 
-    monkeypatch.setattr(train.inference.evaluation, "look", with_signal)
+    monkeypatch.setattr(train.inference.evaluation, "predict_batch", with_signal)
     run = tmp_path / "run"
     val = ["--val-images", str(drawn.images), "--val-annotations", str(drawn.annotations), "--evaluate-every", "1"]
     more = ["--epochs", "2", "--batch", "1", "--train-limit", "2"]

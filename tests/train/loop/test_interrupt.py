@@ -70,13 +70,13 @@ def test_an_interrupted_evaluation_writes_nothing(
     val = {"val_images": drawn.images, "val_annotations": drawn.annotations, "val_limit": 2}
     run = fit(tiny_fit(drawn, tmp_path / "run", epochs=1, train_limit=4, **val))
     before = {path.name: path.read_bytes() for path in (run / "evaluation").iterdir()}
-    look = train.inference.evaluation.look
+    predict_batch = train.inference.evaluation.predict_batch
 
     def interrupted(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
-        return look(*arguments)
+        return predict_batch(*arguments)
 
-    monkeypatch.setattr(train.inference.evaluation, "look", interrupted)
+    monkeypatch.setattr(train.inference.evaluation, "predict_batch", interrupted)
     capsys.readouterr()
     assert main(["evaluate", str(run), "--workers", "1", "--device", "cpu"]) == 130
     assert capsys.readouterr().err == "interrupted\n"

@@ -6,23 +6,23 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from train.synthetic import detection
-from train.synthetic.detection import CATEGORIES, Scene, SceneConfig, render_scene, write_synthetic_detection
+from train.synthetic.detection import CATEGORIES, SHAPES, DetectionScene, DetectionSceneConfig, render_detection_scene
 from train.synthetic.sets import SyntheticPaths
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> SyntheticPaths:
-    return write_synthetic_detection(tmp_path_factory.mktemp("synthetic"), train=60, val=8, seed=3)
+    return SHAPES.write(tmp_path_factory.mktemp("synthetic"), train=60, val=8, seed=3)
 
 
 @pytest.fixture(scope="module")
-def scenes() -> list[Scene]:
-    return [render_scene(np.random.default_rng([11, i])) for i in range(80)]
+def scenes() -> list[DetectionScene]:
+    return [render_detection_scene(np.random.default_rng([11, i])) for i in range(80)]
 
 
 def test_a_seed_s_picture_is_the_one_it_has_always_been() -> None:
     """Numbers that were measured on the set of a seed hold as long as the seed's set does."""
-    scene = render_scene(np.random.default_rng([0, 0, 2]), 64)
+    scene = render_detection_scene(np.random.default_rng([0, 0, 2]), 64)
     assert scene.boxes.tolist() == [[51.5, 27.0, 63.75, 38.0], [19.5, 9.75, 44.0, 25.5]]
     assert scene.category_ids.tolist() == [8, 3]
     assert scene.image.mean((0, 1)) == pytest.approx([111.359, 88.448, 118.064], abs=0.01)
@@ -63,14 +63,14 @@ def test_sizes_spread_evenly_over_a_factor_of_twelve(written: SyntheticPaths) ->
     assert thirds.min() > 0.2 * len(longer)
 
 
-def test_width_and_height_are_not_one_number(scenes: list[Scene]) -> None:
+def test_width_and_height_are_not_one_number(scenes: list[DetectionScene]) -> None:
     sides = np.concatenate([scene.boxes[:, 2:] - scene.boxes[:, :2] for scene in scenes])
     ratio = np.log(sides[:, 0] / sides[:, 1])
     assert ratio.std() > 0.25
     assert abs(np.corrcoef(ratio, np.log(sides.prod(1)))[0, 1]) < 0.25
 
 
-def test_boxes_are_tight_around_what_is_visible(scenes: list[Scene]) -> None:
+def test_boxes_are_tight_around_what_is_visible(scenes: list[DetectionScene]) -> None:
     for scene in scenes:
         for box, coverage, area in zip(scene.boxes, scene.coverage, scene.areas, strict=True):
             rows, columns = np.flatnonzero(coverage.any(1)), np.flatnonzero(coverage.any(0))
@@ -82,16 +82,16 @@ def test_boxes_are_tight_around_what_is_visible(scenes: list[Scene]) -> None:
             assert area == pytest.approx(coverage.sum(), rel=1e-5)
 
 
-def test_no_object_is_hidden_and_many_are_partly(scenes: list[Scene]) -> None:
+def test_no_object_is_hidden_and_many_are_partly(scenes: list[DetectionScene]) -> None:
     visible = np.concatenate([scene.visible for scene in scenes])
-    assert visible.min() >= SceneConfig().min_visible >= 0.35
+    assert visible.min() >= DetectionSceneConfig().min_visible >= 0.35
     assert 0.15 < np.mean(visible < 0.95) < 0.8
     for scene in scenes:
         assert scene.coverage.sum(0).max(initial=0) <= 1 + 1e-6
         assert 0 <= len(scene.boxes) <= 8
 
 
-def test_some_objects_are_cut_by_the_border_and_their_boxes_end_there(scenes: list[Scene]) -> None:
+def test_some_objects_are_cut_by_the_border_and_their_boxes_end_there(scenes: list[DetectionScene]) -> None:
     boxes = np.concatenate([scene.boxes for scene in scenes])
     assert boxes.min() == 0
     assert boxes.max() == 160
@@ -104,18 +104,18 @@ def test_objects_are_painted_where_they_are_annotated_and_nowhere_else(monkeypat
     monkeypatch.setattr(detection, "background", lambda rng, size: black)
     monkeypatch.setattr(detection, "surface", lambda rng, rim, under: np.ones((3, *rim.shape), dtype=np.float32))
     for seed in range(20):
-        scene = render_scene(np.random.default_rng(seed), 128)
+        scene = render_detection_scene(np.random.default_rng(seed), 128)
         np.testing.assert_allclose(scene.image[:, :, 1] / 255, scene.coverage.sum(0), atol=0.5 / 255 + 1e-6)
 
 
 def test_image_size_scales_the_objects_along() -> None:
-    small, large = (render_scene(np.random.default_rng(4), size) for size in (80, 320))
+    small, large = (render_detection_scene(np.random.default_rng(4), size) for size in (80, 320))
     for scene, size in ((small, 80), (large, 320)):
         assert scene.image.shape == (size, size, 3)
         assert scene.image.dtype == np.uint8
-    config = SceneConfig(min_objects=1, max_objects=1, smallest=0.5, largest=0.5, inside=1.0)
+    config = DetectionSceneConfig(min_objects=1, max_objects=1, smallest=0.5, largest=0.5, inside=1.0)
     for size in (64, 256):
-        (box,) = render_scene(np.random.default_rng(0), size, config).boxes
+        (box,) = render_detection_scene(np.random.default_rng(0), size, config).boxes
         assert max(box[2:] - box[:2]) == pytest.approx(size / 2, abs=0.5)
 
 
@@ -133,4 +133,4 @@ def test_image_size_scales_the_objects_along() -> None:
 )
 def test_bad_scene_is_refused(field: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(field))):
-        SceneConfig(**field)
+        DetectionSceneConfig(**field)

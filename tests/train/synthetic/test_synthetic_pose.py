@@ -8,8 +8,8 @@ from pycocotools.cocoeval import COCOeval
 
 from models.skeleton import COCO_PERSON
 from train.synthetic import poses
-from train.synthetic.figures import PAINTS, Look, draw_figure
-from train.synthetic.poses import PoseScene, PoseSceneConfig, render_pose_scene, write_synthetic_pose
+from train.synthetic.figures import PAINTS, Figure, Look, draw_figure
+from train.synthetic.poses import FIGURES, PoseScene, PoseSceneConfig, render_pose_scene
 from train.synthetic.scenery import FINE
 from train.synthetic.sets import SyntheticPaths
 
@@ -20,7 +20,7 @@ MIRRORED = list(COCO_PERSON.mirrored)
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> SyntheticPaths:
-    return write_synthetic_pose(tmp_path_factory.mktemp("pose"), train=60, val=4, seed=3)
+    return FIGURES.write(tmp_path_factory.mktemp("pose"), train=60, val=4, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_visible_keypoints_are_on_the_part_that_is_drawn_there(monkeypatch: pyte
     assert sum(seen.values()) > 0.8 * labelled
 
 
-def _without_rim(rng: np.random.Generator, longer: float, look: Look, spread: float) -> poses.Figure:
+def _without_rim(rng: np.random.Generator, longer: float, look: Look, spread: float) -> Figure:
     figure = draw_figure(rng, longer, look, spread)
     return figure._replace(rim=np.zeros_like(figure.rim))
 

@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from train.synthetic.detection import SceneConfig, write_synthetic_detection
-from train.synthetic.poses import PoseSceneConfig, write_synthetic_pose
+from train.synthetic.detection import SHAPES, DetectionSceneConfig
+from train.synthetic.poses import FIGURES, PoseSceneConfig
 from train.synthetic.sets import SyntheticPaths
 
 Write = Callable[..., SyntheticPaths]
 SETS = [
-    pytest.param(write_synthetic_detection, SceneConfig, id="detection"),
-    pytest.param(write_synthetic_pose, PoseSceneConfig, id="pose"),
+    pytest.param(SHAPES.write, DetectionSceneConfig, id="detection"),
+    pytest.param(FIGURES.write, PoseSceneConfig, id="pose"),
 ]
 both_sets = pytest.mark.parametrize(("write", "scene"), SETS)
 

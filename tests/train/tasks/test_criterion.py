@@ -11,8 +11,9 @@ from torch import Tensor
 
 from models import COCO_PERSON
 from train.config.options import ModelConfig, OptimizerConfig
-from train.tasks.criterion import Criterion, DetectionCriterion, PoseCriterion, mixture_statistics
-from train.tasks.targets import DetectionTargets, detection_targets, pose_targets
+from train.tasks.criterion import Criterion, mixture_statistics
+from train.tasks.detection import DetectionCriterion, DetectionTargets, detection_targets
+from train.tasks.pose import PoseCriterion, pose_targets
 
 BOXES = torch.tensor([[[4.0, 4, 20, 28], [30, 8, 50, 16], [0, 0, 0, 0]], [[8, 40, 60, 62], [0, 0, 0, 0], [0, 0, 0, 0]]])
 LABELS = torch.tensor([[0, 1, -1], [1, -1, -1]])

@@ -12,9 +12,10 @@ from models.network import Network
 from tests.models.networks import BOTH_ARCHITECTURES, awake
 from train.config.options import ModelConfig, OptimizerConfig
 from train.data.coco import Category
+from train.tasks import make_task
 from train.tasks.criterion import Criterion
-from train.tasks.targets import PoseTargets, pose_targets
-from train.tasks.tasks import DetectionTask, PoseTask, make_task
+from train.tasks.detection import DetectionTask
+from train.tasks.pose import PoseTargets, PoseTask, pose_targets
 
 # Weights of their own, so that no two losses can be taken for one another.
 WEIGHTS = OptimizerConfig(heatmap_weight=1, offset_weight=0.7, size_weight=0.3, pose_weight=0.11, keypoint_weight=1.9)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mdnkernels import heatmap_focal_loss
 from tests.train.tasks.test_targets import published_radius
-from train.tasks.targets import UNCOUNTED, pose_targets
+from train.tasks.pose import UNCOUNTED, pose_targets
 
 SIZE = (12, 16)  # cells
 JOINTS = 3

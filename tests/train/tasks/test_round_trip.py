@@ -11,8 +11,8 @@ from torch import Tensor
 from models import COCO_PERSON, Mixture, build_model, decode_detections, placed
 from train.data.sets import EvaluationSet, evaluation_loader, open_annotations
 from train.data.transforms import Views
-from train.tasks.targets import DetectionTargets, PoseTargets
-from train.tasks.tasks import DetectionTask, PoseTask
+from train.tasks.detection import DetectionTargets, DetectionTask
+from train.tasks.pose import PoseTargets, PoseTask
 
 
 def perfect_maps(targets: DetectionTargets, components: int) -> tuple[Tensor, Tensor, Mixture]:

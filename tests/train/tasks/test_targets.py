@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.tasks.targets import detection_targets, gaussian_radius
+from train.tasks.detection import detection_targets
+from train.tasks.targets import gaussian_radius
 
 
 def published_radius(height: float, width: float, min_overlap: float = 0.7) -> float:

@@ -11,7 +11,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from models import COCO_PERSON
-from train.analysis.poses import match_figures, object_keypoint_similarity, summarise
+from train.analysis.matching import object_keypoint_similarity
+from train.analysis.views import match_figures, summarise
 
 JOINTS = len(COCO_PERSON.names)
 

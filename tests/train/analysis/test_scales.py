@@ -1,75 +1,13 @@
+"""Scale by component: the figure counts every object, and the numbers are those worked out by hand."""
+
 import math
-import warnings
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
-from PIL import Image
 
-from train.drawing.plots import scale_by_component, scale_correlation, training_curves
-
-
-def _saved(figure: Figure, folder: Path) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        figure.savefig(folder / "figure.png", dpi=60)
-    with Image.open(folder / "figure.png") as image:
-        pixels = np.asarray(image.convert("RGB"))
-    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
-    return pixels
-
-
-def _history(names: list[str], count: int = 50) -> list[dict[str, float]]:
-    noise = np.random.default_rng(0).normal(0, 0.1, (count, len(names)))
-    return [
-        {"step": 10 * i, "lr": 1e-3} | {f"loss/{name}": 3 / (1 + i) + noise[i, k] for k, name in enumerate(names)}
-        for i in range(count)
-    ]
-
-
-def test_training_curves_have_a_panel_for_each_loss_and_all_runs_in_it(tmp_path: Path) -> None:
-    figure = training_curves({"mixture": _history(["heatmap", "mixture"]), "base": _history(["heatmap", "size"])})
-    panels = {panel.get_title(): panel for panel in figure.axes if panel.get_visible()}
-    assert sorted(panels) == ["heatmap", "mixture", "size"]
-    assert [len(panels[name].get_lines()) for name in sorted(panels)] == [4, 2, 2]  # raw and smooth of each run
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["mixture", "base"]
-    _saved(figure, tmp_path)
-    figure.savefig(tmp_path / "figure.pdf")
-
-
-def test_training_curve_passes_through_the_records_and_a_smooth_mean() -> None:
-    history = [{"step": step, "loss/size": value} for step, value in ((20, 1.0), (0, 3.0), (10, 2.0))]
-    raw, smooth = training_curves({"run": history}, smoothing=0).axes[0].get_lines()
-    assert raw.get_xdata().tolist() == [0, 10, 20]
-    assert raw.get_ydata().tolist() == smooth.get_ydata().tolist() == [3, 2, 1]
-    constant = [{"step": i, "loss/size": 4.0} for i in range(100)]
-    _, smooth = training_curves({"run": constant}, smoothing=0.1).axes[0].get_lines()
-    np.testing.assert_allclose(smooth.get_ydata(), 4.0)  # no droop at the ends
-    line = [{"step": i, "loss/size": float(i)} for i in range(100)]
-    _, smooth = training_curves({"run": line}, smoothing=0.05).axes[0].get_lines()
-    np.testing.assert_allclose(smooth.get_ydata()[20:80], np.arange(20, 80))  # no lag
-
-
-def test_a_steep_start_does_not_flatten_the_rest() -> None:
-    history = _history(["heatmap"], 200)
-    history[0]["loss/heatmap"] = 1e4
-    assert training_curves({"run": history}).axes[0].get_ylim()[1] < 10
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 7])
-def test_short_runs_and_values_that_are_not_finite_can_be_drawn(count: int, tmp_path: Path) -> None:
-    history = [*_history(["heatmap"], count), {"step": 1e4, "loss/heatmap": math.nan}]
-    _saved(training_curves({"run": history, "empty": []}), tmp_path)
-
-
-def test_training_curves_refuse_nothing_to_draw_and_missing_steps() -> None:
-    with pytest.raises(ValueError, match="'loss/'"):
-        training_curves({"run": [{"step": 1, "AP": 0.2}]})
-    with pytest.raises(ValueError, match=r"histories\['run'\].*'loss/size'.*'step'"):
-        training_curves({"run": [{"loss/size": 1.0}]})
+from tests.train.analysis.saving import saved_pixels
+from train.analysis.scales import scale_by_component, scale_correlation
 
 
 def test_scale_figure_counts_every_object_and_names_medians(tmp_path: Path) -> None:
@@ -88,7 +26,7 @@ def test_scale_figure_counts_every_object_and_names_medians(tmp_path: Path) -> N
     assert f"component {summary['component_pearson']:.2f}" in above.get_title()
     heights = np.array([bar.get_height() for bar in below.patches]).reshape(4, -1).sum(0)
     assert set(heights.round(9)) <= {0.0, 1.0}
-    _saved(figure, tmp_path)
+    saved_pixels(figure, tmp_path)
 
 
 def test_weights_count_in_the_histogram() -> None:
@@ -99,7 +37,7 @@ def test_weights_count_in_the_histogram() -> None:
 @pytest.mark.parametrize("size", [[], [30.0], [30.0, 30.0, 30.0], [-1.0, math.nan, 0.0], [25.0, 31.0, 44.0]])
 def test_scale_figure_of_few_or_equal_or_impossible_objects(size: list[float], tmp_path: Path) -> None:
     summary = scale_correlation(size, [0] * len(size), [0] * len(size))
-    _saved(scale_by_component(size, [0] * len(size), 1, summary=summary), tmp_path)
+    saved_pixels(scale_by_component(size, [0] * len(size), 1, summary=summary), tmp_path)
 
 
 def test_scale_functions_refuse_what_does_not_fit() -> None:
@@ -179,9 +117,3 @@ def test_what_is_not_defined_is_nan(
 def test_padding_is_left_out_and_counted() -> None:
     result = scale_correlation([4.0, 9.0, 16.0, 25.0], [0, 1, -1, 1], [0, 1, 1, -1])
     assert (result["n"], result["left_out"]) == (2, 2)
-
-
-def test_no_global_state_of_matplotlib_changes(tmp_path: Path) -> None:
-    before = dict(matplotlib.rcParams)
-    _saved(training_curves({"run": _history(["heatmap"])}), tmp_path)
-    assert dict(matplotlib.rcParams) == before

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from train.config.commands import DemoConfig
-from train.demo.demo import run_demo
+from train.demo.comparison import run_demo
 from train.errors import ConfigError
 
 TINY = {"train_pictures": 8, "val_pictures": 6, "image_size": 64, "epochs": 1, "device": "cpu"}

@@ -1,0 +1,64 @@
+"""Which result belongs to which object of the truth, and how alike two poses are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A result belongs to an object where their boxes overlap so much.
+MIN_IOU = 0.5
+
+
+class Match(NamedTuple):
+    """An object of the truth and its result."""
+
+    truth: Mapping[str, Any]
+    result: Mapping[str, Any] | None
+    """None where none was found."""
+
+
+def match_results(
+    results: Sequence[Mapping[str, Any]], truth: Sequence[Mapping[str, Any]], min_score: float
+) -> list[Match]:
+    """Return each object with the strongest result of its image whose box overlaps its own by MIN_IOU or more.
+
+    results: a task's, with their image_id; those with a lower score than `min_score` count as not found. truth: COCO's
+    annotations. A result can belong to several objects.
+    """
+    by_image: dict[int, list[Mapping[str, Any]]] = {}
+    for result in results:
+        if result["score"] >= min_score:
+            by_image.setdefault(result["image_id"], []).append(result)
+    matches = []
+    for thing in truth:
+        here = by_image.get(thing["image_id"], ())
+        near = [result for result in here if box_overlap(result["bbox"], thing["bbox"]) >= MIN_IOU]
+        matches.append(Match(thing, max(near, key=lambda result: result["score"], default=None)))
+    return matches
+
+
+def box_overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return the intersection over the union of two boxes x, y, width, height."""
+    width = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])
+    height = min(one[1] + one[3], other[1] + other[3]) - max(one[1], other[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    return shared / (one[2] * one[3] + other[2] * other[3] - shared)
+
+
+def object_keypoint_similarity(
+    keypoints: NDArray[np.float64], truth: NDArray[np.float64], area: float, sigmas: Sequence[float]
+) -> float:
+    """Return COCO's OKS: the mean over the labelled keypoints of exp(-d^2 / (2 area (2 sigma)^2)).
+
+    keypoints: (J, 2) x and y. truth: (J, 3), the last 0 where not labelled; at least one is. area: of the object in
+    square pixels. sigmas: the J constants of the keypoints.
+    """
+    labelled = truth[:, 2] > 0
+    distance = ((keypoints - truth[:, :2]) ** 2).sum(1)
+    spread = 2 * area * (2 * np.asarray(sigmas)) ** 2
+    return float(np.exp(-distance / spread)[labelled].mean())

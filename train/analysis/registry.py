@@ -1,0 +1,27 @@
+"""The analyses by name: one file of this folder and one line here for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from train.analysis import predictions, scales, training, views
+from train.analysis.subject import Section, Subject
+from train.tasks import TaskName
+
+
+class Analysis(NamedTuple):
+    """A part of a report."""
+
+    tasks: tuple[TaskName, ...]
+    """Whose results it can be made of."""
+    analyse: Callable[[Sequence[Subject]], Section]
+    """Makes it of networks of one task that were evaluated on the same data, to be compared with one another."""
+
+
+ANALYSES: dict[str, Analysis] = {
+    "scales": Analysis(("detection",), scales.analyse),
+    "views": Analysis(("pose",), views.analyse),
+    "predictions": Analysis(("detection", "pose"), predictions.analyse),
+    "training": Analysis(("detection", "pose"), training.analyse),
+}

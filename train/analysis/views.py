@@ -1,0 +1,156 @@
+"""What a mixture's components stand for in poses: the side a figure is seen from, where that can be told or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.skeleton import Skeleton
+from train.analysis.association import cramers_v
+from train.analysis.matching import match_results, object_keypoint_similarity
+from train.analysis.subject import MIN_SCORE, Section, Subject, first_mixture
+from train.errors import ConfigError
+
+# The rows of the report's table, and whether a figure belongs to one.
+GROUPS: dict[str, Callable[[Matches], NDArray[np.bool_]]] = {
+    "front": lambda matches: ~matches.back & ~matches.hidden,
+    "back": lambda matches: matches.back & ~matches.hidden,
+    "cannot be told": lambda matches: matches.hidden,
+}
+
+
+def analyse(subjects: Sequence[Subject]) -> Section:
+    """Say how often each component is taken for figures seen from the front, from the back, and from either.
+
+    Raises ConfigError where the truth does not say the view.
+    """
+    mixture = first_mixture(subjects)
+    truth = mixture.truth["annotations"]
+    if not all("view" in one and "cue_hidden" in one for one in truth):
+        raise ConfigError(f"{mixture.annotations}: annotations: have no view and cue_hidden, as synthetic poses have")
+    summaries = {}
+    for subject in subjects:
+        skeleton = subject.task.skeleton
+        if skeleton is None:
+            raise ConfigError(f"{subject.run}: has no keypoints, whose components could stand for a view")
+        matches = match_figures(subject.results, truth, skeleton, MIN_SCORE)
+        summaries[subject.title] = summarise(matches, mixture.components)
+    return Section(_lines(subjects, summaries), {"views": summaries}, {})
+
+
+def _lines(subjects: Sequence[Subject], summaries: Mapping[str, dict[str, Any]]) -> list[str]:
+    mixture = first_mixture(subjects)
+    own = summaries[mixture.title]
+    kinds = ["mixture" if subject.components else "base" for subject in subjects]
+    columns = [*(f"c{m}" for m in range(mixture.components))]
+    columns += [kind if i else f"{what}, {kind}" for what in ("OKS", "either") for i, kind in enumerate(kinds)]
+    rows = []
+    for name in GROUPS:
+        groups = [summary["groups"][name] for summary in summaries.values()]
+        group = own["groups"][name]
+        values = [*map(str, group["components"]), *(f"{one[kind]:.2f}" for kind in ("oks", "either") for one in groups)]
+        rows.append(f"| {name} | {group['figures']} | {' | '.join(values)} | {group['sigma']:.2f} |")
+    counts = zip(kinds, summaries.values(), strict=True)
+    missed = [f"{one['missed']}{'' if i else ' figures'} by the {kind}" for i, (kind, one) in enumerate(counts)]
+    return [
+        "### What the components stand for",
+        "",
+        "Figures with keypoints for which the mixture found a person, by the view, and how often each component was "
+        "taken. OKS is the mean similarity to the truth; either: to the nearer of the truth and its left-right "
+        "exchange, of which nothing in the picture tells where the view cannot be told. sigma is the median standard "
+        "deviation over the figure's size, before a keypoint's own constant.",
+        "",
+        f"| view | figures | {' | '.join(columns)} | sigma |",
+        f"| --- |{' ---: |' * (len(columns) + 2)}",
+        *rows,
+        "",
+        f"Association of component and view, where it can be told (Cramer's V): {own['cramers_v']:.2f}. "
+        f"Not found: {', '.join(missed)}.",
+        "",
+    ]
+
+
+class Matches(NamedTuple):
+    """Figures of the truth that a result was found for, n of them."""
+
+    component: NDArray[Any]
+    """(n,) int64, -1 for the single-mode base."""
+    back: NDArray[Any]
+    """(n,) bool: seen from the back."""
+    hidden: NDArray[Any]
+    """(n,) bool: nothing in the picture tells front from back."""
+    oks: NDArray[Any]
+    """(n,) float64: similarity to the truth, in [0, 1]."""
+    swapped: NDArray[Any]
+    """(n,) float64: similarity to the truth with left and right exchanged."""
+    sigma: NDArray[Any]
+    """(n,) float64: geometric mean of x's and y's standard deviation over the square root of the figure's area."""
+    missed: int
+    """Figures with keypoints that no result was found for."""
+
+
+def match_figures(
+    results: Sequence[Mapping[str, Any]], truth: Sequence[Mapping[str, Any]], skeleton: Skeleton, min_score: float
+) -> Matches:
+    """Match each labelled figure with the strongest result at its place, as `match_results` does.
+
+    results: a pose task's. truth: annotations that say the view, as those of a synthetic set of poses do.
+    """
+    rows: list[tuple[Any, ...]] = []
+    missed = 0
+    for figure, best in match_results(results, [one for one in truth if one["num_keypoints"]], min_score):
+        if best is None:
+            missed += 1
+            continue
+        points = np.reshape(best["keypoints"], (-1, 3))[:, :2]
+        labels = np.reshape(figure["keypoints"], (-1, 3)).astype(np.float64)
+        oks, swapped = (
+            object_keypoint_similarity(points, one, figure["area"], skeleton.sigmas)
+            for one in (labels, labels[list(skeleton.mirrored)])
+        )
+        spread = float(np.sqrt(np.prod(best["sigma"]) / figure["area"]))
+        rows.append((best["component"], figure["view"] == "back", figure["cue_hidden"], oks, swapped, spread))
+    columns = list(zip(*rows, strict=True)) or [()] * 6
+    return Matches(
+        component=np.array(columns[0], dtype=np.int64),
+        back=np.array(columns[1], dtype=np.bool_),
+        hidden=np.array(columns[2], dtype=np.bool_),
+        oks=np.array(columns[3], dtype=np.float64),
+        swapped=np.array(columns[4], dtype=np.float64),
+        sigma=np.array(columns[5], dtype=np.float64),
+        missed=missed,
+    )
+
+
+def summarise(matches: Matches, components: int) -> dict[str, Any]:
+    """Return the numbers of a report: {"found", "missed", "cramers_v", "groups": {name: {...}}}.
+
+    cramers_v is between component and view, of the figures whose view can be told. Each group of GROUPS has "figures",
+    "components" (figures of each), "oks" and "either", the mean similarity to the truth and to the nearer of the truth
+    and its left-right exchange, and "sigma", the median; a mean of nothing is nan.
+    """
+    told = ~matches.hidden
+    return {
+        "found": len(matches.oks),
+        "missed": matches.missed,
+        "cramers_v": cramers_v(matches.component[told], matches.back[told].astype(np.int64)),
+        "groups": {
+            name: {
+                "figures": int(inside.sum()),
+                "components": np.bincount(matches.component[inside].clip(0), minlength=components).tolist(),
+                "oks": _mean(matches.oks[inside]),
+                "either": _mean(np.maximum(matches.oks, matches.swapped)[inside]),
+                "sigma": float(np.median(matches.sigma[inside])) if inside.any() else float("nan"),
+            }
+            for name, belongs in GROUPS.items()
+            for inside in (belongs(matches),)
+        },
+    }
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """Return the mean; nan of nothing."""
+    return float(values.mean()) if len(values) else float("nan")

@@ -1,0 +1,122 @@
+"""What a task is: all in which detection and pose estimation differ, from annotations to COCO's score."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from PIL import Image
+from torch import Tensor, nn
+
+from models import Network, Skeleton
+from models.decode import Flip
+from train.data.coco import Category, CocoAnnotations
+from train.data.skeletons import SkeletonInFile
+from train.errors import ConfigError
+from train.tasks import TaskName
+from train.tasks.criterion import Criterion
+from train.tasks.score import Score
+from train.tasks.weights import LossWeights
+
+if TYPE_CHECKING:  # what a network is trained with needs no library of the command line
+    from train.config.options import InferenceConfig, ModelConfig, OptimizerConfig
+
+
+class Task(ABC):
+    """A task on data of given categories: what training, inference and analyses ask of it."""
+
+    name: ClassVar[TaskName]
+    min_scale: ClassVar[float]
+    """The least sigma of a component, in output cells, where --min-scale says no other."""
+    coco_annotations: ClassVar[str]
+    """The first word of the names of COCO's annotation files."""
+    metrics: ClassVar[tuple[str, ...]]
+    """The names of COCO's numbers, in the order in which its evaluation gives them."""
+    one_category: ClassVar[bool] = False
+    """Whether its data is of a single category."""
+    skeleton: Skeleton | None = None
+    """The keypoints of an object, where it has any; of the class: those of data that names none."""
+
+    def __init__(self, categories: Sequence[Category], skeleton: Skeleton | None = None) -> None:
+        """skeleton: that the data's keypoints were read with; None for the class's own.
+
+        Raises ConfigError where the data is not for this task.
+        """
+        self.categories = tuple(categories)
+        if self.one_category and len(self.categories) != 1:
+            raise ConfigError(f"--task {self.name}: needs data of one category, these have {len(self.categories)}")
+        if skeleton is not None:
+            self.skeleton = skeleton
+
+    @classmethod
+    def skeleton_to_read(cls, sigmas: tuple[float, ...] | None) -> SkeletonInFile | None:
+        """Return what annotations are to be read with so that they say their skeleton; None reads no keypoints.
+
+        sigmas: --keypoint-sigmas. Raises ConfigError for sigmas of a task without keypoints.
+        """
+        if sigmas is not None:
+            raise ConfigError(
+                f"--keypoint-sigmas: --task {cls.name} has no keypoints; leave it out, or take --task pose"
+            )
+        return None
+
+    @abstractmethod
+    def build_model(self, config: ModelConfig) -> Network:
+        """Return the configured network with fresh weights. Raises ValueError where there is none."""
+
+    @abstractmethod
+    def criterion(self, model: ModelConfig, weights: OptimizerConfig | LossWeights) -> Criterion[Any]:
+        """Return the losses of a network of this configuration."""
+
+    @abstractmethod
+    def targets(self, batch: dict[str, Tensor], size: tuple[int, int], stride: int) -> Any:
+        """Return what the network should say about a batch of `collate`, on the batch's device.
+
+        size: (h, w) of the output, whose cells are `stride` input pixels wide.
+        """
+
+    @abstractmethod
+    def outputs(self, model: nn.Module, images: Tensor, targets: Any) -> list[dict[str, Tensor]]:
+        """Return the network's outputs, with its regression heads evaluated at the targets' cells alone."""
+
+    @abstractmethod
+    def predict(self, model: Any, images: Tensor, config: InferenceConfig) -> Any:
+        """Return the `Detections` or `Poses` of a batch of images, in the input's pixels."""
+
+    @abstractmethod
+    def results(self, found: Any, image_size: tuple[int, int]) -> list[dict[str, Any]]:
+        """Return COCO's entries, without image_id, of what was found in one image of (width, height).
+
+        found: (k, ...) tensors on the CPU in the image's pixels. Padding is left out.
+        """
+
+    @abstractmethod
+    def picture(
+        self,
+        image: Image.Image,
+        entries: Sequence[dict[str, Any]],
+        *,
+        truth: bool = False,
+        ellipse_score: float = 0.5,
+        **options: Any,
+    ) -> Image.Image:
+        """Draw the task's results over an image, coloured by component; with `truth`, annotations in a neutral colour.
+
+        entries: of `results`, or with `truth` COCO's annotations. ellipse_score: the least score of a result that gets
+        its one-sigma ellipses, where the task draws any. options: of `draw_detections`.
+        """
+
+    @abstractmethod
+    def score(self, annotations: CocoAnnotations, results: Sequence[dict[str, Any]]) -> Score:
+        """Return COCO's numbers, by the names of `metrics`.
+
+        results: entries of `results` with their image_id, of images in `annotations`; there may be none of either.
+        """
+
+
+def predict_options(config: InferenceConfig) -> dict[str, Any]:
+    """Return the arguments of a network's `predict` that all tasks share."""
+    flip: Flip | None = "stronger" if config.flip_stronger else "average" if config.flip else None
+    components = None if config.component is None else [config.component]
+    return {"k": config.detections, "flip": flip, "components": components}

@@ -1,0 +1,178 @@
+"""Object detection: boxes of any categories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mdnkernels import heatmap_focal_loss, splat_gaussians
+from models import Detections, Detector, Mixture, Network, build_model
+from models.detector import read_size
+from train.data.coco import CocoAnnotations
+from train.drawing.pictures import draw_detections
+from train.tasks.base import Task, predict_options
+from train.tasks.criterion import Criterion, count_centres, mean_absolute_error, read_points, regression_loss
+from train.tasks.entries import clipped_boxes, corners_of, rounded
+from train.tasks.score import Score, score_results
+from train.tasks.targets import centres_of, flat_cells
+from train.tasks.weights import LossWeights
+
+if TYPE_CHECKING:  # what a network is trained with needs no library of the command line
+    from train.config.options import InferenceConfig, ModelConfig, OptimizerConfig
+
+
+class DetectionTargets(NamedTuple):
+    """Targets in output cells, for B images, N boxes at most in each, Y classes and h x w cells."""
+
+    heatmap: Tensor
+    """(B, Y, h, w) float32: a Gaussian at each box's centre, exactly 1 in the centre's cell."""
+    index: Tensor  # type: ignore[assignment]  # the field's name, though tuple has a method of that name
+    """(B, N) int64: flat cell y * w + x of each box's centre, -1 for padding."""
+    label: Tensor
+    """(B, N) int64: class index, -1 for padding."""
+    size: Tensor
+    """(B, 2, N) float32: width and height, 0 for padding."""
+    offset: Tensor
+    """(B, 2, N) float32: x and y of the centre within its cell, in [0, 1], 0 for padding."""
+
+
+def detection_targets(
+    boxes: Tensor, labels: Tensor, num_classes: int, size: tuple[int, int], stride: int = 4
+) -> DetectionTargets:
+    """Return CenterNet's targets of boxes.
+
+    boxes: (B, N, 4) float32, x1, y1, x2, y2 in input pixels, inside the input and of positive size. labels: (B, N)
+    int64 class index, -1 for padding. size: (h, w) of the output. stride: input pixels per cell.
+
+    Raises IndexError (from `splat_gaussians`) for a label outside [-1, num_classes).
+    Source: Zhou et al., "Objects as Points", 2019, section 3.
+    """
+    real = labels >= 0
+    centres = centres_of(torch.where(real[..., None], boxes, 0) / stride, size)
+    return DetectionTargets(
+        heatmap=splat_gaussians(centres.cell, centres.radius, labels, num_classes, size),
+        index=flat_cells(centres.cell, real, size),
+        label=labels,
+        size=centres.extent.transpose(1, 2),
+        offset=centres.offset.transpose(1, 2),
+    )
+
+
+class DetectionCriterion(Criterion[DetectionTargets]):
+    """Focal loss of the heatmap, L1 of the offset, and the size's mixture NLL (or L1 for the base)."""
+
+    def __init__(self, model: ModelConfig, weights: OptimizerConfig | LossWeights) -> None:
+        """model: the network's configuration. weights: of the losses."""
+        self.size_loss = "mixture" if model.components else "size"
+        super().__init__(
+            model.components,
+            {
+                "heatmap": weights.heatmap_weight,
+                "offset": weights.offset_weight,
+                self.size_loss: weights.size_weight,
+            },
+        )
+        self.class_specific = model.class_specific
+        self.min_scale = model.least_scale
+
+    def regression_at(self, output: Mapping[str, Tensor], targets: DetectionTargets) -> Tensor | Mixture:
+        points = {name: read_points(values, targets.index) for name, values in output.items() if name != "heatmap"}
+        classes = output["heatmap"].shape[1] if self.class_specific else None
+        return read_size(points, self.components, targets.label, classes)
+
+    def _one_stack(self, output: Mapping[str, Tensor], targets: DetectionTargets) -> dict[str, Tensor]:
+        observed = (targets.index >= 0)[:, None]
+        return {
+            "heatmap": heatmap_focal_loss(output["heatmap"], targets.heatmap),
+            "offset": mean_absolute_error(read_points(output["offset"], targets.index), targets.offset, observed),
+            self.size_loss: regression_loss(
+                self.regression_at(output, targets), targets.size, observed, self.min_scale
+            ),
+        }
+
+    def _counts(self, targets: DetectionTargets) -> dict[str, Tensor]:
+        objects = (targets.index >= 0).sum()
+        return {"heatmap": count_centres(targets.heatmap), "offset": objects, self.size_loss: objects}
+
+
+class DetectionTask(Task):
+    """Boxes of any categories."""
+
+    name = "detection"
+    min_scale = 1.0
+    coco_annotations = "instances"
+    metrics = (
+        *("AP", "AP50", "AP75", "APsmall", "APmedium", "APlarge"),
+        *("AR1", "AR10", "AR100", "ARsmall", "ARmedium", "ARlarge"),
+    )
+
+    def build_model(self, config: ModelConfig) -> Network:
+        return build_model(
+            config.arch,
+            num_classes=len(self.categories),
+            components=config.components,
+            class_specific=config.class_specific,
+            min_scale=config.least_scale,
+            activation_checkpointing=config.activation_checkpointing,
+        )
+
+    def criterion(self, model: ModelConfig, weights: OptimizerConfig | LossWeights) -> DetectionCriterion:
+        return DetectionCriterion(model, weights)
+
+    def targets(self, batch: dict[str, Tensor], size: tuple[int, int], stride: int) -> DetectionTargets:
+        return detection_targets(batch["boxes"], batch["labels"], len(self.categories), size, stride)
+
+    def outputs(self, model: nn.Module, images: Tensor, targets: DetectionTargets) -> list[dict[str, Tensor]]:
+        outputs: list[dict[str, Tensor]] = model(images, targets.index)
+        return outputs
+
+    def predict(self, model: Detector, images: Tensor, config: InferenceConfig) -> Detections:
+        return model.predict(images, **predict_options(config))
+
+    def results(self, found: Detections, image_size: tuple[int, int]) -> list[dict[str, Any]]:
+        """Return category_id, bbox (x, y, width, height), score, component, and sigma of width and height.
+
+        A box of which nothing is inside the image is left out.
+        """
+        return [
+            {
+                "category_id": self.categories[int(found.label[row])].id,
+                "bbox": box,
+                "score": float(found.score[row]),
+                "component": int(found.component[row]),
+                "sigma": rounded(found.sigma[row]),
+            }
+            for row, box in clipped_boxes(found, image_size)
+            if min(box[2:]) > 0
+        ]
+
+    def picture(
+        self,
+        image: Image.Image,
+        entries: Sequence[dict[str, Any]],
+        *,
+        truth: bool = False,
+        ellipse_score: float = 0.5,
+        **options: Any,
+    ) -> Image.Image:
+        class_of = {category.id: index for index, category in enumerate(self.categories)}
+        return draw_detections(
+            image,
+            corners_of(entries),
+            [class_of[one["category_id"]] for one in entries],
+            None if truth else [one["score"] for one in entries],
+            None if truth else [one["component"] for one in entries],
+            [category.name for category in self.categories],
+            **options,
+        )
+
+    def score(self, annotations: CocoAnnotations, results: Sequence[dict[str, Any]]) -> Score:
+        areas = [entry["bbox"][2] * entry["bbox"][3] for entry in results]
+        return score_results(annotations, results, areas, kind="bbox", metrics=self.metrics)
+
+
+TASK = DetectionTask

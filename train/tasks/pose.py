@@ -1,0 +1,273 @@
+"""Pose estimation: objects of one category, with the keypoints of a skeleton."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mdnkernels import heatmap_focal_loss, splat_gaussians
+from models import COCO_PERSON, Mixture, Network, PoseEstimator, Poses, Skeleton, build_model
+from train.data.coco import CocoAnnotations
+from train.data.skeletons import SkeletonInFile
+from train.drawing.poses import draw_poses
+from train.tasks.base import Task, predict_options
+from train.tasks.criterion import Criterion, count_centres, mean_absolute_error, read_points, regression_loss
+from train.tasks.entries import clipped_boxes, corners_of, rounded
+from train.tasks.score import Score, score_results
+from train.tasks.targets import centres_of, flat_cells
+from train.tasks.weights import LossWeights
+
+if TYPE_CHECKING:  # what a network is trained with needs no library of the command line
+    from train.config.options import InferenceConfig, ModelConfig, OptimizerConfig
+
+
+class PoseTargets(NamedTuple):
+    """Targets in output cells, for B images, N people at most in each, J keypoints and h x w cells."""
+
+    heatmap: Tensor
+    """(B, 1, h, w) float32: a Gaussian at each person's centre; in its cell 1, or `UNCOUNTED` without keypoints."""
+    index: Tensor  # type: ignore[assignment]  # the field's name, though tuple has a method of that name
+    """(B, N) int64: flat cell of each person's centre, -1 for padding and for people without keypoints."""
+    size: Tensor
+    """(B, 2, N) float32: width and height of the box, 0 for padding."""
+    offset: Tensor
+    """(B, 2, N) float32: x and y of the centre within its cell, 0 for padding."""
+    keypoints: Tensor
+    """(B, 2J, N) float32: x and y in turn, from the centre's cell's corner; 0 where not observed."""
+    observed: Tensor
+    """(B, J, N) bool: labelled, hidden or not, and inside the input."""
+    keypoint_heatmap: Tensor
+    """(B, J, h, w) float32: a Gaussian at each observed keypoint, of the person's radius."""
+    keypoint_index: Tensor
+    """(B, N * J) int64: flat cell of each keypoint, -1 where not observed."""
+    keypoint_offset: Tensor
+    """(B, 2, N * J) float32: x and y within that cell, 0 where not observed."""
+
+
+# The focal loss counts exactly 1 as a centre, and weighs any other cell by (1 - target)^4: this one by nothing.
+UNCOUNTED = 0.9999
+
+
+def pose_targets(
+    boxes: Tensor, labels: Tensor, keypoints: Tensor, size: tuple[int, int], stride: int = 4
+) -> PoseTargets:
+    """Return CenterNet's targets of people.
+
+    boxes, labels, size, stride: as in `detection_targets`, with the one class 0. keypoints: (B, N, J, 3) float32, x and
+    y in input pixels, and 0 where not labelled. Someone of whom nothing is labelled is neither a centre to find nor
+    background: the centre's cell is taken out of the focal loss and the Gaussian around it lowers its neighbours'
+    weight, as CenterNet means to (its code then draws a whole Gaussian over it). A keypoint outside the input is not
+    observed, and stays out of everything.
+    Source: Zhou et al., "Objects as Points", 2019, section 4.2, and its code.
+    """
+    height, width = size
+    joints = keypoints.shape[2]
+    real = labels >= 0
+    centres = centres_of(torch.where(real[..., None], boxes, 0) / stride, size)
+    labelled = (keypoints[..., 2] > 0) & real[..., None]  # (B, N, J)
+    known = labelled.any(2)
+    counted = splat_gaussians(centres.cell, centres.radius, torch.where(known, labels, -1), 1, size)
+    uncounted = splat_gaussians(centres.cell, centres.radius, torch.where(known, -1, labels), 1, size)
+
+    points = keypoints[..., :2] / stride
+    limit = points.new_tensor((width, height))
+    observed = labelled & (points >= 0).all(3) & (points < limit).all(3)
+    points = torch.where(observed[..., None], points, 0)
+    cell = points.long()
+    joint = torch.arange(joints, device=boxes.device).expand_as(observed)
+    from_centre = torch.where(observed[..., None], points - centres.cell[:, :, None], 0)
+    return PoseTargets(
+        heatmap=torch.maximum(counted, uncounted.clamp(max=UNCOUNTED)),
+        index=flat_cells(centres.cell, known, size),
+        size=centres.extent.transpose(1, 2),
+        offset=centres.offset.transpose(1, 2),
+        keypoints=from_centre.flatten(2).transpose(1, 2),
+        observed=observed.transpose(1, 2),
+        keypoint_heatmap=splat_gaussians(
+            cell.flatten(1, 2),
+            centres.radius[:, :, None].expand(-1, -1, joints).flatten(1),
+            torch.where(observed, joint, -1).flatten(1),
+            joints,
+            size,
+        ),
+        keypoint_index=flat_cells(cell, observed, size).flatten(1),
+        keypoint_offset=(points - cell).flatten(1, 2).transpose(1, 2),
+    )
+
+
+# Of the pose loss: the mixture's negative log-likelihood, or the base's L1.
+PUBLISHED_WEIGHTS = {"mixture": 0.1, "pose": 1.0}
+
+
+class PoseCriterion(Criterion[PoseTargets]):
+    """Focal losses of centres and keypoints, L1 of their offsets and of the box, and the pose's mixture NLL or L1."""
+
+    dim_scale: Tensor
+
+    def __init__(self, model: ModelConfig, weights: OptimizerConfig | LossWeights, skeleton: Skeleton) -> None:
+        """model, weights: as in `DetectionCriterion`. skeleton: its constants multiply the mixture's sigma."""
+        self.pose_loss = "mixture" if model.components else "pose"
+        own = weights.pose_weight
+        super().__init__(
+            model.components,
+            {
+                "heatmap": weights.heatmap_weight,
+                "offset": weights.offset_weight,
+                "size": weights.size_weight,
+                self.pose_loss: PUBLISHED_WEIGHTS[self.pose_loss] if own is None else own,
+                "keypoint_heatmap": weights.keypoint_weight,
+                "keypoint_offset": weights.keypoint_weight,
+            },
+        )
+        self.min_scale = model.least_scale
+        kappa = torch.tensor(skeleton.sigmas).repeat_interleave(2)
+        self.register_buffer("dim_scale", kappa, persistent=False)
+
+    def regression_at(self, output: Mapping[str, Tensor], targets: PoseTargets) -> Tensor | Mixture:
+        names = Mixture._fields if self.components else ("keypoints",)
+        values = [read_points(output[name], targets.index) for name in names]
+        return Mixture(*values) if self.components else values[0]
+
+    def _one_stack(self, output: Mapping[str, Tensor], targets: PoseTargets) -> dict[str, Tensor]:
+        person = (targets.index >= 0)[:, None]
+        keypoint = (targets.keypoint_index >= 0)[:, None]
+        return {
+            "heatmap": heatmap_focal_loss(output["heatmap"], targets.heatmap),
+            "offset": mean_absolute_error(read_points(output["offset"], targets.index), targets.offset, person),
+            "size": mean_absolute_error(read_points(output["size"], targets.index), targets.size, person),
+            self.pose_loss: regression_loss(
+                self.regression_at(output, targets), targets.keypoints, targets.observed, self.min_scale, self.dim_scale
+            ),
+            "keypoint_heatmap": heatmap_focal_loss(output["keypoint_heatmap"], targets.keypoint_heatmap),
+            "keypoint_offset": mean_absolute_error(
+                read_points(output["keypoint_offset"], targets.keypoint_index), targets.keypoint_offset, keypoint
+            ),
+        }
+
+    def _counts(self, targets: PoseTargets) -> dict[str, Tensor]:
+        people = (targets.index >= 0).sum()
+        # The mixture is a mean over poses, L1 over coordinates.
+        observed = targets.observed.any(1) if self.components else targets.observed
+        return {
+            "heatmap": count_centres(targets.heatmap),
+            "offset": people,
+            "size": people,
+            self.pose_loss: observed.sum(),
+            "keypoint_heatmap": count_centres(targets.keypoint_heatmap),
+            "keypoint_offset": (targets.keypoint_index >= 0).sum(),
+        }
+
+
+class PoseTask(Task):
+    """People, or whatever the one category is, with the keypoints of a skeleton."""
+
+    name = "pose"
+    # A keypoint's sigma is multiplied by its constant of OKS, 0.025 to 0.107, so that it spreads over cells too.
+    min_scale = 9.0
+    coco_annotations = "person_keypoints"
+    metrics = (
+        *("AP", "AP50", "AP75", "APmedium", "APlarge"),
+        *("AR", "AR50", "AR75", "ARmedium", "ARlarge"),
+    )
+    one_category = True
+    skeleton: Skeleton = COCO_PERSON
+
+    @classmethod
+    def skeleton_to_read(cls, sigmas: tuple[float, ...] | None) -> SkeletonInFile:
+        return SkeletonInFile(sigmas)
+
+    def build_model(self, config: ModelConfig) -> Network:
+        return build_model(
+            config.arch,
+            task="pose",
+            components=config.components,
+            class_specific=config.class_specific,
+            skeleton=self.skeleton,
+            min_scale=config.least_scale,
+            activation_checkpointing=config.activation_checkpointing,
+        )
+
+    def criterion(self, model: ModelConfig, weights: OptimizerConfig | LossWeights) -> PoseCriterion:
+        return PoseCriterion(model, weights, self.skeleton)
+
+    def targets(self, batch: dict[str, Tensor], size: tuple[int, int], stride: int) -> PoseTargets:
+        return pose_targets(batch["boxes"], batch["labels"], batch["keypoints"], size, stride)
+
+    def outputs(self, model: nn.Module, images: Tensor, targets: PoseTargets) -> list[dict[str, Tensor]]:
+        outputs: list[dict[str, Tensor]] = model(images, targets.index, targets.keypoint_index)
+        return outputs
+
+    def predict(self, model: PoseEstimator, images: Tensor, config: InferenceConfig) -> Poses:
+        return model.predict(images, **predict_options(config), refine=config.refine)
+
+    def results(self, found: Poses, image_size: tuple[int, int]) -> list[dict[str, Any]]:
+        """Return category_id, bbox (x, y, width, height), keypoints (x, y, 1 in turn), score, component, and sigma.
+
+        sigma is of x and y, before a keypoint's own constant. Keypoints may lie outside the image; a box of which
+        nothing is inside has no width or height.
+        """
+        entries = []
+        for row, box in clipped_boxes(found, image_size):
+            points = torch.cat((found.keypoints[row], torch.ones_like(found.keypoints[row, :, :1])), 1)
+            entries.append(
+                {
+                    "category_id": self.categories[0].id,
+                    "bbox": box,
+                    "keypoints": rounded(points.flatten()),
+                    "score": float(found.score[row]),
+                    "component": int(found.component[row]),
+                    "sigma": rounded(found.sigma[row, 0] / self.skeleton.sigmas[0]),
+                }
+            )
+        return entries
+
+    def picture(
+        self,
+        image: Image.Image,
+        entries: Sequence[dict[str, Any]],
+        *,
+        truth: bool = False,
+        ellipse_score: float = 0.5,
+        **options: Any,
+    ) -> Image.Image:
+        joints = len(self.skeleton.names)
+        keypoints = np.array([one["keypoints"] for one in entries], dtype=np.float64).reshape(-1, joints, 3)
+        if truth:
+            return draw_poses(image, corners_of(entries), keypoints, None, None, None, self.skeleton, **options)
+        sigmas = np.array([one["sigma"] for one in entries], dtype=np.float64).reshape(-1, 1, 2)
+        return draw_poses(
+            image,
+            corners_of(entries),
+            keypoints[..., :2],
+            sigmas * np.array(self.skeleton.sigmas)[:, None],
+            [one["score"] for one in entries],
+            [one["component"] for one in entries],
+            self.skeleton,
+            ellipse_score=ellipse_score,
+            **options,
+        )
+
+    def score(self, annotations: CocoAnnotations, results: Sequence[dict[str, Any]]) -> Score:
+        areas = [_area(entry) for entry in results]
+        return score_results(
+            annotations, results, areas, kind="keypoints", metrics=self.metrics, skeleton=self.skeleton
+        )
+
+
+def _area(entry: dict[str, Any]) -> float:
+    """Return the area of the box around all keypoints of a result, by which COCO sorts it into medium and large.
+
+    One keypoint has none around it, and would take each wrong result out of both: it has the area of the result's box.
+    """
+    x, y = entry["keypoints"][0::3], entry["keypoints"][1::3]
+    if len(x) == 1:
+        return float(entry["bbox"][2] * entry["bbox"][3])
+    return float((max(x) - min(x)) * (max(y) - min(y)))
+
+
+TASK = PoseTask
