@@ -12,7 +12,8 @@ endif
 
 .DEFAULT_GOAL := help
 CASES ?= 20000
-.PHONY: help setup demo test test-slow test-torch test-torches fuzz sanitize lint format benchmark gpu-check clean
+.PHONY: help setup emulator demo test test-slow test-torch test-torches fuzz sanitize sanitize-slow sanitized-libraries \
+        lint format benchmark gpu-check clean
 
 help:
 	@echo "make demo       train and compare detectors on a synthetic data set; writes runs/demo/report"
@@ -20,7 +21,7 @@ help:
 	@echo "make test-torch TORCH=2.10.0  build against another torch and run the op tests there (make test-torches: three)"
 	@echo "make lint       ruff, mypy, clang-format (make format: apply)"
 	@echo "make fuzz       random calls of every op against float64 (CASES=20000)"
-	@echo "make sanitize   the op tests under AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make sanitize   the op tests under AddressSanitizer and UndefinedBehaviorSanitizer (make sanitize-slow: all of them)"
 	@echo "make benchmark  time the ops beside their peers"
 	@echo "make gpu-check  on a machine with a GPU, no set-up needed: checks and timings there (MINUTES=15)"
 	@echo "make setup      only the set-up: .venv, dependencies, native library"
@@ -36,16 +37,20 @@ $(SETUP): pyproject.toml setup.py $(NATIVE)
 	$(RUN) -m mdnkernels
 	touch $(SETUP)
 
+# The CUDA kernels for the CPU, which many tests run: built on all cores before the tests, where a source changed.
+emulator: setup
+	$(RUN) -m tests.cuda_on_cpu
+
 demo: setup
 	$(RUN) -m train demo
 
 # A process for each core, of one thread each: threads that share a core wait for one another.
 PYTEST := env OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist worksteal
-test: setup
+test: setup emulator
 	$(PYTEST) -m "not slow" --durations 10
 
-test-slow: setup
-	$(PYTEST)
+test-slow: setup emulator
+	MDNKERNELS_TESTS=slow $(PYTEST)
 
 # The oldest torch, the oldest for CUDA 13, and the newest that pip finds. Each has its own environment and its own build
 # of the CPU library in build/torch-VERSION, and runs the op tests on it. TORCH_TESTS chooses among them. Torch 2.10.0
@@ -55,17 +60,18 @@ TORCHES := 2.10.0 2.11.0 newest
 TORCH_TESTS ?= tests/ops tests/native -k "not cuda_on_cpu"
 TORCH_ROOM = build/torch-$(TORCH)
 TORCH_RUN = $(TORCH_ROOM)/venv/bin/python
-$(TORCH_ROOM)/.installed:
+$(TORCH_ROOM)/.installed: Makefile
 	test -x $(TORCH_RUN) || $(PYTHON) -m venv $(TORCH_ROOM)/venv
 	$(TORCH_RUN) -m pip install --quiet torch$(if $(filter newest,$(TORCH)),,==$(TORCH)) "numpy>=1.24" "setuptools>=77" "ninja>=1.11" \
-	    "hypothesis>=6.100" "mpmath>=1.3" "pybind11>=2.12" "pytest>=8.0"
+	    "hypothesis>=6.100" "mpmath>=1.3" "pybind11>=2.12" "pytest>=8.0" "pytest-xdist>=3.5"
 	touch $@
 
 test-torch: $(TORCH_ROOM)/.installed
 	MDNKERNELS_BUILD_CUDA=0 $(TORCH_RUN) setup.py -q build_ext --build-lib $(TORCH_ROOM) --build-temp $(TORCH_ROOM)/objects
 	MDNKERNELS_LIBRARY=$(CURDIR)/$(TORCH_ROOM)/mdnkernels/native/libmdnkernels_cpu.so $(TORCH_RUN) -c \
 	    'import torch, mdnkernels.native as native; assert native.problem is None, native.problem; print("torch", torch.__version__)'
-	MDNKERNELS_LIBRARY=$(CURDIR)/$(TORCH_ROOM)/mdnkernels/native/libmdnkernels_cpu.so $(TORCH_RUN) -m pytest -m "not slow" $(TORCH_TESTS)
+	MDNKERNELS_LIBRARY=$(CURDIR)/$(TORCH_ROOM)/mdnkernels/native/libmdnkernels_cpu.so OMP_NUM_THREADS=1 \
+	    $(TORCH_RUN) -m pytest -n auto --dist worksteal -m "not slow" $(TORCH_TESTS)
 
 test-torches:
 	for version in $(TORCHES); do $(MAKE) test-torch TORCH=$$version || exit 1; done
@@ -76,15 +82,26 @@ fuzz: setup
 # The native library, and the CUDA kernels on the CPU, with AddressSanitizer and UndefinedBehaviorSanitizer, under the
 # tests of the ops and of the image kernels and some fuzzing. Leaks are not looked for: Python and torch keep much until
 # they end. Memory is not recycled, so that each output has its borders. tests/cuda_on_cpu compiles its kernels with the
-# flags that it finds.
+# flags that it finds. UNSANITIZED names the tests that run no native code, or none that others do not run too: graphs
+# and their compilers, processes of one SIMD level, eager. `sanitize` also leaves out the CUDA kernels in other orders of
+# threads, which reach the same memory; sanitize-slow has them, on all seeds, and all random cases.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 SANITIZER_FLAGS := CXXFLAGS="$(SANITIZE) -g1 -O1" LDFLAGS="$(SANITIZE)"
 SANITIZED := env $(SANITIZER_FLAGS) MDNKERNELS_LIBRARY=build/sanitize/mdnkernels/native/libmdnkernels_cpu.so ASAN_OPTIONS=detect_leaks=0 MDNKERNELS_CACHE_MB=0 \
 	LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libstdc++.so)"
-sanitize: setup
-	MDNKERNELS_BUILD_CUDA=0 $(SANITIZER_FLAGS) $(RUN) setup.py -q build_ext --build-lib build/sanitize --build-temp build/sanitize-objects
-	$(SANITIZED) $(RUN) -m pytest tests/ops tests/native tests/cuda_on_cpu tests/train/data/test_images.py tests/train/data/test_colour.py -m "not slow" -k "not compile and not export and not level and not whole_range and not ptxas and not -eager]"
+SANITIZED_TESTS := tests/ops tests/native tests/cuda_on_cpu tests/train/data/test_images.py tests/train/data/test_colour.py
+UNSANITIZED := not compile and not export and not level and not whole_range and not ptxas and not -eager]
+sanitize: sanitized-libraries
+	$(SANITIZED) $(PYTEST) $(SANITIZED_TESTS) -m "not slow" -k "$(UNSANITIZED) and not every_order" --durations 10
 	$(SANITIZED) $(RUN) -m tests.ops.fuzz --cases 2000
+
+sanitize-slow: sanitized-libraries
+	MDNKERNELS_TESTS=slow $(SANITIZED) $(PYTEST) $(SANITIZED_TESTS) -k "$(UNSANITIZED) and not every_float32 and not spills and not test_large"
+	$(SANITIZED) $(RUN) -m tests.ops.fuzz --cases $(CASES)
+
+sanitized-libraries: setup
+	MDNKERNELS_BUILD_CUDA=0 $(SANITIZER_FLAGS) $(RUN) setup.py -q build_ext --build-lib build/sanitize --build-temp build/sanitize-objects
+	$(SANITIZED) $(RUN) -m tests.cuda_on_cpu
 
 lint: setup
 	$(VENV)/bin/ruff check .

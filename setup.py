@@ -261,6 +261,16 @@ def tell(line: str) -> None:
 class BuildNative(build_ext):
     """Compiles with ninja: in parallel, and only what changed."""
 
+    def finalize_options(self) -> None:
+        """Keep what is compiled for this checkout in one folder of it.
+
+        `pip install --editable` would take a new folder each time, and compile all again.
+        """
+        asked = self.build_temp
+        super().finalize_options()
+        if asked is None and (self.inplace or self.editable_mode):
+            self.build_temp = str(Path(__file__).resolve().parent / "build" / "objects")
+
     def get_ext_filename(self, fullname: str) -> str:
         return fullname.replace(".", os.sep) + ".so"
 

@@ -131,7 +131,7 @@ def floor(inputs: Inputs) -> Callable[[], object]:
 def bare_kernel(inputs: Inputs) -> Callable[[], object]:
     """The native op alone, without checks and autograd, with fresh outputs."""
     points = [value.detach().flatten(2) for value in inputs.parameters]
-    options = (None, None, None, "gaussian", "elu", 1.0, "mean", True, False)
+    options = (None, None, None, "gaussian", 0.0, "elu", 1.0, "mean", True, False)
     target, mask = inputs.target.flatten(2), inputs.mask.flatten(2)
     return lambda: torch.ops.mdnkernels.mixture_nll(*points, target, mask, *options)
 

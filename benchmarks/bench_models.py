@@ -22,10 +22,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.alternating import alternating_medians
-from mdnkernels import heatmap_focal_loss, mixture_nll
+from mdnkernels import heatmap_focal_loss
 from models import Network, build_model
 from models.cost import count
-from models.decode import SCALE_ACTIVATION
 from models.folding import fold_batch_norms
 from models.reading import read_cells
 
@@ -92,8 +91,8 @@ class Step:
             points[name] = values if name in self.heatmaps or values.ndim == 3 else read_cells(values, index)
         loss = sum(heatmap_focal_loss(points.pop(name), target) for name, target in self.heatmaps.items())
         if self.components:
-            mixture = (points.pop(name) for name in ("logits", "loc", "scale"))
-            loss = loss + mixture_nll(*mixture, self.target, scale_activation=SCALE_ACTIVATION)
+            spec = self.model.regression.spec
+            loss = loss + spec.nll(*(points.pop(name) for name in spec.channels), self.target)
         return loss + sum(values.abs().mean() for values in points.values())
 
     def infer(self, sparse: bool) -> Callable[[], object]:

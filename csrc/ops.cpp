@@ -29,10 +29,9 @@ STABLE_TORCH_LIBRARY(mdnkernels, m) {
   // loss (of each position's loss where it is not reduced); beside an index those of the gathered points, (B, K, N).
   m.def(
       "mixture_nll(Tensor logits, Tensor loc, Tensor scale, Tensor target, Tensor? mask, Tensor? weight, Tensor? "
-      "index, "
-      "Tensor? dim_scale, str family, str scale_activation, float min_scale, str reduction, bool parameter_gradients, "
-      "bool target_gradient) -> (Tensor loss, Tensor grad_logits, Tensor grad_loc, Tensor grad_scale, Tensor "
-      "grad_target)");
+      "index, Tensor? dim_scale, str family, float family_parameter, str scale_activation, float min_scale, str "
+      "reduction, bool parameter_gradients, bool target_gradient) -> (Tensor loss, Tensor grad_logits, Tensor "
+      "grad_loc, Tensor grad_scale, Tensor grad_target)");
   // (B, K, P), zero but for values (B, K, N) added at index (B, N).
   m.def("scatter_points(Tensor values, Tensor index, SymInt positions) -> Tensor");
   m.def(

@@ -3,6 +3,8 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from mdnkernels.backends import use_backend
+from mdnkernels.mixture.families import Family, Gaussian, Laplace, StudentT
+from mdnkernels.mixture.spec import MixtureSpec
 from mdnkernels.native import empty_cache
 from mdnkernels.ops.gather_patches import gather_patches
 from mdnkernels.ops.heatmap_focal_loss import heatmap_focal_loss
@@ -17,9 +19,14 @@ except PackageNotFoundError:  # imported from a checkout that was never installe
     __version__ = "unknown"
 
 __all__ = [
+    "Family",
+    "Gaussian",
+    "Laplace",
     "MixtureMode",
     "MixtureNLLLoss",
+    "MixtureSpec",
     "Peaks",
+    "StudentT",
     "empty_cache",
     "gather_patches",
     "heatmap_focal_loss",

@@ -33,13 +33,20 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def add(op: str) -> None:
-    """Take the implementations of `op` into the table: the functions of its name in mdnkernels.ops.OP.BACKEND."""
-    TABLE[op] = {}
-    for backend in BACKENDS:
-        if backend == "triton" and triton.problem is not None:
-            TABLE[op][backend] = triton.absent
-        else:
-            TABLE[op][backend] = getattr(importlib.import_module(f"mdnkernels.ops.{op}.{backend}"), op)
+    """Take the implementations of `op` into the table.
+
+    They are the functions of its name in mdnkernels.ops.OP.eager and in mdnkernels.ops.OP.triton, and that in
+    mdnkernels.ops.OP.autograd on the ops of the native library, once their fake kernels and gradients are registered.
+    """
+    folder = f"mdnkernels.ops.{op}"
+    autograd = importlib.import_module(f"{folder}.autograd")
+    if native.problem is None:
+        autograd.register(native.NAMESPACE, "native")
+    TABLE[op] = {
+        "native": functools.partial(getattr(autograd, op), native.NAMESPACE),
+        "triton": getattr(importlib.import_module(f"{folder}.triton"), op) if triton.problem is None else triton.absent,
+        "eager": getattr(importlib.import_module(f"{folder}.eager"), op),
+    }
 
 
 def missing(op: str, backend: str, device_type: str) -> str | None:

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from models.checkpoints import load_imagenet, load_published, save_published
-from models.decode import MIN_SCALE, Detections, Mixture, decode_detections
-from models.detector import Detector
+from models.decode import Detections, decode_detections
+from models.detector import Detector, size_regression
 from models.dla import DLA34
 from models.heads import Head, HeadConfig
 from models.hourglass import HOURGLASS104, HOURGLASS_SMALL, Hourglass, HourglassConfig
 from models.merging import merge_scales, placed
 from models.network import Backbone, Network
-from models.pose import PoseEstimator, Poses
+from models.pose import PoseEstimator, Poses, pose_regression
+from models.regression import MIN_SCALE, MixtureRegression, Regression, SingleMode
 from models.skeleton import COCO_PERSON, Skeleton
 
 __all__ = [
@@ -29,10 +30,12 @@ __all__ = [
     "HeadConfig",
     "Hourglass",
     "HourglassConfig",
-    "Mixture",
+    "MixtureRegression",
     "Network",
     "PoseEstimator",
     "Poses",
+    "Regression",
+    "SingleMode",
     "Skeleton",
     "build_model",
     "decode_detections",
@@ -40,13 +43,15 @@ __all__ = [
     "load_published",
     "merge_scales",
     "placed",
+    "pose_regression",
     "save_published",
+    "size_regression",
 ]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """How to make a backbone, and the width of the heads that it carries."""
+    """Says how to make a backbone, and the width of the heads that it carries."""
 
     backbone: Callable[[], Backbone]
     head_width: int
@@ -68,19 +73,21 @@ def build_model(
     components: int,
     class_specific: bool = False,
     skeleton: Skeleton = COCO_PERSON,
+    family: str = "gaussian",
     min_scale: float = MIN_SCALE,
     activation_checkpointing: bool = False,
 ) -> Detector | PoseEstimator:
-    """A network with fresh weights.
+    """Build a network with fresh weights.
 
     arch: a key of `ARCHITECTURES`. task: "detection", a `Detector` of num_classes >= 1 classes, or "pose", a
     `PoseEstimator` of one class with the skeleton's keypoints. components: of the mixture over box sizes or poses; 0 is
     the single-mode CenterNet base, trained with L1. class_specific: detection with a size for each class, the paper's
-    control experiment. min_scale: the least sigma of a component, in output cells (sigma = ELU(raw) + 1 + min_scale).
+    control experiment. family: of the mixture, as in `mdnkernels.mixture_nll`; the base has none but the default.
+    min_scale: the least sigma of a component, in output cells (sigma = ELU(raw) + 1 + min_scale).
     activation_checkpointing: training keeps the inputs of the backbone's parts alone and computes the rest again in the
-    backward pass, with the same results; `model.backbone.activation_checkpointing` switches it later. torch.compile
-    decides itself what to keep, and there it does nothing. Raises ValueError that names what is wrong and what there
-    is.
+    backward pass, with the same results. `model.backbone.activation_checkpointing` switches it later. Under
+    torch.compile, which decides itself what to keep, it does nothing. Raises ValueError that names what is wrong and
+    what there is.
     """
     if arch not in ARCHITECTURES:
         raise ValueError(f"unknown arch {arch!r}; there are {', '.join(ARCHITECTURES)}")
@@ -88,15 +95,16 @@ def build_model(
         raise ValueError(f"unknown task {task!r}; there are {', '.join(TASKS)}")
     if num_classes < 1:
         raise ValueError(f"num_classes must be at least 1, not {num_classes}")
-    if components < 0:
-        raise ValueError(f"components must be 0 (the single-mode base) or more, not {components}")
-    if not min_scale >= 0:
-        raise ValueError(f"min_scale must be at least 0, not {min_scale}")
     if task == "pose" and (num_classes != 1 or class_specific):
         raise ValueError("task 'pose' has one class: num_classes must be 1 and class_specific False")
+    if task == "pose":
+        regression = pose_regression(skeleton, components, family=family, min_scale=min_scale)
+    else:
+        classes = num_classes if class_specific else 1
+        regression = size_regression(components, classes=classes, family=family, min_scale=min_scale)
     head_width = ARCHITECTURES[arch].head_width
     backbone = ARCHITECTURES[arch].backbone()
     backbone.activation_checkpointing = activation_checkpointing
     if task == "pose":
-        return PoseEstimator(backbone, head_width, components, skeleton=skeleton, min_scale=min_scale)
-    return Detector(backbone, head_width, num_classes, components, class_specific=class_specific, min_scale=min_scale)
+        return PoseEstimator(backbone, head_width, regression, skeleton=skeleton)
+    return Detector(backbone, head_width, num_classes, regression)

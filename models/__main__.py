@@ -1,4 +1,4 @@
-"""What a network costs: python -m models ARCH TASK."""
+"""Print what a network costs: python -m models ARCH TASK."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.cost import Cost, count
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the command line. Exits, with help or a message, as argparse does."""
+    """Return the options of a command line; exit, with help or a message, as argparse does."""
     parser = argparse.ArgumentParser(
         prog="python -m models",
         description="Parameters, multiply-accumulates (GMAC) and output shapes of a network, for one image.",
@@ -54,7 +54,7 @@ def table(cost: Cost) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the costs. Returns the exit status: 0, or 2 after a mistake that the message on stderr names."""
+    """Print the table; return the exit status: 0, or 2 after a mistake that the message on stderr names."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     try:
         cost = count(

@@ -11,6 +11,7 @@ beside the names:
 - Sigma. There it is ELU(raw) + mdn_min_sigma, an option of the command line, 10 by default; here it is ELU(raw) + 1 +
   min_scale. No file holds it: a mixture's sigmas are right where `build_model` was given min_scale = mdn_min_sigma - 1.
   The name of a published run's folder says which it was: _MDN_3_10.0 has 3 components and an mdn_min_sigma of 10.
+- Family. The published mixtures are Gaussian; no file says so.
 - Colours. The published networks take BGR, as OpenCV reads pictures; `train` makes RGB. DLA-34's ImageNet weights take
   RGB, though CenterNet gave them BGR.
 """
@@ -27,13 +28,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from models.detector import Detector
 from models.dla import DLA34
 from models.entries import describe_mismatch
 from models.files import write_atomically
 from models.hourglass import Hourglass
 from models.network import Backbone, Network
-from models.pose import PoseEstimator
+from models.regression import SingleMode
 
 # Of images that a network takes, after normalisation.
 Colours = Literal["BGR", "RGB"]
@@ -88,7 +88,7 @@ HEADS = {
     "keypoint_offset": "hp_offset",
 }
 # A mixture's means have the name of what they stand in for.
-MEANS = {Detector: "wh", PoseEstimator: "hps"}
+MEANS = {"size": "wh", "pose": "hps"}
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def save_published(model: Network, path: str | os.PathLike[str], *, colours: Col
 
     colours: of the images that this model takes; the file is for BGR. `load_published` with the same colours gives the
     same bits. The file takes the place of one at `path` only when it is complete. The published code must be told
-    mdn_min_sigma = model.min_scale + 1.
+    mdn_min_sigma = min_scale + 1, of the model's `regression.spec`.
     """
     names, orders = published_names(model), _orders(model, colours)
     entries = {}
@@ -174,9 +174,9 @@ def load_imagenet(backbone: Backbone, path: str | os.PathLike[str]) -> None:
 def published_names(model: Network) -> dict[str, str]:
     """Return what published files call each entry of the model's state dict."""
     form = _form(model.backbone)
-    heads = HEADS | {"loc": next(name for kind, name in MEANS.items() if isinstance(model, kind))}
+    heads = HEADS | {"loc": MEANS[model.regression.quantity]}
     names = {f"backbone.{name}": _renamed(name, form.backbone) for name in model.backbone.state_dict()}
-    for stack, group in enumerate(model.heads):
+    for stack, group in enumerate(model.head_groups):
         for name in group.heads:
             for layer in ("hidden", "output"):
                 theirs = getattr(form, layer).format(head=heads[name], stack=stack)
@@ -205,11 +205,12 @@ def _orders(model: Network, colours: str) -> dict[str, tuple[int, Tensor]]:
     orders = {}
     if colours == "RGB":
         orders[f"backbone.{_form(model.backbone).first}"] = (1, torch.tensor([2, 1, 0]))
-    if isinstance(model, Detector) and model.class_specific and model.components == 0:
-        class_outer = torch.arange(2 * model.num_classes).view(model.num_classes, 2)
+    regression = model.regression
+    if isinstance(regression, SingleMode):
+        class_outer = torch.arange(regression.classes * regression.dims).view(regression.classes, regression.dims)
         for stack in range(len(model.heads)):
             for kind in ("weight", "bias"):
-                orders[f"heads.{stack}.heads.size.output.{kind}"] = (0, class_outer.T.flatten())
+                orders[f"heads.{stack}.heads.{regression.head}.output.{kind}"] = (0, class_outer.T.flatten())
     return orders
 
 

@@ -1,4 +1,4 @@
-"""Object detection: CenterNet, with a mixture over box sizes in place of one size."""
+"""Object detection: CenterNet with a mixture over box sizes in place of one size."""
 
 from __future__ import annotations
 
@@ -7,60 +7,44 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from models.decode import (
-    MIN_SCALE,
-    Detections,
-    Flip,
-    Mixture,
-    check_flip,
-    choose,
-    detections,
-    find_peaks_of_views,
-    merge_views,
-    of_class,
-)
-from models.heads import CENTRES, HeadConfig, heatmap_head, mixture_heads
+from models.decode import Detections, detections, find_peaks_of_views, merge_views
+from models.heads import CENTRES, HeadConfig, heatmap_head
 from models.network import Backbone, Network
 from models.reading import DenseReader, Reader
+from models.regression import MIN_SCALE, Flip, Regression, make_regression
 
 
-def detection_heads(num_classes: int, components: int, class_specific: bool = False) -> list[HeadConfig]:
-    """The heads of a detector; components=0 gives the single-mode base's `size`, M >= 1 a mixture's three heads.
-
-    class_specific: a size of its own for each class (the paper's control experiment).
-    """
-    copies = num_classes if class_specific else 1
-    size = [HeadConfig("size", 2 * copies)] if components == 0 else mixture_heads(2, components, copies)
-    return [heatmap_head("heatmap", num_classes), HeadConfig("offset", 2), *size]
+def size_regression(
+    components: int, *, classes: int = 1, family: str = "gaussian", min_scale: float = MIN_SCALE
+) -> Regression:
+    """Return the regression of a box's width and height. The arguments and errors are those of `make_regression`."""
+    return make_regression("size", 2, components, head="size", classes=classes, family=family, min_scale=min_scale)
 
 
 class Detector(Network):
-    """A backbone with detection heads, described by `num_classes`, `components` and `class_specific`."""
+    """Detects boxes: a backbone with heads for `num_classes` classes and the size of a box.
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        head_width: int,
-        num_classes: int,
-        components: int,
-        *,
-        class_specific: bool = False,
-        min_scale: float = MIN_SCALE,
-    ) -> None:
-        heads = detection_heads(num_classes, components, class_specific)
-        super().__init__(backbone, heads, head_width, components, min_scale)
+    regression: of `size_regression`, with one class, or with num_classes (the paper's control experiment). Raises
+    ValueError for another one.
+    """
+
+    def __init__(self, backbone: Backbone, head_width: int, num_classes: int, regression: Regression) -> None:
+        if regression.dims != 2 or regression.classes not in (1, num_classes):
+            raise ValueError(f"a detector of {num_classes} classes regresses 2 dimensions, not {regression}")
+        heads = [heatmap_head("heatmap", num_classes), HeadConfig("offset", 2), *regression.heads]
+        super().__init__(backbone, heads, head_width, regression)
         self.num_classes = num_classes
-        self.class_specific = class_specific
 
     def forward(self, images: Tensor, index: Tensor | None = None) -> list[dict[str, Tensor]]:
-        """The outputs of every stack, for training and for looking at maps.
+        """Return the outputs of every stack, for training and for looking at maps.
 
         images: (B, 3, H, W), normalised, H and W multiples of `divisor`. With h = H / 4 and w = W / 4, each dict holds
         "heatmap" (B, num_classes, h, w), logits; "offset" (B, 2, h, w); and "size" (B, 2, h, w) for the base, or
         "logits" (B, M, h, w), "loc" (B, 2M, h, w), "scale" (B, 2M, h, w) for M components; all in output cells. Of a
-        class-specific size these three (or "size") have num_classes channels for each of theirs (`decode.of_class`).
-        index: (B, N) int64 flat cells, -1 padding: all but the heatmap is evaluated there alone, as (B, ., N), with the
-        values and gradients of the maps at these cells; what stands at padding must not be counted.
+        class-specific size these three (or "size") have num_classes channels for each of theirs
+        (`regression.of_class`).
+        index: (B, N) int64 flat cells, -1 padding. All but the heatmap is then evaluated there alone, as (B, ., N).
+        Values and gradients are those of the maps at these cells; what stands at padding must not be counted.
         """
         return self.evaluate(images, None if index is None else {CENTRES: index})
 
@@ -74,14 +58,14 @@ class Detector(Network):
         components: Sequence[int] | None = None,
         flip: Flip | None = None,
     ) -> Detections:
-        """The k best boxes of each image, in pixels of the input, from the last stack with sparse heads.
+        """Return the k best boxes of each image, in pixels of the input, from the last stack with sparse heads.
 
         images: as in `forward`; eval mode is the caller's business. select, components: which component of the mixture
-        gives the box, as in `mdnkernels.mixture_mode`; the base has no such choice, and `components` is a ValueError.
-        flip: also look at the mirror images. Scores are averaged; "average" averages the sizes too, "stronger" takes
-        that of the view whose component has the larger weight; the offset is the image's own.
+        gives the box, as in `mdnkernels.mixture_mode`. The base has no such choice, and `components` is a ValueError.
+        flip: look at the mirror images too. Scores are averaged, and the offset is the image's own. "average" averages
+        the sizes, "stronger" takes the size from the view whose component has the larger weight.
         """
-        check_flip(flip, self.components)
+        self.regression.check_flip(flip)
         return self._decode(self.read(images, flip), k, select, components, flip)
 
     def decode(
@@ -92,8 +76,8 @@ class Detector(Network):
         select: str = "weight",
         components: Sequence[int] | None = None,
     ) -> Detections:
-        """What `predict` gives, from the dense maps of one stack (an entry of `forward` without index)."""
-        return self._decode(DenseReader(self.heads[-1], outputs), k, select, components, None)
+        """Return what `predict` does from the dense maps of one stack, an entry of `forward` without index."""
+        return self._decode(DenseReader(self.head_groups[-1], outputs), k, select, components, None)
 
     def _decode(
         self, reader: Reader, k: int, select: str, components: Sequence[int] | None, flip: Flip | None
@@ -102,25 +86,8 @@ class Detector(Network):
         peaks = find_peaks_of_views(heatmaps, k)
         views = reader.at(CENTRES, peaks.index)
         modes = [
-            choose(self.size_of(view, peaks.label), select=select, components=components, min_scale=self.min_scale)
+            self.regression.mode(self.regression.read(view, peaks.label), select=select, components=components)
             for view in views
         ]
         extent = merge_views(modes, flip)
         return detections(peaks, views[0]["offset"], extent, map_width=heatmaps[0].shape[3], stride=self.stride)
-
-    def size_of(self, outputs: Mapping[str, Tensor], label: Tensor) -> Tensor | Mixture:
-        """What one stack's outputs (B, ., N), at points of the classes `label` (B, N), say about the size of a box."""
-        return read_size(outputs, self.components, label, self.num_classes if self.class_specific else None)
-
-
-def read_size(
-    outputs: Mapping[str, Tensor], components: int, label: Tensor, num_classes: int | None
-) -> Tensor | Mixture:
-    """The size in one stack's outputs (B, ., N) at points of the classes `label` (B, N): (B, 2, N), or a mixture.
-
-    num_classes: of a class-specific size; None where one serves all classes.
-    """
-    values = [outputs[name] for name in (Mixture._fields if components else ("size",))]
-    if num_classes is not None:
-        values = [of_class(value, label, num_classes) for value in values]
-    return Mixture(*values) if components else values[0]

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from models import ARCHITECTURES, TASKS, build_model, load_published
-from models.decode import Flip
 from models.detector import Detector
 from models.files import write_atomically
 from models.folding import fold_batch_norms
 from models.pose import PoseEstimator
+from models.regression import Flip
 
 # DeformConv came with 19; torch's exporter writes 18 unless told.
 OPSET = 20
@@ -78,7 +78,7 @@ def export_onnx(model: Detector | PoseEstimator, path: str | Path, size: tuple[i
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ImportError('ONNX export needs onnx and onnxscript: pip install ".[export]"') from error
-    names = list(model.heads[-1].heads)
+    names = list(model.head_groups[-1].heads)
     with torch.no_grad():
         torch.onnx.export(
             _Maps(model).eval(),

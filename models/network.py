@@ -1,22 +1,23 @@
-"""What every task's network is made of: a backbone, and one group of heads on each of its stacks."""
+"""Networks of every task: a backbone, and one group of heads on each of its stacks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from models.decode import MIN_SCALE, Flip
 from models.heads import HeadConfig, HeadGroup
 from models.reading import SparseReader
 from models.recompute import Part
+from models.regression import Flip, Regression
 
 
 class Backbone(nn.Module):
-    """Images (B, 3, H, W) to a list of features (B, feature_dim, H / stride, W / stride), one per stack, last the best.
+    """Turns images (B, 3, H, W) into a list of features (B, feature_dim, H / stride, W / stride), one for each stack.
 
-    H and W must be multiples of `divisor`.
+    The last stack's are the best. H and W must be multiples of `divisor`.
     """
 
     feature_dim: int
@@ -26,7 +27,10 @@ class Backbone(nn.Module):
 
     @property
     def activation_checkpointing(self) -> bool:
-        """Whether its parts compute their intermediate results again in the backward pass: less memory, more time."""
+        """Whether its parts compute their intermediate results again in the backward pass.
+
+        That takes less memory and more time.
+        """
         return any(part.recompute for part in self._parts())
 
     @activation_checkpointing.setter
@@ -39,9 +43,9 @@ class Backbone(nn.Module):
 
 
 class Network(nn.Module):
-    """A backbone with the same heads on each stack. Tasks derive from it and name what the heads' outputs mean.
+    """Joins a backbone with the same heads on each stack. Tasks derive from it and say what the heads' outputs mean.
 
-    components: of its mixture; 0 is the single-mode base. min_scale: the least sigma of a component, in cells.
+    regression: what it regresses at each object. Decoding, criterion and statistics read it here.
     """
 
     def __init__(
@@ -49,14 +53,22 @@ class Network(nn.Module):
         backbone: Backbone,
         heads: Sequence[HeadConfig],
         head_width: int,
-        components: int,
-        min_scale: float = MIN_SCALE,
+        regression: Regression,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.heads = nn.ModuleList(HeadGroup(heads, backbone.feature_dim, head_width) for _ in range(backbone.stacks))
-        self.components = components
-        self.min_scale = min_scale
+        self.regression = regression
+
+    @property
+    def components(self) -> int:
+        """The components of its mixture; 0 for the single-mode base."""
+        return self.regression.components
+
+    @property
+    def head_groups(self) -> Sequence[HeadGroup]:
+        """The heads of each stack; the last stack's predict."""
+        return cast("Sequence[HeadGroup]", self.heads)
 
     @property
     def stride(self) -> int:
@@ -65,12 +77,14 @@ class Network(nn.Module):
 
     @property
     def divisor(self) -> int:
-        """The input's height and width must be multiples of it."""
+        """What the input's height and width must be multiples of."""
         return self.backbone.divisor
 
     def check_images(self, images: Tensor) -> None:
-        """Raises ValueError for any shape but (B, 3, H, W), and for an H or W that is not a multiple of `divisor`;
-        TypeError for integer images."""
+        """Raise an error for images that the network cannot take.
+
+        ValueError: any shape but (B, 3, H, W), and an H or W that is no multiple of `divisor`. TypeError: integers.
+        """
         if images.dim() != 4 or images.shape[1] != 3:
             raise ValueError(f"images must have the shape (B, 3, H, W), not {tuple(images.shape)}")
         if not images.is_floating_point():
@@ -83,23 +97,28 @@ class Network(nn.Module):
             )
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """The backbone's features, (B, feature_dim, H / stride, W / stride) for each stack.
+        """Return the backbone's features, (B, feature_dim, H / stride, W / stride) for each stack.
 
-        images: (B, 3, H, W), floating point, normalised; else as `check_images` says.
+        images: (B, 3, H, W), floating point, normalised. Others raise the errors of `check_images`.
         """
         self.check_images(images)
         return self.backbone(images)
 
     def evaluate(self, images: Tensor, positions: Mapping[str, Tensor] | None = None) -> list[dict[str, Tensor]]:
-        """Every head of every stack: a dict of named outputs for each stack.
+        """Evaluate every head of every stack; return a dict of named outputs for each stack.
 
-        A head whose set of positions is in `positions` (name -> flat cells (B, N), -1 padding) is evaluated there alone
-        and gives (B, C, N); every other head gives the whole map (B, C, h, w).
+        positions: name of a set -> its flat cells (B, N), -1 padding. A head of such a set is evaluated there alone and
+        gives (B, C, N). Every other head gives the whole map (B, C, h, w).
         """
-        return [group(feature, positions) for group, feature in zip(self.heads, self.features(images), strict=True)]
+        return [
+            group(feature, positions) for group, feature in zip(self.head_groups, self.features(images), strict=True)
+        ]
 
     def read(self, images: Tensor, flip: Flip | None = None) -> SparseReader:
-        """The last stack, to be read at chosen cells; with a flip the mirror images go through the backbone too."""
+        """Return the last stack, to be read at chosen cells.
+
+        With a flip the mirror images go through the backbone too.
+        """
         if flip is not None:
             images = torch.cat((images, images.flip(3)))
-        return SparseReader(self.heads[-1], self.features(images)[-1], views=1 if flip is None else 2)
+        return SparseReader(self.head_groups[-1], self.features(images)[-1], views=1 if flip is None else 2)

@@ -1,4 +1,4 @@
-"""Human pose: CenterNet's keypoint offsets from the person's centre, with a mixture over whole poses in their place."""
+"""Human pose: CenterNet with a mixture over whole poses in place of one set of keypoint offsets."""
 
 from __future__ import annotations
 
@@ -8,22 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mdnkernels import MixtureMode, Peaks
-from models.decode import (
-    MIN_SCALE,
-    Flip,
-    Mixture,
-    at_least_float32,
-    boxes,
-    cell_corner,
-    check_flip,
-    choose,
-    find_peaks_of_views,
-    merge_views,
-)
-from models.heads import CENTRES, KEYPOINTS, HeadConfig, heatmap_head, mixture_heads
+from mdnkernels import Peaks
+from models.decode import boxes, cell_corner, find_peaks_of_views, merge_views
+from models.heads import CENTRES, KEYPOINTS, HeadConfig, heatmap_head
 from models.network import Backbone, Network
 from models.reading import DenseReader, Reader
+from models.regression import MIN_SCALE, Flip, Mode, Regression, at_least_float32, make_regression
 from models.skeleton import COCO_PERSON, Skeleton
 
 # CenterNet's rule for taking a heatmap's peak in place of the regressed keypoint.
@@ -32,7 +22,10 @@ MAX_DISTANCE = 0.3  # of the larger side of the person's box
 
 
 class Poses(NamedTuple):
-    """People in order of descending score; where there are fewer than k, the rest is padding. J keypoints each."""
+    """Holds people in order of descending score, with J keypoints each.
+
+    Where there are fewer than k, the rest is padding.
+    """
 
     box: Tensor  # (B, k, 4) x1 y1 x2 y2 in input pixels; 0 for padding
     score: Tensor  # (B, k) of the centre; 0 for padding
@@ -44,49 +37,57 @@ class Poses(NamedTuple):
     keypoint_score: Tensor  # (B, k, J) of the heatmap's peak that a keypoint was moved to; 0 where it is as regressed
 
 
-def pose_heads(keypoints: int, components: int) -> list[HeadConfig]:
-    """The heads of a pose estimator; components=0 gives the base's `keypoints`, M >= 1 a mixture's three heads."""
-    dims = 2 * keypoints
-    pose = [HeadConfig("keypoints", dims)] if components == 0 else mixture_heads(dims, components)
-    return [
-        heatmap_head("heatmap", 1),
-        HeadConfig("offset", 2),
-        HeadConfig("size", 2),
-        *pose,
-        heatmap_head("keypoint_heatmap", keypoints),
-        HeadConfig("keypoint_offset", 2, positions=KEYPOINTS),
-    ]
+def pose_regression(
+    skeleton: Skeleton, components: int, *, family: str = "gaussian", min_scale: float = MIN_SCALE
+) -> Regression:
+    """Return the regression of the skeleton's keypoints, x and y in turn, from a person's centre.
+
+    The other arguments and the errors are those of `make_regression`.
+    """
+    return make_regression(
+        "pose", 2 * len(skeleton.names), components, head="keypoints", family=family, min_scale=min_scale
+    )
 
 
 class PoseEstimator(Network):
-    """A backbone with pose heads, described by `skeleton` and `components`."""
+    """Estimates poses: a backbone with heads for the centres, boxes and keypoints of people.
+
+    regression: of `pose_regression`, for the same skeleton. Raises ValueError for another one.
+    """
 
     num_classes = 1
 
     def __init__(
-        self,
-        backbone: Backbone,
-        head_width: int,
-        components: int,
-        *,
-        skeleton: Skeleton = COCO_PERSON,
-        min_scale: float = MIN_SCALE,
+        self, backbone: Backbone, head_width: int, regression: Regression, *, skeleton: Skeleton = COCO_PERSON
     ) -> None:
-        super().__init__(backbone, pose_heads(len(skeleton.names), components), head_width, components, min_scale)
+        joints = len(skeleton.names)
+        if regression.dims != 2 * joints or regression.classes != 1:
+            raise ValueError(
+                f"a pose of {joints} keypoints has {2 * joints} dimensions and one class, not {regression}"
+            )
+        heads = [
+            heatmap_head("heatmap", 1),
+            HeadConfig("offset", 2),
+            HeadConfig("size", 2),
+            *regression.heads,
+            heatmap_head("keypoint_heatmap", joints),
+            HeadConfig("keypoint_offset", 2, positions=KEYPOINTS),
+        ]
+        super().__init__(backbone, heads, head_width, regression)
         self.skeleton = skeleton
 
     def forward(
         self, images: Tensor, index: Tensor | None = None, keypoint_index: Tensor | None = None
     ) -> list[dict[str, Tensor]]:
-        """The outputs of every stack, for training and for looking at maps.
+        """Return the outputs of every stack, for training and for looking at maps.
 
         images: (B, 3, H, W), normalised, H and W multiples of `divisor`. With h = H / 4, w = W / 4 and J keypoints,
         each dict holds "heatmap" (B, 1, h, w) and "keypoint_heatmap" (B, J, h, w), logits; "offset", "size" and
         "keypoint_offset" (B, 2, h, w); and "keypoints" (B, 2J, h, w) for the base, or "logits" (B, M, h, w), "loc" (B,
         2JM, h, w), "scale" (B, 2M, h, w) for M components; x and y in turn, in output cells, keypoints as seen from the
         cell's own corner.
-        index: (B, N) int64 flat cells, -1 padding, of people's centres: all but the two heatmaps and "keypoint_offset"
-        is evaluated there alone, as (B, ., N). keypoint_index: (B, K) likewise, for "keypoint_offset". Values and
+        index: (B, N) int64 flat cells of people's centres, -1 padding. All but the two heatmaps and "keypoint_offset"
+        is then evaluated there alone, as (B, ., N). keypoint_index: (B, K) likewise, for "keypoint_offset". Values and
         gradients are those of the maps at these cells; what stands at padding must not be counted.
         """
         positions = {CENTRES: index, KEYPOINTS: keypoint_index}
@@ -103,13 +104,13 @@ class PoseEstimator(Network):
         flip: Flip | None = None,
         refine: bool = True,
     ) -> Poses:
-        """The k best people of each image, in pixels of the input, from the last stack with sparse heads.
+        """Return the k best people of each image, in pixels of the input, from the last stack with sparse heads.
 
-        select, components, flip: as in `Detector.predict`; a mirror image's left and right keypoints change places.
-        refine: moves a regressed keypoint to the nearest peak of its heatmap that scores more than 0.1, where that lies
+        select, components, flip: as in `Detector.predict`. A mirror image's left and right keypoints change places.
+        refine: move a regressed keypoint to the nearest peak of its heatmap that scores more than 0.1, where that lies
         inside the box and no farther than 0.3 of its larger side.
         """
-        check_flip(flip, self.components)
+        self.regression.check_flip(flip)
         return self._decode(self.read(images, flip), k, select, components, flip, refine)
 
     def decode(
@@ -121,8 +122,8 @@ class PoseEstimator(Network):
         components: Sequence[int] | None = None,
         refine: bool = True,
     ) -> Poses:
-        """What `predict` gives, from the dense maps of one stack (an entry of `forward` without index)."""
-        return self._decode(DenseReader(self.heads[-1], outputs), k, select, components, None, refine)
+        """Return what `predict` does from the dense maps of one stack, an entry of `forward` without index."""
+        return self._decode(DenseReader(self.head_groups[-1], outputs), k, select, components, None, refine)
 
     def _decode(
         self,
@@ -138,7 +139,7 @@ class PoseEstimator(Network):
         peaks = find_peaks_of_views(heatmaps, k)
         views = reader.at(CENTRES, peaks.index)
         modes = [
-            choose(self.pose_of(view), select=select, components=components, min_scale=self.min_scale) for view in views
+            self.regression.mode(self.regression.read(view), select=select, components=components) for view in views
         ]
         if flip is not None:
             modes[1] = modes[1]._replace(loc=self._turned_back(modes[1].loc))
@@ -156,14 +157,8 @@ class PoseEstimator(Network):
         sigma = pose.scale.transpose(1, 2)[:, :, None] * kappa[:, None]
         return _poses(peaks, box, pose, keypoints * self.stride, sigma * self.stride, score)
 
-    def pose_of(self, outputs: Mapping[str, Tensor]) -> Tensor | Mixture:
-        """The part of one stack's outputs (B, ., N) that says where the keypoints are."""
-        if self.components == 0:
-            return outputs["keypoints"]
-        return Mixture(outputs["logits"], outputs["loc"], outputs["scale"])
-
     def _turned_back(self, loc: Tensor) -> Tensor:
-        """The offsets (B, 2J, k) from cells' corners that a mirror image shows, as they are in the image.
+        """Return the offsets (B, 2J, k) from cells' corners that a mirror image shows as they are in the image.
 
         The corner is a cell's left border, whose mirror image is the mirrored cell's right border, one cell further on.
         """
@@ -172,7 +167,7 @@ class PoseEstimator(Network):
         return torch.stack((1 - x[:, mirrored], y[:, mirrored]), 2).flatten(1, 2)
 
     def _refine(self, reader: Reader, keypoints: Tensor, box: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """keypoints (B, N, J, 2) and box (B, N, 4) in cells to moved keypoints and their scores (B, N, J)."""
+        """Return moved keypoints and their scores (B, N, J); keypoints (B, N, J, 2) and box (B, N, 4) are in cells."""
         views = reader.maps("keypoint_heatmap")
         batch, joints, height, width = views[0].shape
         # Each keypoint's k best peaks: its heatmap as an image of one class.
@@ -196,7 +191,7 @@ class PoseEstimator(Network):
 
 
 def find_peaks_of_joints(views: Sequence[Tensor], k: int, mirrored: Sequence[int]) -> Peaks:
-    """The k best peaks of each keypoint's heatmap logits, (B, J, k), from its views (B, J, h, w)."""
+    """Return the k best peaks (B, J, k) of each keypoint's heatmap logits in its views (B, J, h, w)."""
     batch, joints = views[0].shape[:2]
     alone = [views[0].reshape(batch * joints, 1, *views[0].shape[2:])]
     if len(views) == 2:
@@ -205,10 +200,8 @@ def find_peaks_of_joints(views: Sequence[Tensor], k: int, mirrored: Sequence[int
     return Peaks(*(values.view(batch, joints, -1) for values in peaks))
 
 
-def _poses(
-    peaks: Peaks, box: Tensor, pose: MixtureMode, keypoints: Tensor, sigma: Tensor, keypoint_score: Tensor
-) -> Poses:
-    """Padding gets its values here."""
+def _poses(peaks: Peaks, box: Tensor, pose: Mode, keypoints: Tensor, sigma: Tensor, keypoint_score: Tensor) -> Poses:
+    """Return the poses; padding gets its values here."""
     found = peaks.label >= 0
     return Poses(
         box=box,

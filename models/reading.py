@@ -1,6 +1,6 @@
-"""Reading one stack's heads at chosen cells: evaluated there alone, or read from dense maps.
+"""Readers: they give one stack's heads at chosen cells, evaluated there alone or read from dense maps.
 
-Decoding asks a reader for maps and for values at cells, and so does not know which of the two it is. A reader gives one
+Decoding asks a reader for maps and for values at cells, and so need not know which of the two it is. A reader gives one
 entry for each view of the images: the images themselves, and with flip testing their mirror images.
 """
 
@@ -16,15 +16,16 @@ from models.heads import HeadGroup
 
 
 class Reader(Protocol):
-    """What decoding needs of one stack's heads."""
+    """Gives decoding what it needs of one stack's heads."""
 
     def maps(self, name: str) -> list[Tensor]:
-        """A head's map (B, C, h, w) in each view, as the view has it: a mirror image's is mirrored."""
+        """Return a head's map (B, C, h, w) in each view as the view has it: a mirror image's is mirrored."""
 
     def at(self, positions: str, index: Tensor, *, first_only: bool = False) -> list[dict[str, Tensor]]:
-        """For each view, the heads of a set of positions at cells (B, N) of the first view, each (B, C, N).
+        """Return, for each view, the values (B, C, N) of the heads of a set of positions, by name.
 
-        What stands at padding, -1, must not be used. first_only: leave the mirror images out.
+        index: (B, N) cells of the first view. What stands at padding, -1, must not be used. first_only: leave the
+        mirror images out.
         """
 
 
@@ -32,7 +33,7 @@ class SparseReader:
     """Evaluates heads at the cells alone."""
 
     def __init__(self, heads: HeadGroup, feature: Tensor, views: int = 1) -> None:
-        """feature: (views * B, feature_dim, h, w), the mirrored images after the images."""
+        """Take a feature (views * B, feature_dim, h, w), that of the mirror images after that of the images."""
         self.heads = heads
         self.feature = feature
         self.views = views
@@ -58,7 +59,7 @@ class DenseReader:
     """Reads maps that were evaluated everywhere, of the images themselves."""
 
     def __init__(self, heads: HeadGroup, outputs: Mapping[str, Tensor]) -> None:
-        """outputs: one stack's maps by name. Raises ValueError where a map is missing or their sizes differ."""
+        """Take one stack's maps by name. Raise ValueError where a map is missing or their sizes differ."""
         missing = set(heads.heads) - set(outputs)
         if missing:
             raise ValueError(f"outputs lacks the maps {sorted(missing)}")
@@ -76,12 +77,15 @@ class DenseReader:
 
 
 def read_cells(values: Tensor, index: Tensor) -> Tensor:
-    """(B, C, h, w) at flat cells (B, k) to (B, C, k); padding reads the first cell, and the caller masks it."""
+    """Return maps (B, C, h, w) at flat cells (B, k) as (B, C, k).
+
+    Padding reads the first cell, and the caller masks it.
+    """
     cells = index.clamp(min=0)[:, None].expand(-1, values.shape[1], -1)
     return values.flatten(2).gather(2, cells)
 
 
 def mirrored_cells(index: Tensor, map_width: int) -> Tensor:
-    """Where flat cells y * map_width + x lie in the mirror image; -1 stays."""
+    """Return where flat cells y * map_width + x lie in the mirror image; -1 stays."""
     column = index % map_width
     return torch.where(index < 0, index, index - column + (map_width - 1 - column))

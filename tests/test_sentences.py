@@ -22,7 +22,6 @@ UNFINISHED = (
     "benchmarks/bench_splat_gaussians.py",
     "benchmarks/bench_topk_peaks.py",
     "benchmarks/gpu_check/networks.py",
-    "benchmarks/sass",
     "mdnkernels/ops/mixture_mode/autograd.py",
     "mdnkernels/ops/mixture_nll",
     "mdnkernels/triton/functions.py",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -30,15 +29,6 @@ PAIRS = (("hourglass104", "detection"), ("dla34", "pose"), ("hourglass104", "pos
 # Components and whether the heads are sparse; those of one network follow one another.
 VARIANTS = {"sparse": (3, True), "dense": (3, False), "base": (0, False)}
 WARMUP, LEAST_STEPS, SECONDS = 3, 5, 1.5
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """What a criterion asks of a network's configuration."""
-
-    components: int
-    least_scale: float
-    class_specific: bool = False
 
 
 def items(options: Options) -> Items:
@@ -107,7 +97,13 @@ def network(arch: str, task: str, components: int, device: str) -> Network:
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     with torch.device(device):
-        model = build_model(arch, task=task, num_classes=len(task_of(task).categories), components=components)
+        model = build_model(
+            arch,
+            task=task,
+            num_classes=len(task_of(task).categories),
+            components=components,
+            min_scale=task_of(task).min_scale,
+        )
     return model.to(device, memory_format=torch.channels_last)
 
 
@@ -130,8 +126,7 @@ def prepare(arch: str, task: str, variant: str, work: str, batch: int, options: 
 
     model.train()
     the_task = task_of(task)
-    choice = ModelChoice(components, the_task.min_scale)
-    criterion = the_task.criterion(choice, LossWeights()).to(options.device)  # type: ignore[arg-type]
+    criterion = the_task.criterion(model, LossWeights()).to(options.device)
     truth = random_truth(batch, side, len(the_task.categories), options.device)
     optimizer = torch.optim.Adam(model.parameters(), lr=2.5e-4, fused=True)
 

@@ -1,14 +1,15 @@
-"""How long each op should take on a GPU, and what it waits for: from what its compiled kernels execute and move.
+"""Compute how long each op should take on a GPU, and what it waits for.
 
-Every op of docs/gpu.md runs on a part of its batch: tests/cuda_on_cpu counts the sectors, the machine the instructions
-of some blocks, and both are scaled. A launch takes as long as the busiest of the things below, and never less than
-LAUNCH; an op takes as long as its launches one after another.
+Each case runs on a part of its batch: tests/cuda_on_cpu counts the sectors, the machine the instructions of some
+blocks, and both are scaled to the whole. A launch takes as long as the busiest of the things that `times` lists, and
+never less than LAUNCH; an op takes as long as its launches one after another. Not computed are the latency of memory,
+what caches keep from one launch to the next, and what does not overlap.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -47,7 +48,7 @@ GPUS = H100, A100
 
 @dataclass(frozen=True)
 class Case:
-    """An op at the shape of docs/gpu.md.
+    """An op at one shape, a row of the table.
 
     `make(n)` gives the call on an n-th of the batch, which is run once. `each`: what the table counts per, and how many
     there are.
@@ -124,17 +125,18 @@ def _patches(backward: bool) -> Callable[[int], Callable[[], object]]:
 CASES = (
     Case("`mixture_nll`, pose, float32: 8 x 128 x 128, M = 3, C = 34, S = 2, 17 masks", "position", 131072, 8,
          _mixture(8, 3, 34, 2, 17, 128)),
-    Case("the same, bfloat16 (gradients in float32)", "position", 131072, 8,
+    Case("`mixture_nll`, pose, bfloat16 (gradients in float32)", "position", 131072, 8,
          _mixture(8, 3, 34, 2, 17, 128, torch.bfloat16)),
-    Case("detection, float32: 8 x 128 x 128, M = 3, C = 2, S = 2, one mask", "position", 131072, 2,
+    Case("`mixture_nll`, detection, float32: 8 x 128 x 128, M = 3, C = 2, S = 2, one mask", "position", 131072, 2,
          _mixture(8, 3, 2, 2, 1, 128)),
-    Case("rows, float32: 1,000,000, M = 5, C = 1, S = 1", "row", 1_000_000, 10, _mixture(1_000_000, 5, 1, 1, 0, 0)),
+    Case("`mixture_nll`, rows, float32: 1,000,000, M = 5, C = 1, S = 1", "row", 1_000_000, 10,
+         _mixture(1_000_000, 5, 1, 1, 0, 0)),
     Case('`mixture_mode`, pose, "weight"', "position", 131072, 8, _mode),
     Case("`topk_peaks`, 1 x 80 x 128 x 128, k = 100", "cell", 1310720, 1, _peaks),
     Case("`heatmap_focal_loss`, 8 x 80 x 128 x 128, with its gradient", "element", 10485760, 8, _focal),
     Case("`splat_gaussians`, 8 x 80 x 128 x 128, 32 objects", "cell", 10485760, 8, _splat, blocks=160),
     Case("`gather_patches`, 8 x 256 x 128 x 128, 32 objects, channels_last", "element", 589824, 8, _patches(False)),
-    Case("its backward", "element of the map", 33554432, 8, _patches(True)),
+    Case("`gather_patches`, its backward", "element of the map", 33554432, 8, _patches(True)),
 )  # fmt: skip
 
 
@@ -158,7 +160,7 @@ class Counted:
 
 @cache
 def counted(case: Case, architecture: str) -> tuple[Counted, ...]:
-    """The launches of a case."""
+    """Run a part of a case and return its launches, scaled to the whole."""
     call = case.make(case.part)
     with mdnkernels.use_backend("native"), cuda_on_cpu.running() as report, watching(architecture, case.blocks) as ran:
         call()
@@ -173,7 +175,7 @@ def counted(case: Case, architecture: str) -> tuple[Counted, ...]:
 
 
 def times(launch: Counted, gpu: Gpu) -> dict[str, float]:
-    """Seconds that each thing a launch needs takes alone."""
+    """Return the seconds that each thing a launch needs takes alone."""
     # The busiest multiprocessor's share; where each has many blocks, those that are done early take from the others.
     each = launch.blocks / gpu.multiprocessors
     share = (1 if each > 20 else math.ceil(each) / each) / gpu.multiprocessors
@@ -193,7 +195,7 @@ def times(launch: Counted, gpu: Gpu) -> dict[str, float]:
 
 
 def limit(launch: Counted, gpu: Gpu) -> tuple[str, float]:
-    """What a launch waits for, and how long."""
+    """Find what a launch waits for, and for how many seconds."""
     needs = times(launch, gpu)
     name = max(needs, key=lambda need: needs[need])
     return name, needs[name]
@@ -219,8 +221,8 @@ def _row(case: Case) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def table() -> str:
-    """The table of docs/gpu.md, as Markdown."""
+def table(cases: Sequence[Case] = CASES) -> str:
+    """Return a row for each case, as Markdown; docs/gpu.md explains the columns."""
     head = "| op and shape | MB read | written | each | instructions | FP32 | special | "
     columns = " | ".join(f"{gpu.name}: DRAM us | expected us" for gpu in GPUS)
-    return "\n".join([f"{head}{columns} |", "| --- |" + " --- |" * (6 + 2 * len(GPUS)), *map(_row, CASES)])
+    return "\n".join([f"{head}{columns} |", "| --- |" + " --- |" * (6 + 2 * len(GPUS)), *map(_row, cases)])

@@ -14,7 +14,7 @@ KINDS = (*COMPARISONS, *(kind + "U" for kind in COMPARISONS), "NUM", "NAN")
 
 
 def compare(kind: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Of numbers, with IEEE's ordered and (U) unordered kinds."""
+    """Compare numbers by one of IEEE's ordered and (U) unordered kinds."""
     if kind in ("NUM", "NAN"):
         unordered = np.isnan(a) | np.isnan(b)
         return unordered if kind == "NAN" else ~unordered
@@ -29,7 +29,7 @@ def compare(kind: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def rounded(exact: np.ndarray, how: frozenset[str]) -> np.ndarray:
-    """float64 to float32."""
+    """Convert float64 to float32, rounded in the direction that `how` names."""
     near = exact.astype(F32)
     if "RM" in how:
         near = np.where(near.astype(F64) > exact, np.nextafter(near, F32(-np.inf)), near)
@@ -44,7 +44,7 @@ def rounded(exact: np.ndarray, how: frozenset[str]) -> np.ndarray:
 
 class Floats(Operands):
     def floating(self, operation: Callable[..., np.ndarray]) -> Step:
-        """float32, computed in float64 and rounded once (FFMA: nearly always once)."""
+        """Return a step in float32, computed in float64 and rounded once (FFMA: nearly always once)."""
         sources = [self.number(text) for text in self.operands[1:]]
         how = self.how
 
@@ -217,7 +217,7 @@ class Floats(Operands):
         return self.into(self.operands[0], lambda warp: (a(warp) + b(warp)).astype(F32).view(U32))
 
     def do_hfma2(self) -> Step:
-        """Zero times zero and a constant, whose halves are named: a way to move one."""
+        """Move a constant, whose halves are named: the compiler adds it to zero times zero."""
         out, a, b, *halves = self.operands
         if a.lstrip("-") != "RZ" or b.lstrip("-") != "RZ":
             raise self.unknown()

@@ -19,7 +19,7 @@ class Translation(Integers, Floats, Moves, Control):
 
 
 def translate(machine: Machine, instruction: Instruction) -> Step:
-    """The instruction as a function of a warp and a group of its threads.
+    """Return the instruction as a function of a warp and a group of its threads.
 
     Raises:
         UnknownInstructionError: it is not among those below.

@@ -25,7 +25,7 @@ def combine(how: frozenset[str], a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def lookup(table: int, a: np.ndarray, b: np.ndarray, c: np.ndarray, ones: object) -> np.ndarray:
-    """A function of three bits, given by its eight values."""
+    """Apply a function of three bits, given by its eight values."""
     result = a & ~a
     for i in range(8):
         if table >> i & 1:
@@ -34,7 +34,7 @@ def lookup(table: int, a: np.ndarray, b: np.ndarray, c: np.ndarray, ones: object
 
 
 def leading(values: np.ndarray) -> np.ndarray:
-    """The place of the highest bit, -1 where there is none."""
+    """Find the place of the highest bit, -1 where there is none."""
     return np.where(values == 0, -1, np.floor(np.log2(np.maximum(values.astype(F64), 1)))).astype(I64)
 
 

@@ -32,14 +32,14 @@ class CompiledLaunch:
 
 @cache
 def compiled(architecture: str, symbol: str) -> Kernel:
-    """A kernel of csrc/ops, compiled where its source changed."""
+    """Return a kernel of csrc/ops, compiled where its source changed."""
     ptxas.reports((architecture,))
     return find(ptxas.FOLDER, architecture, symbol)
 
 
 @contextmanager
 def watching(architecture: str, blocks: int | None = None) -> Iterator[list[CompiledLaunch]]:
-    """Within the block, launches of cuda_on_cpu run as `architecture`'s code does.
+    """Run launches of cuda_on_cpu within the block as `architecture`'s code does.
 
     Args:
         blocks: of each launch, spread over its grid; on copies, and all blocks run in cuda_on_cpu afterwards, so that

@@ -53,7 +53,7 @@ class Kernel:
 
 
 def find(folder: Path, architecture: str, symbol: str) -> Kernel:
-    """The kernel of that symbol among the cubins of a folder, SOURCE.ARCHITECTURE.cubin.
+    """Find the kernel of that symbol among the cubins of a folder, SOURCE.ARCHITECTURE.cubin.
 
     Raises:
         KeyError: none has it.
@@ -70,14 +70,14 @@ def _listing(cubin: Path) -> str:
 
 
 def kernel(listing: str, symbol: str) -> Kernel:
-    """One kernel of a listing."""
+    """Read one kernel of a listing."""
     code = _section(listing, f".text.{symbol}")
     data = re.findall(r"\.(byte|short|word|dword)\t([^\n]*)", _section(listing, f".nv.constant2.{symbol}"))
     return Kernel(symbol, _instructions(code), b"".join(_bytes(kind, values) for kind, values in data))
 
 
 def _section(listing: str, name: str) -> str:
-    """The text of a section, which the next one ends; nothing where there is none."""
+    """Return the text of a section, which the next one ends; nothing where there is none."""
     begin = listing.find(f"\t.section\t{name},")
     if begin < 0:
         return ""

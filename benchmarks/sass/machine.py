@@ -42,7 +42,7 @@ class Memory:
         self.views: dict[tuple[int, int], np.ndarray] = {}
 
     def places(self, addresses: np.ndarray, size: int, write: bool) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """For each range that is touched: its elements of `size` bytes, which of `addresses` are there, and where."""
+        """Return for each range touched its elements of `size` bytes, which of `addresses` are there, and where."""
         found = []
         left = np.ones(len(addresses), dtype=bool)
         while left.any():
@@ -109,14 +109,14 @@ class Warp:
         self.together: dict[int, Meeting] = {}  # of the whole warp, by instruction
 
     def settle(self, meeting: Meeting, group: Group) -> None:
-        """Lets those who meet go on where all are there."""
+        """Let those who meet go on where all are there."""
         if not (meeting.members & ~meeting.arrived).any() and meeting.arrived.any():
             mask = meeting.arrived.copy()
             meeting.arrived[:] = False
             self.ready.append(Group(meeting.at, mask, dict(group.meetings), bool(mask.all())))
 
     def run(self) -> Iterator[None]:
-        """Until the end; gives way where all of its threads wait for the block."""
+        """Run to the end; yield where all threads of the warp wait for the block."""
         machine = self.block.machine
         steps, counts = machine.steps, self.block.counts
         while True:
@@ -159,7 +159,7 @@ class Block:
         self.wavefronts = {"shared": 0, "global": 0}
 
     def run(self) -> int:
-        """The instructions of the warp that has most."""
+        """Run the block's warps; return how many instructions the longest issued."""
         threads = int(np.prod(self.machine.block))
         warps = [Warp(self, number, threads) for number in range((threads + 31) // 32)]
         running = [(warp, warp.run()) for warp in warps]
@@ -223,7 +223,7 @@ class Machine:
         self.steps = [_later(self, instruction) for instruction in kernel.instructions]
 
     def run(self, blocks: list[int] | None = None) -> Execution:
-        """Runs blocks of the grid, all unless they are named."""
+        """Run blocks of the grid, all unless they are named."""
         width, height, _ = self.grid
         numbers = range(int(np.prod(self.grid))) if blocks is None else blocks
         counts = [0] * len(self.steps)
@@ -243,7 +243,7 @@ class Machine:
 
 
 def _later(machine: Machine, instruction: Instruction) -> Step:
-    """Translated when it is first met: most of a kernel's instructions never are."""
+    """Return a step that is translated when it is first met: most of a kernel's instructions never are."""
 
     from benchmarks.sass.instructions import translate  # which needs what is defined here
 

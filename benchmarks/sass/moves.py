@@ -42,7 +42,7 @@ class Moves(Operands):
         return self.into_wide(self.operands[0], lambda warp: np.zeros(32, dtype=U64))
 
     def do_ldc(self) -> Step:
-        """From the constants, at an address of its own for each lane, or at a fixed one."""
+        """Read from the constants, at an address of its own for each lane, or at a fixed one."""
         match = re.fullmatch(r"c\[(0x\w+)\]\[(?:(U?R\d+|RZ)\+?)?(-?0x\w+)?\]", self.operands[1])
         if match is None:
             raise self.unknown()
@@ -308,7 +308,7 @@ class Moves(Operands):
 
 
 def shared_wavefronts(addresses: np.ndarray, size: int) -> int:
-    """Cycles that 32 banks of 4 bytes need: 8- and 16-byte accesses go by halves and quarters of a warp."""
+    """Count the cycles that 32 banks of 4 bytes need: 8- and 16-byte accesses go by halves and quarters of a warp."""
     cycles = 0
     lanes = 32 * 4 // max(size, 4)
     for first in range(0, len(addresses), lanes):
@@ -318,5 +318,5 @@ def shared_wavefronts(addresses: np.ndarray, size: int) -> int:
 
 
 def global_wavefronts(addresses: np.ndarray, size: int) -> int:
-    """The different lines of 128 bytes, at least one for each 128 bytes asked for."""
+    """Count the different lines of 128 bytes, at least one for each 128 bytes asked for."""
     return max(len(np.unique(addresses // U64(128))), len(addresses) * size // 128)

@@ -80,7 +80,7 @@ class Operands:
         return lambda warp: getattr(warp, bank)[number]
 
     def word(self, text: str, offset: int = 0) -> Value:
-        """32 bits of an operand without sign; `offset` words behind those it names."""
+        """Return 32 bits of an operand without sign, `offset` words behind those it names."""
         if match := re.fullmatch(r"(U?)R(\d+|Z)(?:\.64|\.U32)?", text):
             if match[2] == "Z":
                 zero = np.zeros(32, dtype=U32)
@@ -98,7 +98,7 @@ class Operands:
         raise ValueError(text)
 
     def integer(self, text: str) -> Value:
-        """32 bits with the operand's sign or inversion."""
+        """Return 32 bits with the operand's sign or inversion."""
         if text.startswith("-") and not text.startswith("-0x"):
             inner = self.integer(text[1:])
             return lambda warp: (U64(1 << 32) - inner(warp).astype(U64)).astype(U32)
@@ -111,7 +111,7 @@ class Operands:
         return self.word(text)
 
     def addend(self, text: str) -> Value:
-        """As 64 bits, where a negative number is its complement and one: what carries come from."""
+        """Return 64 bits, where a negative number is its complement and one: what carries come from."""
         if text.startswith("-") and not text.startswith("-0x"):
             inner = self.word(text[1:])
             return lambda warp: (~inner(warp)).astype(U64) + U64(1)
@@ -119,7 +119,7 @@ class Operands:
         return lambda warp: inner(warp).astype(U64)
 
     def wide(self, text: str) -> Value:
-        """64 bits."""
+        """Return 64 bits of an operand."""
         if re.fullmatch(r"-?0x[0-9a-f]+", text):
             constant = np.full(32, int(text, 0) & (1 << 64) - 1, dtype=U64)
             return lambda warp: constant
@@ -127,7 +127,7 @@ class Operands:
         return lambda warp: pair(low(warp), high(warp))
 
     def number(self, text: str, double: bool = False) -> Value:
-        """A float's value."""
+        """Return the value of an operand that is a float."""
         kind = F64 if double else F32
         literal = {"+INF": np.inf, "-INF": -np.inf, "+QNAN": np.nan, "-QNAN": np.nan}.get(text.strip())
         if literal is not None or re.fullmatch(r"-?[\d.]+(e[-+]?\d+)?", text):
@@ -149,7 +149,7 @@ class Operands:
     # Results.
 
     def put(self, text: str, offset: int = 0) -> Callable[[Warp, Group, np.ndarray], None]:
-        """Into a register, of the group's threads; a uniform one has one value for all."""
+        """Return what writes a register of the group's threads; a uniform one has one value for all."""
         if text.endswith("RZ"):
             return lambda warp, group, value: None
         match = re.fullmatch(r"(U?)R(\d+)(?:\.64)?", text)
@@ -202,14 +202,14 @@ class Operands:
         return lambda warp, group: put(warp, group, value(warp))
 
     def take_predicates(self) -> list[str]:
-        """The predicates that stand behind the first result."""
+        """Take the predicates that stand behind the first result."""
         taken = []
         while len(self.operands) > 1 and re.fullmatch(r"U?P[0-7T]", self.operands[1]):
             taken.append(self.operands.pop(1))
         return taken
 
     def take_carries(self) -> list[Value]:
-        """The predicates at the end."""
+        """Take the predicates at the end."""
         taken = []
         while re.fullmatch(r"!?U?P[0-7T]", self.operands[-1]):
             taken.insert(0, self.predicate(self.operands.pop()))

@@ -6,7 +6,9 @@
 #include <string>
 #include <utility>
 
-#include "mixture/mixture.h"
+#include "mixture/family.h"
+#include "mixture/scale.h"
+#include "mixture/selection.h"
 
 namespace mdn {
 
@@ -19,8 +21,13 @@ Option option_of(const char* kind, const std::string& name,
   throw std::runtime_error("mdnkernels: unknown " + std::string(kind) + " " + name);
 }
 
-inline Family family_of(const std::string& name) {
-  return option_of<Family>("family", name, {{"gaussian", Family::gaussian}, {"laplace", Family::laplace}});
+inline Family family_of(const std::string& name, double parameter) {
+  int number = 0;
+  for (const char* known : MDN_SIMD_LEVEL::Families::names) {
+    if (name == known) return {number, parameter};
+    ++number;
+  }
+  throw std::runtime_error("mdnkernels: unknown family " + name);
 }
 
 inline ScaleActivation activation_of(const std::string& name) {

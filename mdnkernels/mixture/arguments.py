@@ -10,7 +10,6 @@ from torch import Tensor
 
 from mdnkernels import checks
 
-FAMILIES = ("gaussian", "laplace")
 SCALE_ACTIVATIONS = ("elu", "softplus", "exp", "identity")
 
 

@@ -1,13 +1,14 @@
 """The native libraries, and what train/ needs of them for images.
 
-The ops' own functions are in mdnkernels.ops. They can be called where `problem` is None, on a GPU where `cuda_problem`
-is.
+The functions that call their ops are in mdnkernels.ops.OP.autograd. They can be called where `problem` is None, on a
+GPU where `cuda_problem` is.
 """
 
 from mdnkernels.native.images import channel_sums, mix_channels, resample_window
-from mdnkernels.native.library import cuda_problem, empty_cache, kept_bytes, problem, simd_level
+from mdnkernels.native.library import NAMESPACE, cuda_problem, empty_cache, kept_bytes, problem, simd_level
 
 __all__ = [
+    "NAMESPACE",
     "channel_sums",
     "cuda_problem",
     "empty_cache",

@@ -11,6 +11,8 @@ import torch
 
 from mdnkernels.native import sources
 
+NAMESPACE = "mdnkernels"  # of its ops, in torch.ops
+
 _HERE = Path(__file__).parent
 _CHECKOUT = _HERE.parents[1]
 _CSRC = _CHECKOUT / "csrc"  # there where the package is a checkout's, absent where it is an installed copy

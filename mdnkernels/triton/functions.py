@@ -1,4 +1,4 @@
-"""The formulas of csrc/core/functions.h and csrc/mixture/ in Triton."""
+"""The functions of csrc/core/functions.h in Triton."""
 
 from __future__ import annotations
 
@@ -24,22 +24,3 @@ def log1p(x):
         p = 1 / 3 + t2 * p
         result = 2 * (t + t * (t2 * p))
     return result
-
-
-@triton.jit
-def activate(raw, ACTIVATION: tl.constexpr, min_scale):
-    """sigma = act(raw) + min_scale, and d sigma / d raw. ELU(x) + 1 is e^x for x <= 0, which keeps small sigmas."""
-    if ACTIVATION == "elu":
-        derivative = tl.exp(tl.where(raw > 0, 0.0, raw))
-        sigma = tl.where(raw > 0, raw + 1, derivative) + min_scale
-    elif ACTIVATION == "softplus":
-        e = tl.exp(-tl.abs(raw))
-        sigma = tl.where(raw > 0, raw, 0.0) + log1p(e) + min_scale
-        derivative = tl.where(raw > 0, 1.0, e) / (1 + e)
-    elif ACTIVATION == "exp":
-        derivative = tl.exp(raw)
-        sigma = derivative + min_scale
-    else:
-        sigma = raw
-        derivative = tl.full(raw.shape, 1.0, raw.dtype)
-    return sigma, derivative

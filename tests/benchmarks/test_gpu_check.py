@@ -55,12 +55,14 @@ def dry_run(tmp_path_factory):
     return SimpleNamespace(folder=folder, status=process.returncode, output=output, errors=errors)
 
 
+@pytest.mark.long
 def test_a_dry_run_passes_without_the_extras(dry_run):
     assert dry_run.status == 0, dry_run.output + dry_run.errors
     assert "everything that can run here ran and passed" in dry_run.output.splitlines()[-2]
     assert "0 failed, 0 were not run" in dry_run.output.splitlines()[-3]
 
 
+@pytest.mark.long
 def test_a_dry_run_goes_through_every_stage_but_the_devices_own(dry_run):
     ran = {path.stem for path in dry_run.folder.glob("*.jsonl") if read(path).of(PASSED)}
     assert ran == {"agreement.native", "timing.plain", "timing.compiled", "matrix.0", "execution.native", "networks"}
@@ -68,6 +70,7 @@ def test_a_dry_run_goes_through_every_stage_but_the_devices_own(dry_run):
     assert on_gpu - {name.split(".")[0] for name in ran} == {"build", "ahead", "sanitizer"}
 
 
+@pytest.mark.long
 def test_what_a_cpu_lacks_is_said_to_be_absent_and_not_passed(dry_run):
     graphs = [r for r in read(dry_run.folder / "execution.native.jsonl").of(ABSENT) if "CUDA graph" in r["item"]]
     assert len(graphs) == len(CASES)
@@ -76,6 +79,7 @@ def test_what_a_cpu_lacks_is_said_to_be_absent_and_not_passed(dry_run):
     assert triton
 
 
+@pytest.mark.long
 def test_the_reports_have_a_row_for_every_case_and_a_time_for_every_way(dry_run):
     with (dry_run.folder / "timings.csv").open() as file:
         rows = list(csv.DictReader(file))

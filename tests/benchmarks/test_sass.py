@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import mdnkernels
+from benchmarks.sass import __main__ as command
 from benchmarks.sass.launches import watching
 from benchmarks.sass.listing import Kernel, find, kernel
 from benchmarks.sass.machine import Machine
@@ -49,6 +50,37 @@ def test_a_listing_is_read():
     assert jump.operands == ("R4 -0x40",)
 
 
+def test_a_text_that_is_in_no_rows_name_is_refused_with_the_names(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["--only", "mixture_mean"])
+    assert stopped.value.code == 2
+    errors = capsys.readouterr().err
+    assert "--only 'mixture_mean': no row's name holds it" in errors
+    assert "`mixture_mode`" in errors
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments", "message"),
+    [("nvcc", [], "needs nvcc"), ("nvcc", ["--registers"], "needs nvcc"), ("nvdisasm", [], "needs nvdisasm")],
+)
+def test_what_the_machine_lacks_is_named(program, arguments, message, monkeypatch, capsys):
+    monkeypatch.setattr(command.ptxas, "nvcc", lambda: None if program == "nvcc" else "nvcc")
+    monkeypatch.setattr(command.cuobjdump, "tool", lambda _: None)
+    with pytest.raises(SystemExit) as stopped:
+        command.main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@compiled
+@pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason=cuda_on_cpu.NO_COMPILER)
+def test_the_rows_that_are_asked_for_are_printed(capsys):
+    assert command.main(["--only", "splat_gaussians"]) == 0
+    _, _, row = capsys.readouterr().out.splitlines()
+    assert row.startswith("| `splat_gaussians`, 8 x 80 x 128 x 128, 32 objects | 0.0 | 41.9 | cell |")
+
+
 TOY = """
 extern "C" __global__ void toy(const float* from, float* to, int count) {
   __shared__ float sums[256];
@@ -80,7 +112,7 @@ def aligned(rows: int) -> np.ndarray:
 
 
 @compiled
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("architecture", [pytest.param("sm_80", marks=pytest.mark.slow), "sm_90"])
 def test_a_toy_kernel_does_what_it_says_and_is_counted(architecture, tmp_path):
     count, blocks = 7, 3
     source, result = aligned(count), aligned(blocks)
@@ -107,6 +139,7 @@ def test_a_toy_kernel_does_what_it_says_and_is_counted(architecture, tmp_path):
     assert execution.wavefronts["shared"] == 2 * warps
 
 
+@pytest.mark.slow
 @compiled
 def test_an_access_outside_every_buffer_is_an_error(tmp_path):
     source = aligned(1)

@@ -92,11 +92,11 @@ def compiler() -> str | None:
     return os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 
 
-@cache
-def kernels() -> ModuleType:
-    """The module with every bindings_*.cpp, built where its sources changed.
+def build() -> Path:
+    """Build the module with every bindings_*.cpp, where a source or a flag changed since, and return its path.
 
-    CXXFLAGS and LDFLAGS are those of the environment: `make sanitize` builds it with sanitizers.
+    CXXFLAGS and LDFLAGS are those of the environment: `make sanitize` builds it with sanitizers. `make test` builds
+    before the tests begin, `python -m tests.cuda_on_cpu` alone.
 
     Raises:
         RuntimeError: there is no C++ compiler, or it refused the sources; says why.
@@ -117,7 +117,35 @@ def kernels() -> ModuleType:
     )
     folder = ROOT / "build" / f"cuda_on_cpu-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     folder.mkdir(parents=True, exist_ok=True)
-    module = folder / "cuda_on_cpu_kernels.so"
+    module, stamp, content = folder / "cuda_on_cpu_kernels.so", folder / "built_of", _fingerprint()
+    with (folder / "lock").open("w") as lock:  # pytest's workers build once, one after the other
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if module.exists() and stamp.exists() and stamp.read_text() == content:
+            return module  # whatever the files' times say, which a checkout of another branch and back changes
+        (folder / "build.ninja").write_text(_ninja(module.name, host_compiler, compile_flags, link_flags))
+        ninja = shutil.which("ninja") or str(Path(sysconfig.get_path("scripts")) / "ninja")
+        # A sanitizer that is preloaded for the tests has no business in the compiler.
+        environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+        built = subprocess.run([ninja, "-C", str(folder)], env=environment, capture_output=True, text=True)
+        if built.returncode != 0:
+            raise RuntimeError(f"the CUDA kernels do not compile for the CPU:\n{built.stdout}{built.stderr}")
+        stamp.write_text(content)
+    return module
+
+
+def _fingerprint() -> str:
+    """Return a hash of all that decides the module: this file, and the C++ and CUDA of csrc and this folder."""
+    digest = hashlib.sha256()
+    files = [*(ROOT / "csrc").rglob("*.*"), *FOLDER.glob("*.*")]
+    sources = (path for path in files if path.suffix in {".cpp", ".h", ".cu", ".cuh"})
+    for path in [Path(__file__), *sorted(sources)]:
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(ROOT).as_posix()} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def _ninja(module: str, host_compiler: str, compile_flags: list[str], link_flags: list[str]) -> str:
+    """Return the build as ninja reads it."""
     lines = [
         "rule compile",
         f"  command = {host_compiler} $optimization {' '.join(compile_flags)} -MMD -MF $out.d -c $in -o $out",
@@ -130,17 +158,18 @@ def kernels() -> ModuleType:
     for source in sources:
         optimization = KERNEL_FLAGS if source.stem.startswith("bindings_") else ENGINE_FLAGS
         lines += [f"build {source.stem}.o: compile {source}", f"  optimization = {optimization}"]
-    lines += [f"build {module.name}: link {' '.join(f'{source.stem}.o' for source in sources)}", ""]
-    ninja = shutil.which("ninja") or str(Path(sysconfig.get_path("scripts")) / "ninja")
-    # A sanitizer that is preloaded for the tests has no business in the compiler.
-    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-    with (folder / "lock").open("w") as lock:  # pytest's workers build once, one after the other
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        (folder / "build.ninja").write_text("\n".join(lines))
-        built = subprocess.run([ninja, "-C", str(folder)], env=environment, capture_output=True, text=True)
-    if built.returncode != 0:
-        raise RuntimeError(f"the CUDA kernels do not compile for the CPU:\n{built.stdout}{built.stderr}")
-    spec = importlib.util.spec_from_file_location("cuda_on_cpu_kernels", module)
+    lines += [f"build {module}: link {' '.join(f'{source.stem}.o' for source in sources)}", ""]
+    return "\n".join(lines)
+
+
+@cache
+def kernels() -> ModuleType:
+    """Load the module that `build` makes.
+
+    Raises:
+        RuntimeError: as `build`.
+    """
+    spec = importlib.util.spec_from_file_location("cuda_on_cpu_kernels", build())
     assert spec is not None
     assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)

@@ -11,8 +11,9 @@ using namespace cuda_on_cpu;
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(
     const Tensor& logits, const Tensor& loc, const Tensor& scale, const Tensor& target,
     const std::optional<Tensor>& mask, const std::optional<Tensor>& weight, const std::optional<Tensor>& index,
-    const std::optional<Tensor>& dim_scale, const std::string& family, const std::string& scale_activation,
-    double min_scale, const std::string& reduction, bool parameter_gradients, bool target_gradient) {
+    const std::optional<Tensor>& dim_scale, const std::string& family, double family_parameter,
+    const std::string& scale_activation, double min_scale, const std::string& reduction, bool parameter_gradients,
+    bool target_gradient) {
   const bool gathered = index.has_value(), none = reduction == "none";
   const int64_t batch = target.size(0), points = target.size(2);
   const DType accumulate = loc.dtype() == DType::float64 ? DType::float64 : DType::float32;
@@ -20,7 +21,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(
   mdn::MixtureCall call = {};
   call.batch = batch;
   call.points = points;
-  call.family = mdn::family_of(family);
+  call.family = mdn::family_of(family, family_parameter);
   call.activation = mdn::activation_of(scale_activation);
   call.min_scale = min_scale;
   call.reduced = !none;

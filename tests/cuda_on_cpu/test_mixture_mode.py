@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import mdnkernels
 from tests import cuda_on_cpu
+from tests.examples import examples
 from tests.ops.cases import ACTIVATIONS
 
 SELECTIONS = ["weight", "density", "mean"]
@@ -57,7 +58,7 @@ def test_every_selection_in_every_dtype_and_layout(select, components, channels_
     assert mode.loc.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_random_shapes(data):
     components, dims = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))

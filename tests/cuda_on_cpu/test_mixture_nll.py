@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import mdnkernels
 from tests import cuda_on_cpu
+from tests.examples import examples
 from tests.ops.cases import ACTIVATIONS, FAMILIES, MixtureCase, loss_and_gradients, mixture_cases
 
 ULP = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
@@ -44,7 +45,7 @@ def assert_agrees(actual, arguments, others, dtype):
             assert error <= rounding * size, f"{name}: error {error:.3g} of {size:.3g}"
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(case=mixture_cases(), dtype=st.sampled_from(DTYPES), seed=st.integers(0, 2**31))
 def test_agrees_with_float64_in_value_and_every_gradient(case, dtype, seed):
     arguments, others = dataclasses.replace(case, dtype=dtype).make()

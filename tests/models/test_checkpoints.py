@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from models import (
+    COCO_PERSON,
     DLA34,
     Detector,
     Hourglass,
@@ -21,10 +22,11 @@ from models import (
     build_model,
     load_imagenet,
     load_published,
+    pose_regression,
     save_published,
+    size_regression,
 )
 from models.checkpoints import published_names
-from models.decode import choose
 from tests.models import published
 from tests.models.published import Weights
 
@@ -83,8 +85,9 @@ def build(arch: str, task: str, components: int, class_specific: bool = False, m
         ).eval()
     backbone, width = Hourglass(SMALL_CONFIG), SMALL_WIDTH
     if task == "pose":
-        return PoseEstimator(backbone, width, components, min_scale=min_scale).eval()
-    return Detector(backbone, width, CLASSES, components, class_specific=class_specific, min_scale=min_scale).eval()
+        return PoseEstimator(backbone, width, pose_regression(COCO_PERSON, components, min_scale=min_scale)).eval()
+    regression = size_regression(components, classes=CLASSES if class_specific else 1, min_scale=min_scale)
+    return Detector(backbone, width, CLASSES, regression).eval()
 
 
 def heads_of(task: str, components: int, class_specific: bool = False) -> dict[str, int]:
@@ -150,7 +153,7 @@ def check_outputs(model: Network, outputs: list[dict[str, Tensor]], images: Tens
         for name, value in maps.items():
             theirs = expected[names[name]]
             assert theirs.std() > 0.01, name
-            if name == "size" and getattr(model, "class_specific", False):
+            if name == "size" and model.regression.classes > 1:
                 theirs = theirs.unflatten(1, (CLASSES, 2)).transpose(1, 2).flatten(1, 2)
             torch.testing.assert_close(value, theirs, **TOLERANCE, msg=lambda text, n=name, s=stack: f"{n} {s}: {text}")
 
@@ -236,8 +239,7 @@ def test_the_strongest_component_and_its_sigma_are_the_published_ones(
     first, second = maps["mdn_logits"].unflatten(1, (3, classes)).topk(2, 1).values.flatten(3).unbind(1)
     for label in range(classes):
         labels = torch.full((1, 32 * 32), label)
-        mixture = model.pose_of(cells) if task == "pose" else model.size_of(cells, labels)
-        mode = choose(mixture, min_scale=model.min_scale)
+        mode = model.regression.mode(model.regression.read(cells, labels))
         clear = (first - second)[0, label] > 1e-3
         assert clear.sum() > 900
         for ours, theirs in ((mode.loc, means), (mode.scale, sigma)):

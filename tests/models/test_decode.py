@@ -1,10 +1,12 @@
 """Boxes from peaks and regression maps."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from models import Detections, Mixture, decode_detections
+from models import Detections, decode_detections, size_regression
 
 HEIGHT, WIDTH, CLASSES = 16, 24, 3
 #         x1     y1     x2     y2    label score
@@ -32,13 +34,20 @@ def perfect_maps() -> tuple[Tensor, Tensor, Tensor]:
     return heatmap, offset, size
 
 
+def decode(heatmap: Tensor, offset: Tensor, size: Tensor | tuple[Tensor, ...], **options: Any) -> Detections:
+    """Of the base where size is one map, else of the mixture."""
+    maps = size if isinstance(size, tuple) else (size,)
+    components = maps[0].shape[1] if isinstance(size, tuple) else 0
+    return decode_detections(heatmap, offset, maps, regression=size_regression(components), **options)
+
+
 def assert_are_the_objects(found: Detections) -> None:
     torch.testing.assert_close(found.box[0, :4], torch.tensor([row[:4] for row in OBJECTS]))
     assert found.label[0, :4].tolist() == [row[4] for row in OBJECTS]
     torch.testing.assert_close(found.score[0, :4], torch.tensor([row[5] for row in OBJECTS]))
 
 
-def two_component_maps(size: Tensor) -> Mixture:
+def two_component_maps(size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return a mixture with the right size in component 1 on the left half and in component 0 on the right half.
 
     The other component of each half holds nonsense.
@@ -48,12 +57,12 @@ def two_component_maps(size: Tensor) -> Mixture:
     loc = torch.cat((torch.where(left, wrong, size), torch.where(left, size, wrong)), dim=1)
     logit = torch.where(left, -2.0, 2.0)
     scale = torch.tensor([0.0, 1.0, 2.0, 3.0]).view(1, 4, 1, 1).expand(1, 4, HEIGHT, WIDTH)
-    return Mixture(torch.cat((logit, -logit), dim=1), loc, scale)
+    return torch.cat((logit, -logit), dim=1), loc, scale
 
 
 def test_perfect_maps_give_back_the_boxes() -> None:
     heatmap, offset, size = perfect_maps()
-    found = decode_detections(heatmap, offset, size, 4, logits=False)
+    found = decode(heatmap, offset, size, k=4, logits=False)
     assert_are_the_objects(found)
     assert found.component.tolist() == [[-1] * 4]
     assert found.weight.tolist() == [[1.0] * 4]
@@ -62,12 +71,12 @@ def test_perfect_maps_give_back_the_boxes() -> None:
 
 def test_heatmap_logits_give_the_same_boxes() -> None:
     heatmap, offset, size = perfect_maps()
-    assert_are_the_objects(decode_detections(torch.logit(heatmap, eps=1e-6), offset, size, 4))
+    assert_are_the_objects(decode(torch.logit(heatmap, eps=1e-6), offset, size, k=4))
 
 
 def test_the_chosen_component_gives_size_weight_and_sigma() -> None:
     heatmap, offset, size = perfect_maps()
-    found = decode_detections(heatmap, offset, two_component_maps(size), 4, logits=False)
+    found = decode(heatmap, offset, two_component_maps(size), k=4, logits=False)
     assert_are_the_objects(found)
     assert found.component.tolist() == [[1, 0, 0, 1]]
     torch.testing.assert_close(found.weight, torch.full((1, 4), 1 / (1 + torch.exp(torch.tensor(-4.0)).item())))
@@ -77,14 +86,14 @@ def test_the_chosen_component_gives_size_weight_and_sigma() -> None:
 
 def test_components_restrict_the_choice() -> None:
     heatmap, offset, size = perfect_maps()
-    found = decode_detections(heatmap, offset, two_component_maps(size), 4, logits=False, components=[0])
+    found = decode(heatmap, offset, two_component_maps(size), k=4, logits=False, components=[0])
     assert found.component.tolist() == [[0] * 4]
     torch.testing.assert_close(found.box[0, 1:3], torch.tensor([row[:4] for row in OBJECTS[1:3]]))
 
 
 def test_components_of_the_base_are_refused() -> None:
     with pytest.raises(ValueError, match=r"components=\[0\] needs a mixture"):
-        decode_detections(*perfect_maps(), components=[0])
+        decode(*perfect_maps(), components=[0])
 
 
 @pytest.mark.parametrize("mixture", [False, True])
@@ -94,7 +103,7 @@ def test_missing_peaks_are_padding_and_are_not_read(mixture: bool) -> None:
     _, offset, size = perfect_maps()
     # The first cell, which an unguarded padding index would read, is poisoned.
     size[0, :, 0, 0] = float("nan")
-    found = decode_detections(slope, offset, two_component_maps(size) if mixture else size, 5)
+    found = decode(slope, offset, two_component_maps(size) if mixture else size, k=5)
     assert found.label.tolist() == [[0, -1, -1, -1, -1]]
     assert found.component.tolist()[0][1:] == [-1] * 4
     for values in (found.box, found.score, found.weight, found.sigma):
@@ -103,15 +112,15 @@ def test_missing_peaks_are_padding_and_are_not_read(mixture: bool) -> None:
 
 def test_a_negative_size_becomes_an_empty_box_at_its_centre() -> None:
     heatmap, offset, size = perfect_maps()
-    found = decode_detections(heatmap, offset, -size, 4, logits=False)
+    found = decode(heatmap, offset, -size, k=4, logits=False)
     assert torch.equal(found.box[..., :2], found.box[..., 2:])
 
 
 def test_half_precision_maps_give_float32_boxes() -> None:
     heatmap, offset, size = (values.bfloat16() for values in perfect_maps())
     for extent in (size, two_component_maps(size)):
-        extent = Mixture(*(v.bfloat16() for v in extent)) if isinstance(extent, Mixture) else extent
-        found = decode_detections(heatmap, offset, extent, 4, logits=False)
+        extent = tuple(v.bfloat16() for v in extent) if isinstance(extent, tuple) else extent
+        found = decode(heatmap, offset, extent, k=4, logits=False)
         assert {v.dtype for v in found if v.is_floating_point()} == {torch.float32}
         torch.testing.assert_close(found.box[0], torch.tensor([row[:4] for row in OBJECTS]), rtol=1e-2, atol=0.1)
 
@@ -119,14 +128,14 @@ def test_half_precision_maps_give_float32_boxes() -> None:
 def test_maps_of_different_sizes_are_refused() -> None:
     heatmap, offset, size = perfect_maps()
     with pytest.raises(ValueError, match="does not go with"):
-        decode_detections(heatmap, offset, size[..., :-1])
+        decode(heatmap, offset, size[..., :-1])
 
 
 def test_images_of_a_batch_do_not_mix() -> None:
     heatmap, offset, size = perfect_maps()
     empty = torch.zeros_like(heatmap)
-    found = decode_detections(
-        torch.cat((empty, heatmap)), offset.expand(2, -1, -1, -1), size.expand(2, -1, -1, -1), 4, logits=False
+    found = decode(
+        torch.cat((empty, heatmap)), offset.expand(2, -1, -1, -1), size.expand(2, -1, -1, -1), k=4, logits=False
     )
     assert_are_the_objects(Detections(*(values[1:] for values in found)))
     assert not found.score[0].any()

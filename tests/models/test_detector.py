@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mdnkernels import mixture_nll
-from models import Detector, Hourglass, HourglassConfig, build_model
+from models import Detector, Hourglass, HourglassConfig, build_model, size_regression
 from tests.models.networks import CLASSES, assert_close, awake
 from tests.models.reference import decode_detection
 
@@ -104,7 +104,7 @@ def test_predict_runs_regression_heads_on_peaks_alone(images: Tensor) -> None:
 def test_predict_uses_the_last_stack_and_no_head_of_an_earlier_one(images: Tensor) -> None:
     torch.manual_seed(0)
     backbone = Hourglass(HourglassConfig(2, (8, 12), (1, 1), 4, 6))
-    model = Detector(backbone, head_width=6, num_classes=2, components=2).double().eval()
+    model = Detector(backbone, head_width=6, num_classes=2, regression=size_regression(2)).double().eval()
     images = images.double()
     for parameter in model.heads[0].parameters():
         torch.nn.init.constant_(parameter, float("nan"))

@@ -1,6 +1,5 @@
 """Exported networks give what the models give."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from models import Skeleton, save_published
 from models.export import export_inference, export_onnx, main, write_graph
 from tests.models.networks import BOTH_TASKS, IMAGES, awake
+from tests.processes import python
 
 BATCHES = [IMAGES[:1], IMAGES, torch.cat((IMAGES, -IMAGES))]
 
@@ -58,10 +58,8 @@ def test_an_exported_graph_runs_where_there_is_no_model_code(tmp_path: Path) -> 
         "assert 'models' not in sys.modules\n"
         "for name, values in expected.items(): torch.testing.assert_close(found[name], values)\n"
     )
-    root = Path(__file__).parents[2]
-    subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(root)!r})\n{code}"], cwd=tmp_path, check=True
-    )
+    done = python(f"import os; os.chdir({str(tmp_path)!r})\n{code}")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

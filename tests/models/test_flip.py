@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import COCO_PERSON, MIN_SCALE, PoseEstimator, Skeleton, build_model
+from models import COCO_PERSON, PoseEstimator, Skeleton, build_model
 from models.heads import HeadGroup
 from models.reading import DenseReader
 from tests.models.networks import BOTH_ARCHITECTURES, BOTH_TASKS, CLASSES, assert_close, awake
@@ -135,7 +135,7 @@ def truth(people: list, size: tuple[int, int]) -> dict[str, Tensor]:
 @pytest.mark.parametrize("refine", [True, False])
 def test_a_network_that_makes_no_error_makes_none_with_a_flip(flip: str | None, refine: bool) -> None:
     small = build_model("hourglass_small", task="pose", components=0, skeleton=SKELETON)
-    model = AllKnowing(small.backbone, 64, 0, skeleton=SKELETON, min_scale=MIN_SCALE)
+    model = AllKnowing(small.backbone, 64, small.regression, skeleton=SKELETON)
     found = model.predict(torch.zeros(1, 3, 64, 96), k=2, flip=flip, refine=refine)
     boxes, keypoints = zip(*PEOPLE, strict=True)
     torch.testing.assert_close(found.box, torch.tensor([boxes], dtype=torch.float64))

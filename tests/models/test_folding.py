@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from models import ARCHITECTURES, Detector, Hourglass, build_model
+from models import ARCHITECTURES, Detector, Hourglass, build_model, size_regression
 from models.dla import DeformableConv
 from models.folding import fold_batch_norms
 from models.hourglass import HOURGLASS104
@@ -69,7 +69,7 @@ def narrow_hourglass104() -> Detector:
     dims = tuple(dim // 8 for dim in HOURGLASS104.dims)
     config = dataclasses.replace(HOURGLASS104, dims=dims, stem_width=16, feature_dim=32)
     torch.manual_seed(0)
-    return Detector(Hourglass(config), head_width=8, num_classes=2, components=3).double()
+    return Detector(Hourglass(config), head_width=8, num_classes=2, regression=size_regression(3)).double()
 
 
 @pytest.mark.parametrize("arch", BOTH_ARCHITECTURES)

@@ -1,9 +1,4 @@
-"""What `ptxas -v` says of the CUDA kernels on sm_80 and sm_90.
-
-    python -m tests.native.ptxas
-
-prints the table of docs/gpu.md.
-"""
+"""What `ptxas -v` says of the CUDA kernels on sm_80 and sm_90: `python -m benchmarks.sass --registers` prints it."""
 
 from __future__ import annotations
 
@@ -87,7 +82,6 @@ def readable(kernel: str) -> str:
     """The kernel's name with its template arguments, without its parameters."""
     program = shutil.which("c++filt")
     name = subprocess.run([program, kernel], capture_output=True, text=True).stdout if program else kernel
-    name = re.sub(r"\(mdn::Family\)([01])", lambda match: ("gaussian", "laplace")[int(match[1])], name)
     return re.sub(r"^void |mdn::|device::|\((?:[^()]|\([^()]*\))*\)\s*$", "", name.strip())
 
 
@@ -101,7 +95,3 @@ def table() -> str:
     for kernel, of in sorted(by_kernel.items()):
         lines.append(f"| `{kernel}` | {' | '.join(str(of[name].registers) for name in ARCHITECTURES)} |")
     return "\n".join(lines)
-
-
-if __name__ == "__main__":
-    print(table())

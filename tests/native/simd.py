@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 from mdnkernels import native
+from tests.processes import python
 
 _X86 = ("baseline", "avx2", "avx512")  # each has those before it
 
@@ -22,7 +19,6 @@ LEVELS = _levels()
 
 def run_at_level(script: str, level: str) -> str:
     """Return what `script` prints in a process of its own under MDNKERNELS_SIMD=level."""
-    environment = {**os.environ, "MDNKERNELS_SIMD": level}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    done = python(script, MDNKERNELS_SIMD=level)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -36,6 +36,25 @@ def setup(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+@pytest.mark.parametrize(
+    ("options", "folder"),
+    [
+        ({"editable_mode": True}, ROOT / "build" / "objects"),
+        ({"inplace": True}, ROOT / "build" / "objects"),
+        ({"inplace": True, "build_temp": "mine"}, Path("mine")),
+        ({}, Path("pips")),
+    ],
+)
+def test_builds_for_the_checkout_share_their_objects_and_others_keep_to_their_folder(setup, options, folder):
+    distribution = setup.setup(script_name="setup.py", script_args=["--name"], ext_modules=[setup.CPU_LIBRARY])
+    distribution.get_command_obj("build").build_temp = "pips"
+    command = setup.BuildNative(distribution)
+    for name, value in options.items():
+        setattr(command, name, value)
+    command.finalize_options()
+    assert Path(command.build_temp) == folder
+
+
 def torch_for(setup: ModuleType, cuda: str | None):
     return setup.Torch(Path("torch"), "2.11.0", cuda)
 

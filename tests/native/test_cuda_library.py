@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,8 +16,8 @@ from mdnkernels import backends
 from mdnkernels.__main__ import report
 from mdnkernels.native import library
 from tests.native import cuobjdump, ptxas
+from tests.processes import python
 
-ROOT = Path(__file__).parents[2]
 OPS = sorted(name for source in ptxas.SOURCES.values() for name in re.findall(r'm\.impl\("(\w+)"', source.read_text()))
 
 built = pytest.mark.skipif(not library.CUDA_PATH.exists(), reason="the CUDA library was not built")
@@ -38,7 +35,8 @@ print(*(name for name in {OPS!r} if torch._C._dispatch_has_kernel_for_dispatch_k
 # What the launchers look up of torch when they are first called.
 print(hasattr(ctypes.CDLL("libtorch_cuda.so", mode=os.RTLD_NOLOAD), "aoti_torch_get_current_cuda_stream"))
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = python(code)
+    assert done.returncode == 0, done.stderr
     registered, stream = done.stdout.splitlines()
     assert registered.split() == OPS
     assert stream == "True"
@@ -64,19 +62,17 @@ def test_without_a_gpu_the_reason_is_given():
         ("library.CUDA_PATH = pathlib.Path(__file__); library._is_current = lambda *_: True", "did not load"),
     ],
 )
-def test_each_thing_that_keeps_the_library_from_loading_is_named(change, reason, tmp_path):
-    script = tmp_path / "ask.py"
-    script.write_text(f"""
-import pathlib, sys, torch
-sys.path.insert(0, {str(ROOT)!r})
+def test_each_thing_that_keeps_the_library_from_loading_is_named(change, reason):
+    done = python(f"""
+import pathlib, torch
 from mdnkernels.native import library
-from tests.native import ptxas
+__file__ = library.__file__
 library.CUDA_PATH, torch.version.cuda = pathlib.Path(__file__), "13.0"
 torch.cuda.device_count = lambda: 1
 {change}
 print(library._load_cuda())
 """)
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert done.returncode == 0, done.stderr
     assert reason in done.stdout
 
 

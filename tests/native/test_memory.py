@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -14,6 +12,7 @@ from torch import Tensor
 
 import mdnkernels
 from mdnkernels import native
+from tests.processes import python
 
 pytestmark = pytest.mark.skipif(native.problem is not None, reason=str(native.problem))
 recycling = pytest.mark.skipif(
@@ -79,8 +78,7 @@ def test_no_more_is_kept_than_the_limit():
         "del held\n"
         "assert 10 * 2**20 < native.kept_bytes() <= 16 * 2**20, native.kept_bytes()\n"
     )
-    environment = {**os.environ, "MDNKERNELS_CACHE_MB": "16"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    done = python(script, MDNKERNELS_CACHE_MB="16")
     assert done.returncode == 0, done.stderr
 
 
@@ -90,8 +88,7 @@ def test_a_limit_that_is_no_number_of_megabytes_is_an_error_that_names_it(value)
         "import torch, mdnkernels\n"
         "mdnkernels.splat_gaussians(torch.zeros(1, 1, 2).long(), *2 * [torch.zeros(1, 1).long()], 80, (64, 64))"
     )
-    environment = {**os.environ, "MDNKERNELS_CACHE_MB": value}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    done = python(script, MDNKERNELS_CACHE_MB=value)
     assert done.returncode != 0
     assert f"MDNKERNELS_CACHE_MB must be a whole number of megabytes, got {value}" in done.stderr
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import mdnkernels
+from tests.ops.table.mixture import FAMILIES
 
-FAMILIES = ("gaussian", "laplace")
 ACTIVATIONS = ("elu", "softplus", "exp", "identity")
 
 
@@ -29,7 +29,7 @@ class MixtureCase:
     weighted: bool = True
     kappa: bool = True
     channels_last: bool = False
-    family: str = "gaussian"
+    family: str | mdnkernels.Family = "gaussian"
     scale_activation: str = "elu"
     min_scale: float = 1.0
     reduction: str = "mean"

@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mpmath
 from torch import Tensor
+
+import mdnkernels
+
+# -log of each family's density at z, for its parameter.
+FAMILIES: dict[str, Callable[[mpmath.mpf, mpmath.mpf], mpmath.mpf]] = {
+    "gaussian": lambda z, _: z**2 / 2 + mpmath.log(2 * mpmath.pi) / 2,
+    "laplace": lambda z, _: abs(z) + mpmath.log(2),
+    "student_t": lambda z, df: (
+        (df + 1) / 2 * mpmath.log1p(z**2 / df)
+        + mpmath.log(df * mpmath.pi) / 2
+        + mpmath.loggamma(df / 2)
+        - mpmath.loggamma((df + 1) / 2)
+    ),
+}
 
 
 def sigma_of(raw: float, activation: str, min_scale: float) -> mpmath.mpf:
@@ -24,13 +40,14 @@ def position_nll(
     target: list[float],
     observed: list[bool],
     kappa: list[float],
-    family: str,
+    family: str | mdnkernels.Family,
     activation: str,
     min_scale: float,
 ) -> mpmath.mpf:
     """One position: logits [M], loc [M][C], scale [M][S], target, observed and kappa [C]."""
     if not any(observed):
         return mpmath.mpf(0)
+    name, parameter = (family, 0.0) if isinstance(family, str) else (family.name, family.parameter)
     normaliser = mpmath.fsum(mpmath.exp(mpmath.mpf(logit)) for logit in logits)
     likelihood = mpmath.mpf(0)
     for logit, means, raws in zip(logits, loc, scale, strict=True):
@@ -40,10 +57,7 @@ def position_nll(
                 continue
             sigma = sigma_of(raws[d % len(raws)], activation, min_scale) * mpmath.mpf(kappa[d])
             z = (mpmath.mpf(value) - mpmath.mpf(means[d])) / sigma
-            if family == "gaussian":
-                log_density -= z**2 / 2 + mpmath.log(sigma) + mpmath.log(2 * mpmath.pi) / 2
-            else:
-                log_density -= abs(z) + mpmath.log(2 * sigma)
+            log_density -= FAMILIES[name](z, mpmath.mpf(parameter)) + mpmath.log(sigma)
         likelihood += mpmath.exp(mpmath.mpf(logit)) / normaliser * mpmath.exp(log_density)
     return -mpmath.log(likelihood)
 
@@ -55,7 +69,7 @@ def mixture_nll(
     target: Tensor,
     mask: Tensor | None = None,
     dim_scale: Tensor | None = None,
-    family: str = "gaussian",
+    family: str | mdnkernels.Family = "gaussian",
     scale_activation: str = "elu",
     min_scale: float = 1.0,
 ) -> list[list[mpmath.mpf]]:

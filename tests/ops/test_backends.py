@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -12,6 +9,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import mdnkernels
 from mdnkernels import backends
 from mdnkernels.__main__ import report
+from tests.processes import python
 
 
 def calls():
@@ -39,18 +37,31 @@ PAIRS = [
 ]
 
 
+THROUGH_INDUCTOR = (("topk_peaks", "native"), ("splat_gaussians", "native"), ("splat_gaussians", "eager"))
+
+
 def tensors(result):
     return [result] if isinstance(result, torch.Tensor) else list(result)
 
 
-@pytest.mark.parametrize(("call", "backend"), PAIRS)
-def test_every_op_compiles_as_one_graph_on_its_backends(call, backend):
+@pytest.mark.parametrize(
+    ("call", "backend", "compiler"),
+    [
+        *((*pair, "aot_eager") for pair in PAIRS),
+        # Seconds each. Of the ops with a gradient, their own tests take one each through inductor.
+        *(
+            pytest.param(*pair, "inductor", marks=() if pair in THROUGH_INDUCTOR else pytest.mark.slow)
+            for pair in PAIRS
+        ),
+    ],
+)
+def test_every_op_compiles_as_one_graph_on_its_backends(call, backend, compiler):
     torch.compiler.reset()
     torch.manual_seed(0)
     with mdnkernels.use_backend(backend):
         function = calls()[call]
         expected = tensors(function())
-        actual = tensors(torch.compile(function, fullgraph=True)())
+        actual = tensors(torch.compile(function, fullgraph=True, backend=compiler)())
     for a, e in zip(actual, expected, strict=True):
         torch.testing.assert_close(a, e)
 
@@ -277,12 +288,6 @@ def test_asking_for_a_backend_that_is_not_there_says_why(monkeypatch):
     monkeypatch.delitem(backends.TABLE["mixture_mode"], "native")
     with mdnkernels.use_backend("native"), pytest.raises(RuntimeError, match="mixture_mode has no native"):
         mdnkernels.mixture_mode(torch.zeros(1, 2), torch.zeros(1, 2))
-
-
-def python(code: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True
-    )
 
 
 def test_the_environment_chooses_and_a_wrong_name_is_refused():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from torch.nn import functional
 
 import mdnkernels
 from mdnkernels import gather_patches
+from tests.examples import examples
 from tests.native.simd import LEVELS, run_at_level
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -84,7 +87,7 @@ def patches_and_gradient(backend, feature, index, kernel_size, grad):
     return patches, torch.autograd.grad(patches, feature, grad)[0]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(
     shape=st.tuples(st.integers(0, 3), st.integers(0, 150), st.integers(1, 9), st.integers(1, 9)),
     points=st.integers(0, 40),
@@ -151,7 +154,14 @@ def test_native_ops_pass_opcheck(layout, dtype):
     torch.library.opcheck(torch.ops.mdnkernels.gather_patches_backward.default, (grad, index, feature.shape, stride, 3))
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    ("backend", "dynamic"),
+    [
+        pytest.param(*case, marks=() if case == ("native", False) else pytest.mark.slow)
+        for case in itertools.product(("native", "eager"), (False, True))
+    ],
+    indirect=["backend"],
+)
 def test_compiles_as_one_graph_with_its_gradient(backend, dynamic):
     torch.compiler.reset()
     feature, index = torch.randn(2, 3, 4, 5, requires_grad=True), torch.tensor([[0, 3, -1], [19, 7, 7]])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import mpmath
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdnkernels
+from tests.examples import examples
 from tests.native.simd import LEVELS, run_at_level
 
 BACKENDS = ["native", "eager"]
@@ -102,7 +104,7 @@ def test_gradcheck(maps, alpha, beta, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(
     shape=st.one_of(
         st.tuples(*[st.integers(0, 3)] * 2, *[st.integers(0, 19)] * 2), st.tuples(st.just(1), *[st.integers(1, 70)] * 3)
@@ -215,8 +217,13 @@ def test_native_op_passes_opcheck(dtype, gradient, layout):
     torch.library.opcheck(torch.ops.mdnkernels.heatmap_focal_loss.default, arguments)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    ("backend", "dynamic"),
+    [
+        pytest.param(*case, marks=() if case == ("native", False) else pytest.mark.slow)
+        for case in itertools.product(BACKENDS, (False, True))
+    ],
+)
 def test_compiles_as_one_graph_with_its_gradient(backend, dynamic):
     torch.compiler.reset()
     compiled = torch.compile(

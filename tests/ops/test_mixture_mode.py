@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 import mdnkernels
 from mdnkernels import mixture_mode
 from mdnkernels.mixture.eager import activate_scale
+from tests.examples import examples
 from tests.native.simd import LEVELS, run_at_level
 from tests.ops.cases import ACTIVATIONS
 
@@ -179,7 +181,7 @@ def laid_out(value, layout):
     return value
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(250), deadline=None)
 @given(
     batch=st.integers(0, 3),
     count=st.integers(1, 5),
@@ -318,8 +320,15 @@ def test_native_op_passes_opcheck(mixture, select, index, channels_last, with_sc
     )
 
 
-@pytest.mark.parametrize("select", ["weight", "mean"])
-@pytest.mark.parametrize("dynamic", [False, True])
+# Through inductor, which takes seconds each; test_torch_integration.py has every size in one graph without it.
+@pytest.mark.parametrize(
+    ("backend", "select", "dynamic"),
+    [
+        pytest.param(*case, marks=() if case == ("native", "mean", False) else pytest.mark.slow)
+        for case in itertools.product(("native", "eager"), ("weight", "mean"), (False, True))
+    ],
+    indirect=["backend"],
+)
 def test_compiles_as_one_graph_with_its_gradient(backend, mixture, select, dynamic):
     torch.compiler.reset()
     arguments = [value.requires_grad_() for value in mixture]

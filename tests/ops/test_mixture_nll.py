@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -11,6 +12,8 @@ from torch.testing._internal.two_tensor import TwoTensor
 
 import mdnkernels
 from mdnkernels import MixtureNLLLoss, mixture_nll, native
+from mdnkernels.mixture.families import family_of
+from tests.examples import examples
 from tests.native.simd import LEVELS, run_at_level
 from tests.ops import reference
 from tests.ops.cases import ACTIVATIONS, FAMILIES, MixtureCase, loss_and_gradients, mixture_cases
@@ -34,7 +37,7 @@ def assert_close(actual: list[torch.Tensor], expected: list[torch.Tensor], toler
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(case=mixture_cases())
 def test_float32_agrees_with_float64_in_value_and_every_gradient(backend, case):
     """A posterior is an exponential of log densities: one of 1000 is rounded by 6e-5 in float32, and each gradient with
@@ -48,7 +51,7 @@ def test_float32_agrees_with_float64_in_value_and_every_gradient(backend, case):
     assert_close(loss_and_gradients(backend, arguments, others, torch.float32), expected, tolerance)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(case=mixture_cases())
 def test_native_float64_agrees_with_eager_to_rounding(case):
     arguments, others = case.make()
@@ -157,7 +160,7 @@ def test_native_op_passes_opcheck(case, dtype, gradients):
         value.detach().flatten(2).requires_grad_(gradients[i == 3])
         for i, value in enumerate((logits, loc, scale, target))
     ]
-    mask, weight = others.get("mask"), others.get("weight")
+    mask, weight, family = others.get("mask"), others.get("weight"), family_of(case.family)
     torch.library.opcheck(
         torch.ops.mdnkernels.mixture_nll.default,
         (
@@ -166,7 +169,7 @@ def test_native_op_passes_opcheck(case, dtype, gradients):
             None if weight is None else weight.flatten(1),
             others.get("index"),
             others.get("dim_scale"),
-            case.family,
+            *(family.name, family.parameter),
             case.scale_activation,
             case.min_scale,
             case.reduction,
@@ -175,11 +178,14 @@ def test_native_op_passes_opcheck(case, dtype, gradients):
     )
 
 
+# Through inductor, which takes seconds each; test_torch_integration.py has every size in one graph without it.
 @pytest.mark.parametrize(
-    ("backend", "dynamic"),
-    [("native", False), ("native", True), ("eager", False), pytest.param("eager", True, marks=pytest.mark.slow)],
+    ("backend", "dynamic", "points"),
+    [
+        pytest.param(*case, marks=() if case == ("native", False, 6) else pytest.mark.slow)
+        for case in itertools.product(("native", "eager"), (False, True), (None, 6))
+    ],
 )
-@pytest.mark.parametrize("points", [None, 6])
 def test_compiles_as_one_graph(backend, dynamic, points):
     torch.compiler.reset()
     case = MixtureCase(dtype=torch.float32, points=points)

@@ -16,9 +16,12 @@ from torch.nn import functional
 import mdnkernels
 from mdnkernels import mixture_nll
 from mdnkernels.mixture.eager import activate_scale
+from tests.examples import examples
 from tests.ops.cases import MixtureCase, loss_and_gradients, mixture_cases
 
-property_of_both_backends = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+property_of_both_backends = settings(
+    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 backends = pytest.mark.parametrize("backend", ["native", "eager"])
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdnkernels
+from tests.examples import examples
 
 BACKENDS = ["native", "eager"]
 
@@ -77,7 +78,7 @@ def test_no_objects_give_an_empty_map(batch, count, backend):
     assert (heatmap == 0).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     batch=st.integers(0, 3),
     count=st.integers(0, 12),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,6 +13,7 @@ from torch import Tensor
 import mdnkernels
 from tests.ops.agreement import results
 from tests.ops.table import REPRESENTATIVES, Call, Variant
+from tests.processes import python
 
 # More than one block of each kernel, of which the last is not whole.
 LARGE = {"size": (61, 67), "batch": 3}
@@ -88,5 +87,5 @@ def call_in_a_fork() -> None:
 def test_a_forked_process_can_go_on_calling_every_op():
     """In a process of its own: torch's autograd refuses to go on in a fork of one that had it use threads."""
     script = "from tests.ops.test_threads import call_in_a_fork; call_in_a_fork()"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = python(script)
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import mdnkernels
 from mdnkernels import topk_peaks
+from tests.examples import examples
 
 BACKENDS = ["native", "eager"]
 
@@ -50,7 +51,7 @@ def assert_is_brute_force(heatmap: Tensor, k: int, kernel_size: int, backend: st
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     shape=st.tuples(st.integers(0, 3), st.integers(1, 4), st.integers(1, 9), st.integers(1, 70)),
     k=st.integers(1, 60),

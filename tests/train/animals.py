@@ -9,11 +9,17 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from models import Skeleton
 from tests.train.drawn_data import DataPaths
+from train.data.coco import CocoAnnotations
+from train.data.coco_file import read_annotations
+from train.data.skeletons import SkeletonInFile
 
 NAMES = ("nose", "left_ear", "right_ear", "back", "tail")
 COLOURS = ((255, 255, 255), (255, 0, 0), (0, 0, 255), (255, 255, 0), (0, 255, 0))
 LINKS = ((0, 1), (0, 2), (0, 3), (3, 4))
+SIGMAS = (0.03, 0.05, 0.05, 0.1, 0.08)
+SKELETON = Skeleton(NAMES, SIGMAS, ((1, 2),), LINKS)
 # x and y of an animal that looks up, its length 1.
 PATTERN = np.array([(0.0, -0.5), (-0.22, -0.3), (0.22, -0.3), (0.0, 0.1), (0.08, 0.5)])
 CATEGORY: dict[str, Any] = {
@@ -69,3 +75,8 @@ def _draw_animal(draw: ImageDraw.ImageDraw, points: np.ndarray) -> None:
         draw.line([tuple(points[a]), tuple(points[b])], fill=(120, 120, 120), width=7)
     for (x, y), colour in zip(points, COLOURS, strict=True):
         draw.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
+
+
+def read_animals(path: Path, sigmas: tuple[float, ...] = SIGMAS) -> CocoAnnotations:
+    """Read the annotations with these constants of OKS."""
+    return read_annotations(path, SkeletonInFile(sigmas))

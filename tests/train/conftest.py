@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.train.animals import draw_animals
 from tests.train.drawn_data import DataPaths, draw_data_set
 
 
@@ -31,6 +32,12 @@ def one_thread() -> Iterator[None]:
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> DataPaths:
     """Write the data set that tests only read."""
     return draw_data_set(tmp_path_factory.mktemp("drawn"))
+
+
+@pytest.fixture(scope="session")
+def animals(tmp_path_factory: pytest.TempPathFactory) -> DataPaths:
+    """Animals with five keypoints, which tests only read."""
+    return draw_animals(tmp_path_factory.mktemp("animals"))
 
 
 @pytest.fixture

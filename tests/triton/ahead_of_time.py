@@ -6,6 +6,7 @@ those of real calls.
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 import tempfile
@@ -20,6 +21,8 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
+import mdnkernels
+from mdnkernels.mixture.families import family_of
 from mdnkernels.ops.gather_patches import triton as patches
 from mdnkernels.ops.heatmap_focal_loss import triton as focal
 from mdnkernels.ops.mixture_mode import triton as mode
@@ -28,6 +31,7 @@ from mdnkernels.ops.splat_gaussians import triton as splat
 from mdnkernels.ops.topk_peaks import triton as peaks
 from mdnkernels.triton import launch
 from tests.native.cuobjdump import usage
+from tests.ops.cases import FAMILIES
 
 MODULES = (focal, launch, mixture, mode, patches, peaks, splat)
 CAPABILITIES = (80, 90, 100)
@@ -102,11 +106,11 @@ def mixture_maps(channels_last: bool = False, dtype: torch.dtype = torch.float32
     return [value.contiguous(memory_format=torch.channels_last) if channels_last else value for value in maps]
 
 
-def nll(*maps: torch.Tensor, **options: Any) -> torch.Tensor:
+def nll(*maps: torch.Tensor, family: mdnkernels.Family | None = None, **options: Any) -> torch.Tensor:
     """With gradients, through the backend's function: the public one would look for a GPU."""
     points = [value.detach().flatten(2).requires_grad_(i < 3) for i, value in enumerate(maps)]
     given = {"mask": None, "weight": None, "index": None, "dim_scale": None, **options}
-    return mixture.mixture_nll(*points, *given.values(), "gaussian", "elu", 1.0, "mean")
+    return mixture.mixture_nll(*points, *given.values(), family or mdnkernels.Gaussian(), "elu", 1.0, "mean")
 
 
 def mixture_mode(select: str) -> None:
@@ -124,6 +128,16 @@ CALLS: dict[str, Callable[[], Any]] = {
     "nll double": lambda: nll(*mixture_maps(dtype=torch.float64)),
     "nll bfloat16": lambda: nll(*mixture_maps(dtype=torch.bfloat16)),
     "nll 128 dimensions": lambda: nll(*mixture_maps(dims=128)),
+    # Of the other families those calls that want most registers.
+    **{
+        f"nll {kind}, {family}": functools.partial(nll, *maps, family=family_of(family), mask=mask)
+        for family in FAMILIES[1:]
+        for kind, maps, mask in (
+            ("pose", mixture_maps(), None),
+            ("pose, masked", mixture_maps(), torch.ones(2, 17, 256, dtype=torch.bool)),
+            ("double", mixture_maps(dtype=torch.float64), None),
+        )
+    },
     "nll channels_last": lambda: nll(*mixture_maps(channels_last=True)),
     "nll indexed": lambda: nll(*mixture_maps()[:3], mixture_maps()[3].flatten(2)[:, :, :32], index=POINTS),
     "mode weight": lambda: mixture_mode("weight"),

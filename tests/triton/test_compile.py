@@ -10,6 +10,7 @@ import triton
 from torch._dynamo.backends.common import aot_autograd
 from torch._higher_order_ops.triton_kernel_wrap import kernel_side_table
 
+import mdnkernels
 from mdnkernels.ops.gather_patches import triton as patches
 from mdnkernels.ops.heatmap_focal_loss import triton as focal
 from mdnkernels.ops.mixture_mode import triton as mode
@@ -49,7 +50,7 @@ def maps():
 
 def test_of_the_loss():
     def loss(*points):
-        return mixture.mixture_nll(*points, None, None, None, None, "gaussian", "elu", 1.0, "mean")
+        return mixture.mixture_nll(*points, None, None, None, None, mdnkernels.Gaussian(), "elu", 1.0, "mean")
 
     assert kernels_in_graph(loss, *maps()) == ["mixture_nll_kernel", "total_kernel"]
 
@@ -57,7 +58,7 @@ def test_of_the_loss():
 def test_of_the_loss_at_points():
     def loss(logits, loc, scale, target):
         return mixture.mixture_nll(
-            logits, loc, scale, target[:, :, :32], None, None, POINTS, None, "laplace", "exp", 0.1, "mean"
+            logits, loc, scale, target[:, :, :32], None, None, POINTS, None, mdnkernels.Laplace(), "exp", 0.1, "mean"
         )
 
     assert kernels_in_graph(loss, *maps()) == ["observed_weight_kernel", "mixture_nll_kernel", "total_kernel"]

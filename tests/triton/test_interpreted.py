@@ -24,6 +24,7 @@ def run_interpreted(*arguments: str) -> None:
     assert " skipped" not in done.stdout, done.stdout[-1_000:]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cases", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
 def test_the_ops_under_tritons_interpreter(cases):
     run_interpreted(str(TESTS / "triton" / "interpreted"), "-m", cases)
@@ -32,6 +33,7 @@ def test_the_ops_under_tritons_interpreter(cases):
 FEW = "odd and float32 and contiguous"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cases", [FEW, pytest.param(f"not ({FEW})", marks=pytest.mark.slow)])
 def test_the_op_matrix_under_tritons_interpreter(cases):
     run_interpreted(str(TESTS / "ops" / "test_matrix.py"), "-k", f"-triton] and {cases}")

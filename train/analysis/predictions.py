@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image
 
-from train.analysis.subject import MIN_SCORE, Section, Subject, first_mixture
+from train.analysis.subject import MIN_SCORE, Section, Subject
 from train.drawing.pictures import grid
 
 SAMPLES = 6
@@ -41,4 +41,5 @@ def draw_side_by_side(subjects: Sequence[Subject]) -> Image.Image:
                 one.task.picture(image, here, truth=number == 0, min_score=MIN_SCORE, legend=False, min_side=480)
             )
             captions.append(caption)
-    return grid(pictures, len(columns), captions=captions, num_components=first_mixture(subjects).components)
+    components = max(subject.components for subject in subjects)
+    return grid(pictures, len(columns), captions=captions, num_components=components)

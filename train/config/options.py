@@ -24,7 +24,7 @@ from train.config.rules import (
     one_or_more,
 )
 from train.errors import ConfigError
-from train.tasks import TaskName, task_class
+from train.tasks import TaskName
 from train.tasks.weights import LossWeights
 
 Device = Annotated[str, arg(metavar="{auto,cpu,cuda,cuda:N}"), CheckedBy("train.loop.network:pick_device")]
@@ -116,6 +116,8 @@ class ModelConfig:
     """Backbone: hourglass104 and dla34 (as published, for GPUs) or hourglass_small (trains on a CPU)."""
     components: AtLeastZero = 3
     """Mixture components of the box size or the pose; 0 is the single-mode CenterNet base with an L1 loss."""
+    family: Annotated[str, arg(metavar="{gaussian,laplace}"), CheckedBy("mdnkernels:MixtureSpec")] = "gaussian"
+    """Distribution of a mixture component around its mean; laplace minds far misses less than gaussian."""
     min_scale: NotNegative | None = None
     """Least sigma of a component in output cells (of a pose: before each keypoint's constant). By default 1 for box
     sizes, and 9 for poses as in the published code."""
@@ -128,11 +130,6 @@ class ModelConfig:
     """dla34: start from this file of ImageNet weights, as published with DLA."""
     activation_checkpointing: bool = False
     """Compute the backbone's intermediate results again in the backward pass: less memory, more time, same results."""
-
-    @property
-    def least_scale(self) -> float:
-        """Return min_scale, or the task's own where it is not given."""
-        return task_class(self.task).min_scale if self.min_scale is None else self.min_scale
 
 
 @dataclass(frozen=True)

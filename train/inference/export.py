@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from models.decode import Flip
 from models.export import write_graph
+from models.regression import Flip
 from train.config.commands import ExportConfig
 from train.config.rules import check_config
 from train.data.colour import MEAN, STD

@@ -24,7 +24,7 @@ def build_network(config: FitConfig, task: Task) -> Any:
     try:
         model = task.build_model(config.model)
     except ValueError as error:
-        raise ConfigError(f"--arch, --components, --class-specific: {error}") from error
+        raise ConfigError(f"--arch, --components, --class-specific, --family: {error}") from error
     if config.data.input_size % model.divisor:
         raise ConfigError(
             f"--input-size: {config.data.input_size} is no multiple of {model.divisor}, which {config.model.arch} needs"
@@ -94,7 +94,7 @@ def check_inference(model: Network, task: Task, config: InferenceConfig) -> None
     component = config.component
     if component is not None and component >= model.components:
         raise ConfigError(f"--component: {component} is not there; the model has {model.components} mixture components")
-    if config.flip_stronger and model.components == 0:
+    if config.flip_stronger and "stronger" not in model.regression.flips:
         raise ConfigError("--flip-stronger: compares mixing weights, and this is the single-mode base; take --flip")
     if task.skeleton is not None and (config.flip or config.flip_stronger):
         check_mirroring(task.skeleton, "--flip, --flip-stronger", "leave them out")

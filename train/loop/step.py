@@ -15,7 +15,7 @@ from train.data.sets import batch_tensor
 from train.errors import TrainingError
 from train.loop.processes import Processes
 from train.tasks.base import Task
-from train.tasks.criterion import Criterion, mixture_statistics
+from train.tasks.criterion import Criterion
 
 
 class Stepper:
@@ -30,8 +30,9 @@ class Stepper:
         self.task = task
         self.model = model
         self.optimizer = optimizer
-        self.criterion: Criterion[Any] = task.criterion(config.model, config.optimizer).to(accelerator.device)
-        self.stride = accelerator.unwrap_model(model).stride
+        network = accelerator.unwrap_model(model)
+        self.criterion: Criterion[Any] = task.criterion(network, config.optimizer).to(accelerator.device)
+        self.stride = network.stride
         self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
 
     def step(
@@ -40,7 +41,7 @@ class Stepper:
         """Take one optimizer step, which all processes take together.
 
         batch: this process's images, at least `parts` of them. number: of the step, for messages. parts: how many the
-        batch is taken in. describe: whether the mixture's statistics are wanted.
+        batch is taken in. describe: whether the regression's statistics are wanted.
         Returns the losses of all processes' images with their "total", and the statistics of this one's.
         Raises TrainingError, in every process, where the loss of one is not finite.
         """
@@ -50,7 +51,7 @@ class Stepper:
         whole = self.processes.sum(self.criterion.counts(targets))
         self.optimizer.zero_grad(set_to_none=True)
         losses: list[dict[str, Tensor]] = []
-        mixtures: list[list[Tensor]] = []
+        described: list[list[Tensor]] = []
         for part in range(parts):
             rows = slice(len(images) * part // parts, len(images) * (part + 1) // parts)
             some = targets._make(values[rows] for values in targets)
@@ -62,7 +63,7 @@ class Stepper:
                 self.accelerator.backward(self.criterion.total(added) * self.processes.count)
             losses.append({name: value.detach() for name, value in added.items()})
             if describe:
-                mixtures.append([one.detach() for one in self.criterion.regression_at(outputs[-1], some)])
+                described.append([one.detach() for one in self.criterion.regression_at(outputs[-1], some)])
         together = self._sum_over_processes(losses)
         # Asked only now, so that the host does not wait for the device between the forward and the backward pass.
         if not together["total"].isfinite().item():
@@ -70,7 +71,7 @@ class Stepper:
         if self.config.optimizer.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
         self.optimizer.step()
-        return together, self._statistics(mixtures, targets) if describe else {}
+        return together, self._statistics(described, targets) if describe else {}
 
     def _copy_to_device(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Copy the images, as they were loaded, and all that goes with them to the device."""
@@ -88,9 +89,9 @@ class Stepper:
         together = dict(zip(names, self.processes.sum(sums).unbind(), strict=True))
         return {**together, "total": self.criterion.total(together)}
 
-    def _statistics(self, mixtures: list[list[Tensor]], targets: Any) -> dict[str, Tensor]:
-        logits, _, scale = (torch.cat(values) for values in zip(*mixtures, strict=True))
-        return mixture_statistics(logits, scale, targets.index >= 0, self.config.model.least_scale)
+    def _statistics(self, parts: list[list[Tensor]], targets: Any) -> dict[str, Tensor]:
+        values = [torch.cat(part) for part in zip(*parts, strict=True)]
+        return self.criterion.regression.statistics(values, targets.index >= 0)
 
     def _not_finite(self, losses: dict[str, Tensor], batch: dict[str, Any], number: int) -> TrainingError:
         values = ", ".join(f"{name} {value.item():g}" for name, value in losses.items())

@@ -196,8 +196,7 @@ class Trainer:
 
     def _train_step(self, batch: dict[str, Any], step: int, parts: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Take an optimizer step; return the losses with their "total", and what the log tells of the mixture."""
-        describe = self.config.model.components > 0 and step % self.config.log_every == 0
-        result = self.stepper.step(batch, step, parts, describe=describe)
+        result = self.stepper.step(batch, step, parts, describe=step % self.config.log_every == 0)
         if self.average is not None:
             self.average.update(self.accelerator.unwrap_model(self.model))
         return result
@@ -285,10 +284,9 @@ class Trainer:
     def _introduction(self, run: RunDirectory) -> str:
         model = self.accelerator.unwrap_model(self.model)
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        name = "single-mode base" if model.components == 0 else f"{model.components} components"
         inside = f" and {self.progress.images} images of the next" if self.progress.images else ""
         return (
-            f"{run.path}: {self.config.model.arch} for {self.config.model.task}, {name}, "
+            f"{run.path}: {self.config.model.arch} for {self.config.model.task}, {model.regression.title}, "
             f"{len(self.task.categories)} categories, {parameters:,} parameters, {self.sampler.length} images, "
             f"{self.progress.epoch} of {self.config.optimizer.epochs} epochs done{inside}, on {self.device}"
         )

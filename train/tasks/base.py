@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from models import Network, Skeleton
-from models.decode import Flip
+from models.regression import Flip
 from train.data.coco import Category, CocoAnnotations
 from train.data.skeletons import SkeletonInFile
 from train.errors import ConfigError
@@ -61,13 +61,23 @@ class Task(ABC):
             )
         return None
 
+    def model_options(self, config: ModelConfig) -> dict[str, Any]:
+        """Return the arguments of `models.build_model` that all tasks share."""
+        return {
+            "components": config.components,
+            "class_specific": config.class_specific,
+            "family": config.family,
+            "min_scale": self.min_scale if config.min_scale is None else config.min_scale,
+            "activation_checkpointing": config.activation_checkpointing,
+        }
+
     @abstractmethod
     def build_model(self, config: ModelConfig) -> Network:
         """Return the configured network with fresh weights. Raises ValueError where there is none."""
 
     @abstractmethod
-    def criterion(self, model: ModelConfig, weights: OptimizerConfig | LossWeights) -> Criterion[Any]:
-        """Return the losses of a network of this configuration."""
+    def criterion(self, model: Network, weights: OptimizerConfig | LossWeights) -> Criterion[Any]:
+        """Return the losses of a network that `build_model` made."""
 
     @abstractmethod
     def targets(self, batch: dict[str, Tensor], size: tuple[int, int], stride: int) -> Any:

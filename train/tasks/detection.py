@@ -10,12 +10,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mdnkernels import heatmap_focal_loss, splat_gaussians
-from models import Detections, Detector, Mixture, Network, build_model
-from models.detector import read_size
+from models import Detections, Detector, Network, build_model
+from models.regression import Regression, mean_absolute_error
 from train.data.coco import CocoAnnotations
 from train.drawing.pictures import draw_detections
 from train.tasks.base import Task, predict_options
-from train.tasks.criterion import Criterion, count_centres, mean_absolute_error, read_points, regression_loss
+from train.tasks.criterion import Criterion, count_centres, read_points
 from train.tasks.entries import clipped_boxes, corners_of, rounded
 from train.tasks.score import Score, score_results
 from train.tasks.targets import centres_of, flat_cells
@@ -65,38 +65,38 @@ def detection_targets(
 class DetectionCriterion(Criterion[DetectionTargets]):
     """Focal loss of the heatmap, L1 of the offset, and the size's mixture NLL (or L1 for the base)."""
 
-    def __init__(self, model: ModelConfig, weights: OptimizerConfig | LossWeights) -> None:
-        """model: the network's configuration. weights: of the losses."""
-        self.size_loss = "mixture" if model.components else "size"
+    def __init__(self, regression: Regression, weights: OptimizerConfig | LossWeights) -> None:
+        """regression: the network's, of box sizes. weights: of the losses."""
         super().__init__(
-            model.components,
+            regression,
             {
                 "heatmap": weights.heatmap_weight,
                 "offset": weights.offset_weight,
-                self.size_loss: weights.size_weight,
+                regression.loss_name: weights.size_weight,
             },
         )
-        self.class_specific = model.class_specific
-        self.min_scale = model.least_scale
 
-    def regression_at(self, output: Mapping[str, Tensor], targets: DetectionTargets) -> Tensor | Mixture:
-        points = {name: read_points(values, targets.index) for name, values in output.items() if name != "heatmap"}
-        classes = output["heatmap"].shape[1] if self.class_specific else None
-        return read_size(points, self.components, targets.label, classes)
+    def regression_at(self, output: Mapping[str, Tensor], targets: DetectionTargets) -> tuple[Tensor, ...]:
+        points = {name: read_points(output[name], targets.index) for name in self.regression.channels}
+        return self.regression.read(points, targets.label)
 
     def _one_stack(self, output: Mapping[str, Tensor], targets: DetectionTargets) -> dict[str, Tensor]:
         observed = (targets.index >= 0)[:, None]
         return {
             "heatmap": heatmap_focal_loss(output["heatmap"], targets.heatmap),
             "offset": mean_absolute_error(read_points(output["offset"], targets.index), targets.offset, observed),
-            self.size_loss: regression_loss(
-                self.regression_at(output, targets), targets.size, observed, self.min_scale
+            self.regression.loss_name: self.regression.loss(
+                self.regression_at(output, targets), targets.size, observed
             ),
         }
 
     def _counts(self, targets: DetectionTargets) -> dict[str, Tensor]:
-        objects = (targets.index >= 0).sum()
-        return {"heatmap": count_centres(targets.heatmap), "offset": objects, self.size_loss: objects}
+        observed = (targets.index >= 0)[:, None]
+        return {
+            "heatmap": count_centres(targets.heatmap),
+            "offset": observed.sum(),
+            self.regression.loss_name: self.regression.count(observed),
+        }
 
 
 class DetectionTask(Task):
@@ -114,14 +114,11 @@ class DetectionTask(Task):
         return build_model(
             config.arch,
             num_classes=len(self.categories),
-            components=config.components,
-            class_specific=config.class_specific,
-            min_scale=config.least_scale,
-            activation_checkpointing=config.activation_checkpointing,
+            **self.model_options(config),
         )
 
-    def criterion(self, model: ModelConfig, weights: OptimizerConfig | LossWeights) -> DetectionCriterion:
-        return DetectionCriterion(model, weights)
+    def criterion(self, model: Network, weights: OptimizerConfig | LossWeights) -> DetectionCriterion:
+        return DetectionCriterion(model.regression, weights)
 
     def targets(self, batch: dict[str, Tensor], size: tuple[int, int], stride: int) -> DetectionTargets:
         return detection_targets(batch["boxes"], batch["labels"], len(self.categories), size, stride)

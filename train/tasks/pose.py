@@ -11,12 +11,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mdnkernels import heatmap_focal_loss, splat_gaussians
-from models import COCO_PERSON, Mixture, Network, PoseEstimator, Poses, Skeleton, build_model
+from models import COCO_PERSON, Network, PoseEstimator, Poses, Skeleton, build_model
+from models.regression import Regression, mean_absolute_error
 from train.data.coco import CocoAnnotations
 from train.data.skeletons import SkeletonInFile
 from train.drawing.poses import draw_poses
 from train.tasks.base import Task, predict_options
-from train.tasks.criterion import Criterion, count_centres, mean_absolute_error, read_points, regression_loss
+from train.tasks.criterion import Criterion, count_centres, read_points
 from train.tasks.entries import clipped_boxes, corners_of, rounded
 from train.tasks.score import Score, score_results
 from train.tasks.targets import centres_of, flat_cells
@@ -109,29 +110,27 @@ class PoseCriterion(Criterion[PoseTargets]):
 
     dim_scale: Tensor
 
-    def __init__(self, model: ModelConfig, weights: OptimizerConfig | LossWeights, skeleton: Skeleton) -> None:
-        """model, weights: as in `DetectionCriterion`. skeleton: its constants multiply the mixture's sigma."""
-        self.pose_loss = "mixture" if model.components else "pose"
+    def __init__(self, regression: Regression, weights: OptimizerConfig | LossWeights, skeleton: Skeleton) -> None:
+        """regression: the network's, of poses. weights: of the losses. skeleton: the network's."""
         own = weights.pose_weight
         super().__init__(
-            model.components,
+            regression,
             {
                 "heatmap": weights.heatmap_weight,
                 "offset": weights.offset_weight,
                 "size": weights.size_weight,
-                self.pose_loss: PUBLISHED_WEIGHTS[self.pose_loss] if own is None else own,
+                regression.loss_name: PUBLISHED_WEIGHTS[regression.loss_name] if own is None else own,
                 "keypoint_heatmap": weights.keypoint_weight,
                 "keypoint_offset": weights.keypoint_weight,
             },
         )
-        self.min_scale = model.least_scale
         kappa = torch.tensor(skeleton.sigmas).repeat_interleave(2)
         self.register_buffer("dim_scale", kappa, persistent=False)
 
-    def regression_at(self, output: Mapping[str, Tensor], targets: PoseTargets) -> Tensor | Mixture:
-        names = Mixture._fields if self.components else ("keypoints",)
-        values = [read_points(output[name], targets.index) for name in names]
-        return Mixture(*values) if self.components else values[0]
+    def regression_at(self, output: Mapping[str, Tensor], targets: PoseTargets) -> tuple[Tensor, ...]:
+        return self.regression.read(
+            {name: read_points(output[name], targets.index) for name in self.regression.channels}
+        )
 
     def _one_stack(self, output: Mapping[str, Tensor], targets: PoseTargets) -> dict[str, Tensor]:
         person = (targets.index >= 0)[:, None]
@@ -140,8 +139,8 @@ class PoseCriterion(Criterion[PoseTargets]):
             "heatmap": heatmap_focal_loss(output["heatmap"], targets.heatmap),
             "offset": mean_absolute_error(read_points(output["offset"], targets.index), targets.offset, person),
             "size": mean_absolute_error(read_points(output["size"], targets.index), targets.size, person),
-            self.pose_loss: regression_loss(
-                self.regression_at(output, targets), targets.keypoints, targets.observed, self.min_scale, self.dim_scale
+            self.regression.loss_name: self.regression.loss(
+                self.regression_at(output, targets), targets.keypoints, targets.observed, self.dim_scale
             ),
             "keypoint_heatmap": heatmap_focal_loss(output["keypoint_heatmap"], targets.keypoint_heatmap),
             "keypoint_offset": mean_absolute_error(
@@ -151,13 +150,11 @@ class PoseCriterion(Criterion[PoseTargets]):
 
     def _counts(self, targets: PoseTargets) -> dict[str, Tensor]:
         people = (targets.index >= 0).sum()
-        # The mixture is a mean over poses, L1 over coordinates.
-        observed = targets.observed.any(1) if self.components else targets.observed
         return {
             "heatmap": count_centres(targets.heatmap),
             "offset": people,
             "size": people,
-            self.pose_loss: observed.sum(),
+            self.regression.loss_name: self.regression.count(targets.observed),
             "keypoint_heatmap": count_centres(targets.keypoint_heatmap),
             "keypoint_offset": (targets.keypoint_index >= 0).sum(),
         }
@@ -185,15 +182,12 @@ class PoseTask(Task):
         return build_model(
             config.arch,
             task="pose",
-            components=config.components,
-            class_specific=config.class_specific,
             skeleton=self.skeleton,
-            min_scale=config.least_scale,
-            activation_checkpointing=config.activation_checkpointing,
+            **self.model_options(config),
         )
 
-    def criterion(self, model: ModelConfig, weights: OptimizerConfig | LossWeights) -> PoseCriterion:
-        return PoseCriterion(model, weights, self.skeleton)
+    def criterion(self, model: Network, weights: OptimizerConfig | LossWeights) -> PoseCriterion:
+        return PoseCriterion(model.regression, weights, self.skeleton)
 
     def targets(self, batch: dict[str, Tensor], size: tuple[int, int], stride: int) -> PoseTargets:
         return pose_targets(batch["boxes"], batch["labels"], batch["keypoints"], size, stride)

@@ -2,7 +2,8 @@
 #pragma once
 
 #include "core/cpu/elements.h"
-#include "mixture/mixture.h"
+#include "mixture/scale.h"
+#include "mixture/selection.h"
 
 namespace mdn {
 

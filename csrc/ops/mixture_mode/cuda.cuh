@@ -8,8 +8,9 @@
 #pragma once
 
 #include "core/cuda/dispatch.cuh"
-#include "mixture/mixture.h"
 #include "mixture/observation.cuh"
+#include "mixture/scale.h"
+#include "mixture/selection.h"
 
 namespace mdn {
 

@@ -26,9 +26,10 @@ int block_positions(const MixtureCall& call) {
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Tensor loc, Tensor scale, Tensor target,
                                                                OptionalTensor mask, OptionalTensor weight,
                                                                OptionalTensor index, OptionalTensor dim_scale,
-                                                               std::string family, std::string scale_activation,
-                                                               double min_scale, std::string reduction,
-                                                               bool parameter_gradients, bool target_gradient) {
+                                                               std::string family, double family_parameter,
+                                                               std::string scale_activation, double min_scale,
+                                                               std::string reduction, bool parameter_gradients,
+                                                               bool target_gradient) {
   const bool gathered = index.has_value();
   const bool none = reduction == "none", mean = reduction == "mean";
   const int64_t batch = target.size(0), points = target.size(2);
@@ -40,7 +41,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   call.components = static_cast<int>(logits.size(1));
   call.dims = static_cast<int>(target.size(1));
   call.scales = static_cast<int>(scale.size(1) / logits.size(1));
-  call.family = family_of(family);
+  call.family = family_of(family, family_parameter);
   call.activation = activation_of(scale_activation);
   call.double_precision = accumulate == ScalarType::Double;
   call.min_scale = min_scale;

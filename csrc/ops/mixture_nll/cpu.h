@@ -3,7 +3,8 @@
 #pragma once
 
 #include "core/cpu/elements.h"
-#include "mixture/mixture.h"
+#include "mixture/family.h"
+#include "mixture/scale.h"
 
 namespace mdn {
 

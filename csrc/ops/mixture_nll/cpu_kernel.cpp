@@ -5,6 +5,7 @@
 // standardised residuals z, M C values a position, in scratch that stays in the second-level cache, so that the
 // gradients need no second pass over the inputs. Gradients go past the caches. A block with nothing observed reads no
 // parameter at all.
+#include "mixture/correlation.h"
 #include "ops/mixture_nll/cpu.h"
 
 namespace mdn {
@@ -35,7 +36,7 @@ struct Workspace {
     z = scratch.rows(m * c);
     inverse = scratch.rows(m * s);
     derivative = scratch.rows(m * s);
-    energy = scratch.rows(m * s);
+    pull = scratch.rows(m * s);
     evidence = scratch.rows(m);
     alpha = scratch.rows(m);
     share = scratch.rows(m);
@@ -60,16 +61,15 @@ struct Workspace {
     return 3 * m * c + 5 * m * s + 5 * m + 2 * c + g + s + 4 + call.span / call.block;
   }
 
-  Rows<T> z;  // [M * C] standardised residuals, 0 where not observed
-  Rows<T> inverse, derivative,
-      energy;        // [M * S] 1 / sigma, d sigma / d raw, the sum of z d(term)/dz over the scale's dimensions
-  Rows<T> evidence;  // [M] log alpha + log phi
-  Rows<T> alpha;     // [M] the mixing weight times what the weights sum to
-  Rows<T> share;     // [M] the component's posterior share times the position's factor
-  Rows<T> observed;  // [G] 1 or 0
-  Rows<T> anything;  // [1] whether anything is observed
-  Rows<T> constant;  // [1] sum over observed dimensions of log(kappa) and the density's constant
-  Rows<T> count;     // [S] observed dimensions of each scale
+  Rows<T> z;                          // [M * C] standardised residuals, 0 where not observed
+  Rows<T> inverse, derivative, pull;  // [M * S] 1 / sigma, d sigma / d raw, the sum of the pulls of the dimensions
+  Rows<T> evidence;                   // [M] log alpha + log phi
+  Rows<T> alpha;                      // [M] the mixing weight times what the weights sum to
+  Rows<T> share;                      // [M] the component's posterior share times the position's factor
+  Rows<T> observed;                   // [G] 1 or 0
+  Rows<T> anything;                   // [1] whether anything is observed
+  Rows<T> constant;                   // [1] sum over observed dimensions of log(kappa) and the density's constant
+  Rows<T> count;                      // [S] observed dimensions of each scale
   Rows<T> weight, nll;
   T* spread_out;  // [span] a channel of all positions, where only the observed ones are computed
   Rows<T> logits_in, loc_in, scale_in, target_in;  // copies of what cannot be read in place
@@ -77,14 +77,15 @@ struct Workspace {
 };
 
 // One block of one call. A member function is one pass over the block.
-template <class T, Family family>
+template <class T, class Density>
 class Block {
   using V = Vector<T>;
   static constexpr int step = lanes<T>;
 
  public:
   // The block that begins at `begin`, at most up to `end`.
-  Block(const MixtureCall& call, int64_t begin, int64_t end, void* memory) : call_(call), work_(call, memory) {
+  Block(const MixtureCall& call, const Density& density, int64_t begin, int64_t end, void* memory)
+      : call_(call), density_(density), work_(call, memory) {
     masked_ = call.mask.data || call.index;
     place(begin, end);
   }
@@ -302,7 +303,7 @@ class Block {
 
   T log_constant(int d) const {
     const T kappa = call_.dim_scale ? T(__builtin_log(call_.dim_scale[d])) : T(0);
-    return kappa + log_normaliser<family, T>;
+    return kappa + density_.constant;
   }
 
   T inverse_kappa(int d) const { return call_.dim_scale ? T(1.0 / call_.dim_scale[d]) : T(1); }
@@ -322,7 +323,7 @@ class Block {
         for (int i = 0; i < padded_; ++i) count[i] += work_.observed[g][i];
       }
       for (int i = 0; i < padded_; ++i) {
-        constant[i] = count[i] * T(dims_in_group_) * log_normaliser<family, T>;
+        constant[i] = count[i] * T(dims_in_group_) * density_.constant;
         count[i] *= T(dims_in_group_ / call_.scales);
       }
       for (int s = 1; s < call_.scales; ++s) {
@@ -350,7 +351,7 @@ class Block {
     for (int s = 0; s < call_.scales; ++s) {
       const int64_t ms = int64_t(m) * call_.scales + s;
       const T* raw_row = scale_[ms];
-      T *inverse = work_.inverse[ms], *energy = work_.energy[ms];
+      T *inverse = work_.inverse[ms], *pull = work_.pull[ms];
       for (int i = 0; i < padded_; i += step) {
         V raw = load(raw_row + i);
         // A scale all of whose dimensions are unobserved leaves the density, whatever it holds.
@@ -358,32 +359,36 @@ class Block {
         const Scale<V> scale = activate<V, T>(call_.activation, raw, min_scale);
         store(inverse + i, V(1 / scale.sigma));
         store(work_.derivative[ms] + i, scale.derivative);
-        store(energy + i, V{});
+        store(pull + i, V{});
         store(evidence + i, V(load(evidence + i) - load(work_.count[s] + i) * log(scale.sigma)));
       }
       if (masked_) {
-        all_residuals<true>(m, s, inverse, energy);
+        all_residuals<true>(m, s, inverse, pull, evidence);
       } else {
-        all_residuals<false>(m, s, inverse, energy);
+        all_residuals<false>(m, s, inverse, pull, evidence);
       }
-      for (int i = 0; i < padded_; i += step) {
-        store(evidence + i, V(load(evidence + i) - energy_factor<family, T> * load(energy + i)));
+      if constexpr (Density::value_of_pull != 0) {
+        for (int i = 0; i < padded_; i += step) {
+          store(evidence + i, V(load(evidence + i) - Density::value_of_pull * load(pull + i)));
+        }
       }
     }
   }
 
   // Four dimensions of a scale at a time share what they load of it.
   template <bool masked>
-  void all_residuals(int m, int s, const T* inverse, T* energy) {
+  void all_residuals(int m, int s, const T* inverse, T* pull, T* evidence) {
     int d = s;
-    for (; d + 3 * call_.scales < call_.dims; d += 4 * call_.scales) residuals<masked, 4>(m, d, inverse, energy);
-    for (; d < call_.dims; d += call_.scales) residuals<masked, 1>(m, d, inverse, energy);
+    for (; d + 3 * call_.scales < call_.dims; d += 4 * call_.scales) {
+      residuals<masked, 4>(m, d, inverse, pull, evidence);
+    }
+    for (; d < call_.dims; d += call_.scales) residuals<masked, 1>(m, d, inverse, pull, evidence);
   }
 
   // Rows lie far apart in memory and are short, so the hardware's prefetchers lose them at each end: while these
   // `count` rows are computed, the rows four dimensions of the scale further on are asked for.
   template <bool masked, int count>
-  MDN_INLINE void residuals(int m, int d, const T* inverse, T* energy) {
+  MDN_INLINE void residuals(int m, int d, const T* inverse, T* pull, T* evidence) {
     const int scales = call_.scales;
     const T *target[count], *loc[count], *seen[count];
     T *z_row[count], kappa[count];
@@ -398,17 +403,19 @@ class Block {
     }
     const int64_t loc_ahead = 4 * scales * loc_.stride, target_ahead = m == 0 ? 4 * scales * target_.stride : 0;
     for (int i = 0; i < padded_; i += step) {
-      const V pull = load(inverse + i);
-      V sum = load(energy + i);
+      const V inverse_sigma = load(inverse + i);
+      V sum_of_pulls = load(pull + i), value = V{};
       for (int j = 0; j < count; ++j) {
         __builtin_prefetch(loc[j] + i + loc_ahead);
         if (target_ahead != 0) __builtin_prefetch(target[j] + i + target_ahead);
-        V z = (load(target[j] + i) - load(loc[j] + i)) * (pull * kappa[j]);
+        V z = (load(target[j] + i) - load(loc[j] + i)) * (inverse_sigma * kappa[j]);
         if (masked) z = load(seen[j] + i) != 0 ? z : V{};
         store(z_row[j] + i, z);
-        sum += energy_of<family>(z);
+        sum_of_pulls += density_.pull(z);
+        if constexpr (Density::value_of_pull == 0) value += density_.value(z);
       }
-      store(energy + i, sum);
+      store(pull + i, sum_of_pulls);
+      if constexpr (Density::value_of_pull == 0) store(evidence + i, V(load(evidence + i) - value));
     }
   }
 
@@ -486,12 +493,12 @@ class Block {
         const int64_t ms = int64_t(m) * call_.scales + s;
         T* inverse = work_.inverse[ms];
         for (int i = 0; i < padded_; i += step) {
-          const V pull = load(share + i) * load(inverse + i);
+          const V weight = load(share + i) * load(inverse + i);
           if (call_.parameter_gradients) {
-            const V grad = pull * (load(work_.count[s] + i) - load(work_.energy[ms] + i));
+            const V grad = weight * (load(work_.count[s] + i) - load(work_.pull[ms] + i));
             store(grad_scale_[ms] + i, V(grad * load(work_.derivative[ms] + i)));
           }
-          store(inverse + i, pull);  // share / sigma: what all dimensions of this scale multiply
+          store(inverse + i, weight);  // share / sigma: what all dimensions of this scale multiply
         }
         for (int d = s; d < call_.dims; d += call_.scales) {
           const T* z = work_.z[int64_t(m) * call_.dims + d];
@@ -500,13 +507,13 @@ class Block {
             const T* next = loc_[int64_t(m) * call_.dims + d] + ahead;
             write_row(grad_loc_[int64_t(m) * call_.dims + d], loc_in_place, [&](int i) {
               if (ahead != 0) __builtin_prefetch(next + i, 0, 1);
-              return V(slope<family>(load(z + i)) * (load(inverse + i) * -kappa));
+              return V(density_.slope(load(z + i)) * (load(inverse + i) * -kappa));
             });
           }
           if (call_.target_gradient) {
             T* grad = grad_target_[d];
             for (int i = 0; i < padded_; i += step) {
-              store(grad + i, V(load(grad + i) + slope<family>(load(z + i)) * (load(inverse + i) * kappa)));
+              store(grad + i, V(load(grad + i) + density_.slope(load(z + i)) * (load(inverse + i) * kappa)));
             }
           }
         }
@@ -525,6 +532,7 @@ class Block {
   }
 
   const MixtureCall& call_;
+  const Density density_;
   Workspace<T> work_;
   Positions positions_;
   int64_t batch_[largest_block], point_[largest_block], chosen_[largest_block];
@@ -548,27 +556,25 @@ int64_t scratch_bytes(const MixtureCall& call) {
 }
 
 // Calls visit(block, end) for the blocks of a span, one after the other, and adds what it gives.
-template <class T, Family family, class Visit>
+template <class T, class Visit>
 double visit_blocks(const MixtureCall& call, int64_t span, void* scratch, Visit visit) {
   const int64_t total = call.batch * call.points;
   const int64_t end = (span + 1) * call.span < total ? (span + 1) * call.span : total;
-  double sum = 0;
-  for (int64_t begin = span * call.span; begin < end;) {
-    Block<T, family> block(call, begin, end, scratch);
-    sum += visit(block, end);
-    begin += block.count();
-  }
-  return sum;
+  return with_density<T>(call.family, [&](auto density) {
+    double sum = 0;
+    for (int64_t begin = span * call.span; begin < end;) {
+      Block<T, decltype(density)> block(call, density, begin, end, scratch);
+      sum += visit(block, end);
+      begin += block.count();
+    }
+    return sum;
+  });
 }
 
 template <class Visit>
 double visit_span(const MixtureCall& call, int64_t span, void* scratch, Visit visit) {
-  if (call.double_precision) {
-    if (call.family == Family::gaussian) return visit_blocks<double, Family::gaussian>(call, span, scratch, visit);
-    return visit_blocks<double, Family::laplace>(call, span, scratch, visit);
-  }
-  if (call.family == Family::gaussian) return visit_blocks<float, Family::gaussian>(call, span, scratch, visit);
-  return visit_blocks<float, Family::laplace>(call, span, scratch, visit);
+  if (call.double_precision) return visit_blocks<double>(call, span, scratch, visit);
+  return visit_blocks<float>(call, span, scratch, visit);
 }
 
 double observed_weight(const MixtureCall& call, int64_t span, void* scratch) {

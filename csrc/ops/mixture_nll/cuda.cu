@@ -11,9 +11,10 @@ namespace {
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Tensor loc, Tensor scale, Tensor target,
                                                                OptionalTensor mask, OptionalTensor weight,
                                                                OptionalTensor index, OptionalTensor dim_scale,
-                                                               std::string family, std::string scale_activation,
-                                                               double min_scale, std::string reduction,
-                                                               bool parameter_gradients, bool target_gradient) {
+                                                               std::string family, double family_parameter,
+                                                               std::string scale_activation, double min_scale,
+                                                               std::string reduction, bool parameter_gradients,
+                                                               bool target_gradient) {
   const bool gathered = index.has_value(), none = reduction == "none";
   const int64_t batch = target.size(0), points = target.size(2);
   const ScalarType accumulate = arithmetic_of(loc);
@@ -22,7 +23,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   MixtureCall call = {};
   call.batch = batch;
   call.points = points;
-  call.family = family_of(family);
+  call.family = family_of(family, family_parameter);
   call.activation = activation_of(scale_activation);
   call.min_scale = min_scale;
   call.reduced = !none;

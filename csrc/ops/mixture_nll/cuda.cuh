@@ -11,8 +11,9 @@
 #pragma once
 
 #include "core/cuda/dispatch.cuh"
-#include "mixture/mixture.h"
+#include "mixture/correlation.h"
 #include "mixture/observation.cuh"
+#include "mixture/scale.h"
 
 namespace mdn {
 
@@ -198,14 +199,16 @@ __global__ void __launch_bounds__(tile_threads) finish_sums(const double* sums, 
 }
 
 // One block at work on its tile. A member function is one pass over the tile; barriers stand between.
-template <class Element, Family family, bool shared>
+template <class Element, class Density, bool shared>
 class MixtureBlock {
   using T = typename ArithmeticOf<Element>::Type;
 
  public:
-  MDN_ON_DEVICE MixtureBlock(const MixtureCall& call, const MixturePlan& plan, unsigned char* memory)
+  MDN_ON_DEVICE MixtureBlock(const MixtureCall& call, const MixturePlan& plan, const Density& density,
+                             unsigned char* memory)
       : call_(call),
         plan_(plan),
+        density_(density),
         rows_(call.components, call.dims, call.scales),
         observation_(call.observed, plan.tiling.positions, memory, plan.seen, plan.chosen),
         cells_(memory, 0, rows_.end, plan.stride),
@@ -217,7 +220,7 @@ class MixtureBlock {
     const T* dim_scale = static_cast<const T*>(call_.dim_scale);
     for (int d = threadIdx.x; d < call_.dims; d += tile_threads) {
       const T kappa = dim_scale != nullptr ? load_global(dim_scale + d) : T(1);
-      constants_.set(d, (dim_scale != nullptr ? log(kappa) : T(0)) + log_normaliser<family, T>);
+      constants_.set(d, (dim_scale != nullptr ? log(kappa) : T(0)) + density_.constant);
       constants_.set(call_.dims + d, 1 / kappa);
     }
     if (threadIdx.x == 0) {
@@ -239,7 +242,7 @@ class MixtureBlock {
       __syncthreads();
       read_residuals();
       __syncthreads();
-      sum_energies();
+      sum_values();
       __syncthreads();
       sum = combine();
       __syncthreads();
@@ -372,17 +375,20 @@ class MixtureBlock {
     });
   }
 
-  MDN_ON_DEVICE void sum_energies() {
+  // What the dimensions of each scale add to log phi, and what they pull at it.
+  MDN_ON_DEVICE void sum_values() {
     for_each_position(tile_, call_.components * call_.scales, [this](int ms, int position) {
       const int m = quotient(ms, plan_.by_scales), s = ms - m * call_.scales;
-      T energy = 0;
+      T value = 0, pull = 0;
       for (int d = s; d < call_.dims; d += call_.scales) {
-        energy += energy_of<family>(get(rows_.z + m * call_.dims + d, position));
+        const T z = get(rows_.z + m * call_.dims + d, position);
+        pull += density_.pull(z);
+        if constexpr (Density::value_of_pull == 0) value += density_.value(z);
       }
       const T part = get(rows_.part + ms, position) - get(rows_.constant + s, position);
-      set(rows_.part + ms, position, part - energy_factor<family, T> * energy);
+      set(rows_.part + ms, position, part - (Density::value_of_pull == 0 ? value : Density::value_of_pull * pull));
       const T derivative = get(rows_.term + ms, position);
-      set(rows_.term + ms, position, (get(rows_.count + s, position) - energy) * derivative);
+      set(rows_.term + ms, position, (get(rows_.count + s, position) - pull) * derivative);
     });
   }
 
@@ -483,7 +489,7 @@ class MixtureBlock {
     const Values<T, N> z = get<N>(rows_.z + m * call_.dims + d, position);
     const Values<T, N> pull = get<N>(rows_.inverse + m * call_.scales + s, position);
 #pragma unroll
-    for (int j = 0; j < N; ++j) start[j] += slope<family>(z[j]) * (pull[j] * kappa);
+    for (int j = 0; j < N; ++j) start[j] += density_.slope(z[j]) * (pull[j] * kappa);
     return start;
   }
 
@@ -500,6 +506,7 @@ class MixtureBlock {
 
   const MixtureCall& call_;
   const MixturePlan& plan_;
+  const Density& density_;
   const MixtureRows rows_;
   Observation<shared> observation_;
   const TileRows<T, shared> cells_;
@@ -511,11 +518,12 @@ class MixtureBlock {
 template <class Element, bool shared>
 constexpr int resident_blocks = sizeof(Element) == 8 || !shared ? 2 : 4;
 
-template <class Element, Family family, bool shared>
+template <class Element, class Density, bool shared>
 __global__ void __launch_bounds__(tile_threads, resident_blocks<Element, shared>)
-    mixture_nll(const __grid_constant__ MixtureCall call, const __grid_constant__ MixturePlan plan) {
+    mixture_nll(const __grid_constant__ MixtureCall call, const __grid_constant__ MixturePlan plan,
+                const __grid_constant__ Density density) {
   unsigned char* memory = shared ? nullptr : plan.workspace + int64_t(blockIdx.x) * plan.large;
-  MixtureBlock<Element, family, shared> block(call, plan, memory);
+  MixtureBlock<Element, Density, shared> block(call, plan, density, memory);
   const DynamicSharedArray<double> of_warps = dynamic_shared<double>(plan.of_warps, tile_threads / warp_lanes);
   block.prepare();
   const int number = own_tile(plan.tiling);
@@ -525,8 +533,8 @@ __global__ void __launch_bounds__(tile_threads, resident_blocks<Element, shared>
 
 }  // namespace device
 
-template <class Element, Family family, bool shared, class Launch>
-void run_mixture_nll_as(const MixtureCall& call, MixturePlan plan, Launch launch) {
+template <class Element, bool shared, class Density, class Launch>
+void run_mixture_nll_as(const MixtureCall& call, MixturePlan plan, Density density, Launch launch) {
   using T = typename device::ArithmeticOf<Element>::Type;
   const auto finish = [&](double* new_divisor) {
     const double *sums = plan.sums, *divisor = plan.divisor;
@@ -540,7 +548,7 @@ void run_mixture_nll_as(const MixtureCall& call, MixturePlan plan, Launch launch
     finish(plan.divisor);
   }
   for_each_launch(plan.tiling, [&](int blocks) {
-    launch(device::mixture_nll<Element, family, shared>, blocks, tile_threads, plan.shared, call, plan);
+    launch(device::mixture_nll<Element, Density, shared>, blocks, tile_threads, plan.shared, call, plan, density);
   });
   if (plan.sums != nullptr) finish(nullptr);
 }
@@ -554,12 +562,10 @@ void run_mixture_nll(MixtureCall call, MixturePlan plan, void* workspace, Launch
                call.grad_scale, call.grad_target);
   with_element_type(call.loc.dtype, [&](auto type) {
     using Element = typename decltype(type)::Type;
-    if (call.family == Family::gaussian) {
-      if (plan.tiling.shared) return run_mixture_nll_as<Element, Family::gaussian, true>(call, plan, launch);
-      return run_mixture_nll_as<Element, Family::gaussian, false>(call, plan, launch);
-    }
-    if (plan.tiling.shared) return run_mixture_nll_as<Element, Family::laplace, true>(call, plan, launch);
-    return run_mixture_nll_as<Element, Family::laplace, false>(call, plan, launch);
+    device::with_density<typename device::ArithmeticOf<Element>::Type>(call.family, [&](auto density) {
+      if (plan.tiling.shared) return run_mixture_nll_as<Element, true>(call, plan, density, launch);
+      return run_mixture_nll_as<Element, false>(call, plan, density, launch);
+    });
   });
 }
 

@@ -53,7 +53,7 @@ def _feature_gradient_backward(
     return patches, None, None, None, None
 
 
-def register_gather_patches(namespace: str) -> None:
+def register(namespace: str, backend: str) -> None:
     """Register shapes and gradients. The op is linear: its backward is an op whose own backward is gather_patches."""
     for op, output, backward, context in (
         ("gather_patches", patches_output, _patches_backward, _patches_context),
@@ -61,3 +61,8 @@ def register_gather_patches(namespace: str) -> None:
     ):
         torch.library.register_fake(f"{namespace}::{op}", output)
         torch.library.register_autograd(f"{namespace}::{op}", partial(backward, namespace), setup_context=context)
+
+
+def gather_patches(namespace: str, feature: Tensor, index: Tensor, kernel_size: int) -> Tensor:
+    """See `mdnkernels.gather_patches`. `feature` is (B, C, H, W), `index` (B, N)."""
+    return getattr(torch.ops, namespace).gather_patches(feature, index, kernel_size)

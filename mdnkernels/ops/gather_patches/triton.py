@@ -9,7 +9,8 @@ sums have the same bits every time. It costs reading the image's index in every 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import triton
 import triton.language as tl
@@ -120,9 +121,5 @@ def _gather_patches_backward(
     return grad_feature
 
 
-autograd.register_gather_patches(NAMESPACE)
-
-
-def gather_patches(feature: Tensor, index: Tensor, kernel_size: int) -> Tensor:
-    """See `mdnkernels.gather_patches`. `feature` is (B, C, H, W), `index` (B, N)."""
-    return _gather_patches(feature, index, kernel_size)
+autograd.register(NAMESPACE, "triton")
+gather_patches: Callable[..., Tensor] = partial(autograd.gather_patches, NAMESPACE)

@@ -47,7 +47,8 @@ def _focal_backward(backend: str, ctx: Any, grad_loss: Tensor | None, _: Tensor 
     return scaled(gradient, grad_loss).to(gradient.dtype), None, None, None, None
 
 
-def register_heatmap_focal_loss(namespace: str, backend: str) -> None:
+def register(namespace: str, backend: str) -> None:
+    """Register the op's shapes and gradient."""
     torch.library.register_fake(f"{namespace}::heatmap_focal_loss", heatmap_focal_loss_outputs)
     backward = partial(_focal_backward, backend)
     torch.library.register_autograd(f"{namespace}::heatmap_focal_loss", backward, setup_context=_focal_context)

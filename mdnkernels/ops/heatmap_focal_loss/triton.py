@@ -101,5 +101,5 @@ def _heatmap_focal_loss(
     return loss, gradient
 
 
-autograd.register_heatmap_focal_loss(NAMESPACE, "triton")
+autograd.register(NAMESPACE, "triton")
 heatmap_focal_loss: Callable[..., Tensor] = partial(autograd.heatmap_focal_loss, NAMESPACE)

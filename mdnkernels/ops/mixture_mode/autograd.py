@@ -221,8 +221,8 @@ def _mean_gradients(
     return results
 
 
-def register_mixture_mode(namespace: str, backend: str) -> None:
-    """Register the op's shapes and gradient, which calls the scatter_points of `register_mixture_nll`."""
+def register(namespace: str, backend: str) -> None:
+    """Register the op's shapes and gradient, which calls the scatter_points that mixture_nll registers."""
     torch.library.register_fake(f"{namespace}::mixture_mode", mixture_mode_outputs)
     backward = partial(_mixture_mode_backward, namespace, backend)
     torch.library.register_autograd(f"{namespace}::mixture_mode", backward, setup_context=_mixture_mode_context)

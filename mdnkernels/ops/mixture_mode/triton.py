@@ -15,8 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mdnkernels.mixture.triton import activate
 from mdnkernels.ops.mixture_mode import autograd
-from mdnkernels.triton.functions import activate
 from mdnkernels.triton.launch import NAMESPACE, op, padded, strides, wrap_triton
 
 
@@ -156,5 +156,5 @@ def _mixture_mode(
     return outputs
 
 
-autograd.register_mixture_mode(NAMESPACE, "triton")
+autograd.register(NAMESPACE, "triton")
 mixture_mode: Callable[..., tuple[Tensor, Tensor | None, Tensor, Tensor]] = partial(autograd.mixture_mode, NAMESPACE)

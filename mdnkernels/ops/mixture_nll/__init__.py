@@ -10,14 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from mdnkernels import backends, checks
-from mdnkernels.mixture.arguments import (
-    FAMILIES,
-    SCALE_ACTIVATIONS,
-    as_points,
-    check_index,
-    check_parameters,
-    unflatten,
-)
+from mdnkernels.mixture.arguments import SCALE_ACTIVATIONS, as_points, check_index, check_parameters, unflatten
+from mdnkernels.mixture.families import Family, family_of
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -34,7 +28,7 @@ def mixture_nll(
     weight: Tensor | None = None,
     index: Tensor | None = None,
     dim_scale: Tensor | None = None,
-    family: str = "gaussian",
+    family: str | Family = "gaussian",
     scale_activation: str = "elu",
     min_scale: float = 1.0,
     reduction: str = "mean",
@@ -43,8 +37,10 @@ def mixture_nll(
 
     With sigma = act(scale), z_d = (t_d - mu_md) / (sigma_md kappa_d) and the sums over the observed dimensions d::
 
-        gaussian  log phi_m = sum_d [ -z_d^2 / 2 - log(sigma_md kappa_d) - log(2 pi) / 2 ]
-        laplace   log phi_m = sum_d [ -|z_d| - log(2 sigma_md kappa_d) ]
+        gaussian   log phi_m = sum_d [ -z_d^2 / 2 - log(sigma_md kappa_d) - log(2 pi) / 2 ]
+        laplace    log phi_m = sum_d [ -|z_d| - log(2 sigma_md kappa_d) ]
+        student_t  log phi_m = sum_d [ -(df + 1) / 2 log(1 + z_d^2 / df) - log(sigma_md kappa_d) - c ],
+                   c = log(df pi) / 2 + lgamma(df / 2) - lgamma((df + 1) / 2)
         nll = -logsumexp_m [ log_softmax(logits)_m + log phi_m ]
 
     Everything stays in the log domain; neither alpha nor sigma is clamped. A position with nothing observed gives
@@ -63,7 +59,7 @@ def mixture_nll(
         index: (B, N), int64, evaluate only at these flat positions of logits, loc and scale; target, mask and weight
             are then (B, ., N), the per-position result (B, N). -1 is padding; a repeated position adds its gradients.
         dim_scale: (C,), fixed kappa_d > 0 that multiplies sigma (COCO's per-keypoint constants).
-        family: "gaussian" or "laplace".
+        family: "gaussian", "laplace", or `mdnkernels.StudentT(df=4.0)`, which has a parameter.
         scale_activation: "elu" is ELU(x) + 1 + min_scale, the paper's; "softplus" and "exp" add min_scale; "identity"
             takes `scale` as sigma > 0 and does not use min_scale.
         min_scale: least sigma, in the target's units, at least 0.
@@ -88,7 +84,7 @@ def mixture_nll(
     Source: Varamesh and Tuytelaars, CVPR 2020, Eq. 1 to 6.
     """
     channels = check_parameters(logits, loc, scale, scale_activation, min_scale)
-    checks.choice("family", family, FAMILIES)
+    family = family_of(family)
     checks.choice("reduction", reduction, REDUCTIONS)
     checks.companion("target", target, loc)
     positions = logits.shape[2:]
@@ -144,10 +140,14 @@ class MixtureNLLLoss(nn.Module):
     """
 
     def __init__(
-        self, family: str = "gaussian", scale_activation: str = "elu", min_scale: float = 1.0, reduction: str = "mean"
+        self,
+        family: str | Family = "gaussian",
+        scale_activation: str = "elu",
+        min_scale: float = 1.0,
+        reduction: str = "mean",
     ) -> None:
         super().__init__()
-        checks.choice("family", family, FAMILIES)
+        family_of(family)
         checks.choice("scale_activation", scale_activation, SCALE_ACTIVATIONS)
         checks.number("min_scale", min_scale, 0.0)
         checks.choice("reduction", reduction, REDUCTIONS)

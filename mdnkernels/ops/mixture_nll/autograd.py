@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mdnkernels.mixture.families import Family
 from mdnkernels.ops.derivatives import refuse_second_derivative, scaled
 
 Loss = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -23,6 +24,7 @@ def mixture_nll_outputs(
     index: Tensor | None,
     dim_scale: Tensor | None,
     family: str,
+    family_parameter: float,
     scale_activation: str,
     min_scale: float,
     reduction: str,
@@ -78,15 +80,15 @@ def _mixture_nll_backward(
         if index is not None and i < 3:
             result = getattr(torch.ops, namespace).scatter_points(result, index, ctx.positions)
         results[i] = result.to(ctx.dtypes[i])
-    return *results, *[None] * 10
+    return *results, *[None] * 11
 
 
 def _scatter_points_output(values: Tensor, index: Tensor, positions: int) -> Tensor:
     return values.new_empty(*values.shape[:2], positions)
 
 
-def register_mixture_nll(namespace: str, backend: str) -> None:
-    """Also of scatter_points, which its backward calls beside an index."""
+def register(namespace: str, backend: str) -> None:
+    """Register the op's shapes and gradient, and those of scatter_points, which the gradient calls beside an index."""
     torch.library.register_fake(f"{namespace}::scatter_points", _scatter_points_output)
     torch.library.register_fake(f"{namespace}::mixture_nll", mixture_nll_outputs)
     backward = partial(_mixture_nll_backward, namespace, backend)
@@ -94,12 +96,25 @@ def register_mixture_nll(namespace: str, backend: str) -> None:
 
 
 def mixture_nll(
-    namespace: str, logits: Tensor, loc: Tensor, scale: Tensor, target: Tensor, *mask_to_reduction: Any
+    namespace: str,
+    logits: Tensor,
+    loc: Tensor,
+    scale: Tensor,
+    target: Tensor,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    index: Tensor | None,
+    dim_scale: Tensor | None,
+    family: Family,
+    scale_activation: str,
+    min_scale: float,
+    reduction: str,
 ) -> Tensor:
     """See `mdnkernels.mixture_nll`. All tensors are (B, K, P); with `index`, target, mask, weight are (B, K, N)."""
     recording = torch.is_grad_enabled()
     return getattr(torch.ops, namespace).mixture_nll(
-        *(logits, loc, scale, target, *mask_to_reduction),
+        *(logits, loc, scale, target, mask, weight, index, dim_scale),
+        *(family.name, family.parameter, scale_activation, min_scale, reduction),
         recording and (logits.requires_grad or loc.requires_grad or scale.requires_grad),
         recording and target.requires_grad,
     )[0]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from mdnkernels.mixture.eager import activate_scale, gather_points
+from mdnkernels.mixture.families import Family
 
 
 def mixture_nll(
@@ -19,7 +18,7 @@ def mixture_nll(
     weight: Tensor | None,
     index: Tensor | None,
     dim_scale: Tensor | None,
-    family: str,
+    family: Family,
     scale_activation: str,
     min_scale: float,
     reduction: str,
@@ -56,11 +55,7 @@ def mixture_nll(
         kappa = dim_scale.to(dtype).view(*groups, 1)
         z = z / kappa
         log_sigma = log_sigma + torch.log(kappa)
-    if family == "gaussian":
-        log_density = -0.5 * z.square() - log_sigma - 0.5 * math.log(2 * math.pi)
-    else:
-        log_density = -z.abs() - log_sigma - math.log(2)
-    log_density = torch.where(seen, log_density, 0.0).sum((2, 3))  # (B, M, P)
+    log_density = torch.where(seen, -family.value(z) - log_sigma - family.constant, 0.0).sum((2, 3))  # (B, M, P)
 
     nll = -torch.logsumexp(torch.log_softmax(logits, 1) + log_density, 1)  # (B, P)
     nll = torch.where(anything, nll, 0.0)

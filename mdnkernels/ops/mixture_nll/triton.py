@@ -19,9 +19,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from mdnkernels.mixture import families
+from mdnkernels.mixture.triton import VALUE_OF_PULL, activate, value_and_slope
 from mdnkernels.ops.gather_patches.triton import add_patches
 from mdnkernels.ops.mixture_nll import autograd
-from mdnkernels.triton.functions import activate
 from mdnkernels.triton.launch import COUNTERS, NAMESPACE, op, padded, strides, wrap_triton, write_total
 
 _WARPS = 4
@@ -116,21 +117,11 @@ def residual_of(
 
 
 @triton.jit
-def energy_of(z, LAPLACE: tl.constexpr):
-    """What a dimension adds to the energy, whose sum over a scale's dimensions also gives the scale's gradient:
-    d(-log phi) / d sigma = (n - sum of these) / sigma."""
-    return tl.abs(z) if LAPLACE else z * z
-
-
-@triton.jit
 def write_residual_gradients(
-    z, pull, grad_loc_at, grad_loc_c, grad_target_at, grad_target_c, d, stored, inside, LAPLACE: tl.constexpr
+    slope, weight, grad_loc_at, grad_loc_c, grad_target_at, grad_target_c, d, stored, inside
 ):  # fmt: skip
-    """Of loc and target, from z and the share of the posterior over sigma kappa."""
-    slope = z
-    if LAPLACE:
-        slope = tl.where(z > 0, 1.0, tl.where(z < 0, -1.0, z))
-    gradient = slope * pull
+    """Of loc and target, from the slope and the share of the posterior over sigma kappa."""
+    gradient = slope * weight
     if grad_loc_at is not None:
         tl.store(grad_loc_at + tl.cast(d, tl.int64) * grad_loc_c, -gradient, mask=stored)
     if grad_target_at is not None:
@@ -155,13 +146,13 @@ def mixture_nll_kernel(
     grad_target, grad_target_b, grad_target_c, grad_target_p,
     total, points,
     M: tl.constexpr, C: tl.constexpr, S: tl.constexpr, G: tl.constexpr,
-    LAPLACE: tl.constexpr, ACTIVATION: tl.constexpr, min_scale: tl.constexpr, MEAN: tl.constexpr,
+    FAMILY: tl.constexpr, family_parameter: tl.constexpr, family_constant: tl.constexpr,
+    value_of_pull: tl.constexpr,
+    ACTIVATION: tl.constexpr, min_scale: tl.constexpr, MEAN: tl.constexpr,
     KEEP: tl.constexpr, COUNTERS: tl.constexpr,
     ROWS: tl.constexpr, BLOCK: tl.constexpr, NEIGHBOURS: tl.constexpr,
 ):  # fmt: skip
     T: tl.constexpr = tl.float64 if loc.dtype.element_ty == tl.float64 else tl.float32
-    LOG_NORMALISER: tl.constexpr = 0.69314718055994530942 if LAPLACE else 0.91893853320467274178  # log 2, log(2 pi) / 2
-    ENERGY_FACTOR: tl.constexpr = 1.0 if LAPLACE else 0.5
     DIMS_IN_GROUP: tl.constexpr = C // G
 
     position = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[None, :]
@@ -190,7 +181,8 @@ def mixture_nll_kernel(
     kept = ()
     for s in (tl.static_range if KEEP else tl.range)(S):
         log_sigma, inverse, _ = spread_of(scale_at, scale_c, near, s, T, ACTIVATION, min_scale)
-        energy = tl.zeros((ROWS, BLOCK), T)
+        values = tl.zeros((ROWS, BLOCK), T)
+        pulls = tl.zeros((ROWS, BLOCK), T)  # their sum gives the scale's gradient: z times the slope each
         count = tl.zeros((ROWS, BLOCK), T)
         for j in (tl.static_range if KEEP else tl.range)(C // S):
             inverse_kappa = inverse_kappa_of(dim_scale, dim_scale_d, j * S + s, T)
@@ -198,15 +190,20 @@ def mixture_nll_kernel(
                 loc_at, loc_c, target_at, target_c, mask_at, mask_c, inverse_kappa, near, valid, inverse,
                 j * S + s, T, DIMS_IN_GROUP,
             )  # fmt: skip
-            energy += energy_of(z, LAPLACE)
+            value, slope = value_and_slope(z, FAMILY, family_parameter)
+            pulls += z * slope
+            if value_of_pull == 0:
+                values += value
             count += seen.to(T)
             if dim_scale is not None:
                 evidence += tl.where(seen, tl.log(inverse_kappa), 0.0)
             if KEEP:
                 kept += (z,)  # type: ignore[assignment]
-        evidence -= energy * ENERGY_FACTOR + tl.where(count > 0, count * (log_sigma + LOG_NORMALISER), 0.0)
+        if value_of_pull != 0:
+            values = pulls * value_of_pull
+        evidence -= values + tl.where(count > 0, count * (log_sigma + family_constant), 0.0)
         if KEEP:
-            kept += (energy, count)  # type: ignore[assignment]
+            kept += (pulls, count)  # type: ignore[assignment]
 
     logits_at = logits + (batch * logits_b + source * logits_p) + m * logits_c
     logit = tl.where(m < M, tl.load(logits_at, mask=near, other=0.0).to(T), -float("inf"))
@@ -233,12 +230,12 @@ def mixture_nll_kernel(
 
     if grad_loc is not None or grad_target is not None:
         if MEAN:
-            share = tl.cast(total, tl.float64)
+            divisor = tl.cast(total, tl.float64)
             if observed_weight is not None:
-                share = tl.sum(tl.load(observed_weight + tl.arange(0, COUNTERS)), 0)
-                share = tl.where(share == 0, 1.0, share)
-            factor = factor * (1 / share).to(T)
-        pull = tl.where(anything, posterior * factor, 0.0)
+                divisor = tl.sum(tl.load(observed_weight + tl.arange(0, COUNTERS)), 0)
+                divisor = tl.where(divisor == 0, 1.0, divisor)
+            factor = factor * (1 / divisor).to(T)
+        share = tl.where(anything, posterior * factor, 0.0)
         grad_loc_at = None
         grad_target_at = None
         if grad_loc is not None:
@@ -250,7 +247,7 @@ def mixture_nll_kernel(
             grad_target_at = grad_target + (batch * grad_target_b + point * grad_target_p)
         for s in (tl.static_range if KEEP else tl.range)(S):
             _, inverse, derivative = spread_of(scale_at, scale_c, near, s, T, ACTIVATION, min_scale)
-            energy = kept[(s + 1) * (C // S + 2) - 2] if KEEP else tl.zeros((ROWS, BLOCK), T)
+            pulls = kept[(s + 1) * (C // S + 2) - 2] if KEEP else tl.zeros((ROWS, BLOCK), T)
             count = kept[(s + 1) * (C // S + 2) - 1] if KEEP else tl.zeros((ROWS, BLOCK), T)
             for j in (tl.static_range if KEEP else tl.range)(C // S):
                 inverse_kappa = inverse_kappa_of(dim_scale, dim_scale_d, j * S + s, T)
@@ -262,14 +259,16 @@ def mixture_nll_kernel(
                         loc_at, loc_c, target_at, target_c, mask_at, mask_c, inverse_kappa, near, valid, inverse,
                         j * S + s, T, DIMS_IN_GROUP,
                     )  # fmt: skip
-                    energy += energy_of(z, LAPLACE)
                     count += seen.to(T)
+                _, slope = value_and_slope(z, FAMILY, family_parameter)
+                if not KEEP:
+                    pulls += z * slope
                 write_residual_gradients(
-                    z, tl.where(seen, pull * (inverse * inverse_kappa), 0.0), grad_loc_at, grad_loc_c,
-                    grad_target_at, grad_target_c, j * S + s, stored, inside, LAPLACE,
+                    slope, tl.where(seen, share * (inverse * inverse_kappa), 0.0), grad_loc_at, grad_loc_c,
+                    grad_target_at, grad_target_c, j * S + s, stored, inside,
                 )  # fmt: skip
             if grad_loc is not None:
-                gradient = tl.where(count > 0, pull * inverse * (count - energy) * derivative, 0.0)
+                gradient = tl.where(count > 0, share * inverse * (count - pulls) * derivative, 0.0)
                 tl.store(grad_scale_at + tl.cast(s, tl.int64) * grad_scale_c, gradient, mask=stored)
 
 
@@ -282,8 +281,8 @@ def _kept_words(loc: Tensor, mask: Tensor | None) -> int:
 @op(
     "mixture_nll",
     "(Tensor logits, Tensor loc, Tensor scale, Tensor target, Tensor? mask, Tensor? weight, Tensor? index, "
-    "Tensor? dim_scale, str family, str scale_activation, float min_scale, str reduction, bool parameter_gradients, "
-    "bool target_gradient) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "Tensor? dim_scale, str family, float family_parameter, str scale_activation, float min_scale, str reduction, "
+    "bool parameter_gradients, bool target_gradient) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def _mixture_nll(
     logits: Tensor,
@@ -295,13 +294,14 @@ def _mixture_nll(
     index: Tensor | None,
     dim_scale: Tensor | None,
     family: str,
+    family_parameter: float,
     scale_activation: str,
     min_scale: float,
     reduction: str,
     parameter_gradients: bool,
     target_gradient: bool,
 ) -> autograd.Loss:
-    options = (family, scale_activation, min_scale, reduction, parameter_gradients, target_gradient)
+    options = (family, family_parameter, scale_activation, min_scale, reduction, parameter_gradients, target_gradient)
     outputs = autograd.mixture_nll_outputs(logits, loc, scale, target, mask, weight, index, dim_scale, *options)
     loss, *gradients = outputs
     grad_logits, grad_loc, grad_scale = (value if parameter_gradients else None for value in gradients[:3])
@@ -343,7 +343,10 @@ def _mixture_nll(
             C=dims,
             S=scales,
             G=groups,
-            LAPLACE=family == "laplace",
+            FAMILY=family,
+            family_parameter=family_parameter,
+            family_constant=families.with_parameter(family, family_parameter).constant,
+            value_of_pull=VALUE_OF_PULL.get(family, 0.0),
             ACTIVATION=scale_activation,
             min_scale=min_scale,
             MEAN=reduction == "mean",
@@ -367,5 +370,5 @@ def _scatter_points(values: Tensor, index: Tensor, positions: int) -> Tensor:
     return maps
 
 
-autograd.register_mixture_nll(NAMESPACE, "triton")
+autograd.register(NAMESPACE, "triton")
 mixture_nll: Callable[..., Tensor] = partial(autograd.mixture_nll, NAMESPACE)

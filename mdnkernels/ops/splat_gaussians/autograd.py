@@ -12,5 +12,13 @@ def splat_gaussians_output(
     return label.new_empty((label.shape[0], num_labels, height, width), dtype=torch.float32)
 
 
-def register_splat_gaussians(namespace: str) -> None:
+def register(namespace: str, backend: str) -> None:
+    """Register the op's shapes. There is no gradient."""
     torch.library.register_fake(f"{namespace}::splat_gaussians", splat_gaussians_output)
+
+
+def splat_gaussians(
+    namespace: str, center: Tensor, radius: Tensor, label: Tensor, num_labels: int, size: tuple[int, int]
+) -> Tensor:
+    """See `mdnkernels.splat_gaussians`."""
+    return getattr(torch.ops, namespace).splat_gaussians(center, radius, label, num_labels, *size)

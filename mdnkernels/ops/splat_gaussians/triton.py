@@ -7,6 +7,9 @@ does not depend on the order, so the result has the same bits every time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -61,9 +64,5 @@ def _splat_gaussians(center: Tensor, radius: Tensor, label: Tensor, num_labels: 
     return heatmap
 
 
-autograd.register_splat_gaussians(NAMESPACE)
-
-
-def splat_gaussians(center: Tensor, radius: Tensor, label: Tensor, num_labels: int, size: tuple[int, int]) -> Tensor:
-    """See `mdnkernels.splat_gaussians`."""
-    return _splat_gaussians(center, radius, label, num_labels, *size)
+autograd.register(NAMESPACE, "triton")
+splat_gaussians: Callable[..., Tensor] = partial(autograd.splat_gaussians, NAMESPACE)

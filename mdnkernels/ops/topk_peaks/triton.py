@@ -10,6 +10,9 @@ The k-th largest of a chunk is found bit by bit: 32 counts (64 in double) over v
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import triton
 import triton.language as tl
@@ -178,9 +181,5 @@ def _topk_peaks(heatmap: Tensor, k: int, kernel_size: int, logits: bool) -> tupl
     return score, label, index
 
 
-autograd.register_topk_peaks(NAMESPACE)
-
-
-def topk_peaks(heatmap: Tensor, k: int, kernel_size: int, logits: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """See `mdnkernels.topk_peaks`. `heatmap` is (B, Y, H, W)."""
-    return _topk_peaks(heatmap, k, kernel_size, logits)
+autograd.register(NAMESPACE, "triton")
+topk_peaks: Callable[..., tuple[Tensor, Tensor, Tensor]] = partial(autograd.topk_peaks, NAMESPACE)

@@ -87,7 +87,10 @@ ENTRY = Entry(
     arguments,
     {
         "masked": {},
-        "weighted laplace": {"family": "laplace", "scale_activation": "softplus", "weighted": True, "kappa": True},
+        **{
+            f"weighted {family}": {"family": family, "scale_activation": "softplus", "weighted": True, "kappa": True}
+            for family in mixture.FAMILIES[1:]
+        },
         "every position": {"scale_activation": "exp", "reduction": "none", "groups": None, "scales": 4},
         "one component": {
             "scale_activation": "identity",
@@ -111,7 +114,15 @@ ENTRY = Entry(
         "nothing observed": {"observed": 0.0},
         "little observed": {"observed": 0.02, "groups": 1, "reduction": "none"},
         "extreme": {"extreme": True, "reduction": "none", "spread": 1.0},
-        "extreme laplace": {"extreme": True, "family": "laplace", "points": 33, "spread": 1.0},  # one more than a warp
+        **{
+            f"extreme {family}": {
+                "extreme": True,
+                "family": family,
+                "points": 33,
+                "spread": 1.0,
+            }  # one more than a warp
+            for family in mixture.FAMILIES[1:]
+        },
         "mean of little": {"observed": 0.05, "groups": 1},
     },
     representatives=("weighted laplace", "every position", "mean of little", "indexed"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.train.animals import NAMES, SIGMAS, draw_animals
 from tests.train.drawn_data import DataPaths, edit_json
 from tests.train.figures import draw_figures
 from train.__main__ import main
@@ -301,3 +302,27 @@ def test_the_picture_shows_samples_beside_their_heatmaps(task: str, tmp_path: Pa
     assert columns[1] > 50
     assert columns[3] > 50
     assert columns[0] == columns[2] == 0
+
+
+def test_check_data_says_the_skeleton(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = draw_animals(tmp_path / "data")
+    config = CheckDataConfig(
+        data.images, data.annotations, task="pose", output=tmp_path / "out", keypoint_sigmas=SIGMAS, input_size=96
+    )
+    report = check_data(config)
+    assert report["skeleton"] == {
+        "sigmas": dict(zip(NAMES, SIGMAS, strict=True)),
+        "flip_pairs": [["left_ear", "right_ear"]],
+        "unpaired": [],
+        "links": [["nose", "left_ear"], ["nose", "right_ear"], ["nose", "back"], ["back", "tail"]],
+    }
+    assert json.loads((tmp_path / "out" / "check.json").read_text()) == report
+    text = capsys.readouterr().out
+    assert "constants of OKS: nose 0.03, left_ear 0.05, right_ear 0.05, back 0.1, tail 0.08" in text
+    assert "change places in mirrored images: left_ear and right_ear\n4 links to draw" in text
+    assert (tmp_path / "out" / "samples.png").is_file()
+    edit_json(data.annotations, lambda root: root["categories"][0]["keypoints"].__setitem__(2, "ear"))
+    check_data(config)
+    text = capsys.readouterr().out
+    assert "change places in mirrored images: none" in text
+    assert "without a counterpart, so that training needs --flip 0: left_ear" in text

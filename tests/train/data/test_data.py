@@ -106,7 +106,7 @@ def mapping_of(array: np.ndarray) -> str:
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
-@pytest.mark.parametrize("start", ["spawn", "forkserver"])
+@pytest.mark.parametrize("start", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_that_are_not_forked_share_the_annotations(drawn: DataPaths, start: str) -> None:
     dataset = dataset_of(drawn, AugmentConfig())
     keys = [[(0, index)] for index in range(4)]

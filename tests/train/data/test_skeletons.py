@@ -7,19 +7,17 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from models import COCO_PERSON
-from tests.train.animals import CATEGORY, LINKS, NAMES, draw_animals
+from tests.train.animals import CATEGORY, COLOURS, LINKS, NAMES, draw_animals, read_animals
 from tests.train.drawn_data import DataPaths, edit_json
+from train.config.options import AugmentConfig
 from train.data.coco_file import read_annotations
+from train.data.sets import Sample, TrainingSet
 from train.data.skeletons import USUAL_SIGMA, SkeletonInFile, read_skeleton
 from train.errors import ConfigError, DatasetError
-
-
-@pytest.fixture(scope="module")
-def animals(tmp_path_factory: pytest.TempPathFactory) -> DataPaths:
-    return draw_animals(tmp_path_factory.mktemp("animals"))
 
 
 def of_category(sigmas: tuple[float, ...] | None = None, annotations: Any = (), **change: Any) -> Any:
@@ -127,3 +125,28 @@ def test_missing_names_are_asked_for_by_their_number(tmp_path: Path) -> None:
 
 def test_links_of_whole_floats_are_read() -> None:
     assert of_category(skeleton=json.loads("[[1.0, 2], [3, 5.0]]")).links == ((0, 1), (2, 4))
+
+
+def test_left_and_right_change_places_in_mirrored_samples(animals: DataPaths) -> None:
+    """The left ear is on the left of who looks from back to nose. A mirrored picture has the right ear's disc there."""
+    annotations = read_animals(animals.annotations)
+    seen = {"whole": 0, "mirrored": 0}
+    for flip in (0.0, 1.0):
+        augment = AugmentConfig(flip=flip, colour=0, lighting=0, crop_scales=(1.0,))
+        data = TrainingSet(annotations, animals.images, 96, augment=augment, skeleton=annotations.skeleton)
+        colours = np.array(COLOURS)[[0, 2, 1, 3, 4] if flip else [0, 1, 2, 3, 4]]
+        for index in range(len(data)):
+            sample = data[0, index]
+            assert isinstance(sample, Sample)
+            for points in sample.keypoints:
+                for (x, y, v), colour in zip(points, colours, strict=True):
+                    if v > 0 and 2 <= x < 94 and 2 <= y < 94:
+                        assert np.abs(sample.image[int(y), int(x)].astype(int) - colour).max() < 90
+                nose, left, right, back, _ = points
+                for ear, side in ((left, 1), (right, -1)):
+                    if nose[2] and back[2] and ear[2]:
+                        forward, aside = nose - back, ear - back
+                        # y goes down: what lies to the left of "forward" has a negative cross product.
+                        assert side * (forward[0] * aside[1] - forward[1] * aside[0]) < 0
+                        seen["mirrored" if flip else "whole"] += 1
+    assert min(seen.values()) >= 4

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from pathlib import Path
 
 import pytest
 
 from train.config.commands import DemoConfig
+from train.demo import contenders
 from train.demo.comparison import run_demo
 from train.errors import ConfigError
 
 TINY = {"train_pictures": 8, "val_pictures": 6, "image_size": 64, "epochs": 1, "device": "cpu"}
 
 
-def test_both_tasks_are_trained_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.long
+def test_both_tasks_are_trained_and_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As the demo's own, but torch is imported already.
+    monkeypatch.setattr(contenders, "get_context", lambda _: multiprocessing.get_context("forkserver"))
     report = run_demo(DemoConfig(output=tmp_path / "demo", components=2, **TINY))  # type: ignore[arg-type]
     text = (report / "report.md").read_text()
     for part in ("## Boxes", "## Poses", "mixture, 2 components", "single-mode base (L1)", "| cannot be told |"):

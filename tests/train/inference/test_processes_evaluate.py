@@ -12,8 +12,9 @@ import pytest
 import torch
 
 import train.inference.evaluation
+from tests.processes import module
 from tests.train.drawn_data import DataPaths, draw_data_set, edit_json, tiny_fit
-from tests.train.loop.test_processes import ACCELERATE, TORCHRUN, launch
+from tests.train.loop.test_processes import ACCELERATE, TORCHRUN, launch, two_ranks
 from train.__main__ import main
 from train.config.commands import EvaluateConfig
 from train.config.options import InferenceConfig
@@ -65,11 +66,14 @@ def torchrun(commands: list[list[str]], fault: str = "none") -> subprocess.Compl
 
 def test_two_processes_write_the_files_that_one_writes(run: Path, data: DataPaths, tmp_path: Path) -> None:
     ways = WAYS.items()
-    done = torchrun([arguments(run, data, tmp_path / f"two-{name}", *more) for name, more in ways])
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("images/s in the network and its decoding, on 2 processes (cpu)") == len(WAYS)
-    assert done.stdout.count("Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all") == len(WAYS) - 1
-    assert done.stderr.count("skipped image") == len(WAYS) - 1  # by the process that should have read it
+    commands = json.dumps([arguments(run, data, tmp_path / f"two-{name}", *more) for name, more in ways])
+    ranks = two_ranks(module("tests.train.evaluating_ranks", "none", commands))
+    for done in ranks:
+        assert done.returncode == 0, done.stderr
+    output, errors = ("".join(texts) for texts in zip(*((done.stdout, done.stderr) for done in ranks), strict=True))
+    assert output.count("images/s in the network and its decoding, on 2 processes (cpu)") == len(WAYS)
+    assert output.count("Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all") == len(WAYS) - 1
+    assert errors.count("skipped image") == len(WAYS) - 1  # by the process that should have read it
     for name, more in ways:
         assert main(arguments(run, data, tmp_path / name, *more)) == 0
         one, two = tmp_path / name, tmp_path / f"two-{name}"
@@ -118,10 +122,10 @@ class WithAnother:
     def __init__(self, other: Findings) -> None:
         self.other = other
 
-    def numbers(self, value: int) -> list[int]:
+    def gather_numbers(self, value: int) -> list[int]:
         return [value, len(self.other.skipped)]
 
-    def collect(self, value: Findings) -> list[Findings]:
+    def gather_to_main(self, value: Findings) -> list[Findings]:
         return [value, self.other]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.processes import Process, module
 from tests.train.drawn_data import ROOT, DataPaths, tiny_fit
 from tests.train.float64 import use_float64
 from train.loop.engine import fit
@@ -51,6 +53,20 @@ def launch(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
+def two_ranks(script: str) -> list[subprocess.CompletedProcess[str]]:
+    """Run `script` as the two processes that torchrun starts on one machine, without torchrun, whose start is long."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    ranks = [Process(script, RANK=rank, LOCAL_RANK=rank, **common) for rank in "01"]
+    try:
+        return [rank.end() for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+
+
 def torchrun(data: DataPaths, run: Path, fault: str = "none", step: int = 0, restarts: int = 0) -> Any:
     # Without "--" torchrun takes --run for a short form of its own --run-path.
     options = ["--max-restarts", str(restarts), "-m", "--", "tests.train.one_rank", fault, str(step)]
@@ -81,8 +97,8 @@ def one_process(drawn: DataPaths, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="module")
 def two_processes(drawn: DataPaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("two") / "run"
-    done = torchrun(drawn, run)
-    assert done.returncode == 0, done.stderr
+    for done in two_ranks(module("tests.train.one_rank", "none", "0", *arguments(drawn, run))):
+        assert done.returncode == 0, done.stderr
     return run
 
 
@@ -107,6 +123,7 @@ def test_two_processes_evaluate_each_of_an_odd_number_of_images_once(one_process
     assert [entry["score"] for entry in twos] == pytest.approx([entry["score"] for entry in ones], abs=1e-4)
 
 
+@pytest.mark.long
 def test_rank_that_is_killed_is_restarted_and_the_run_ends_as_if_nothing_had_happened(
     drawn: DataPaths, tmp_path: Path, two_processes: Path
 ) -> None:

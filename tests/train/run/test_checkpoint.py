@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +14,8 @@ import pytest
 import torch
 
 from models.files import write_atomically
-from tests.train.drawn_data import ROOT, DataPaths, tiny_fit
+from tests.processes import Process
+from tests.train.drawn_data import DataPaths, tiny_fit
 from train.config.commands import FitConfig
 from train.data.coco import Category
 from train.data.sampler import ImageList
@@ -215,14 +214,14 @@ def test_new_content_gets_the_name_in_one_step_once_it_is_on_the_disk(
 
 
 WRITER = """
-import sys, torch
+import os, torch
 from pathlib import Path
 from train.run.checkpoint import Progress, save_checkpoint
 from tests.train.run.test_checkpoint import CATEGORIES, CONFIG, LIST
 
 values = {"weight": torch.zeros(300_000)}
 for step in range(1, 100_000):
-    save_checkpoint(Path(sys.argv[1]), config=CONFIG, categories=CATEGORIES, progress=Progress(step=step),
+    save_checkpoint(Path(os.environ["CHECKPOINT"]), config=CONFIG, categories=CATEGORIES, progress=Progress(step=step),
                     training_list=LIST, model=values, optimizer={})
     print(step, flush=True)
 """
@@ -232,16 +231,15 @@ def test_process_killed_while_it_writes_leaves_a_whole_checkpoint(tmp_path: Path
     path = tmp_path / "last.pt"
     chance = random.Random(0)
     for _ in range(3):
-        process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == "1\n"
+        process = Process(WRITER, CHECKPOINT=str(path))
+        while not process.output:
+            assert not process.ended, process.errors
+            time.sleep(0.001)
         time.sleep(chance.uniform(0, 0.1))
-        process.send_signal(signal.SIGKILL)
-        written = [int(line) for line in process.communicate()[0].split()]
+        process.kill()
+        written = [int(line) for line in process.output.split()]
         checkpoint: Checkpoint = load_checkpoint(path)
-        assert checkpoint.progress.step >= (written[-1] if written else 1)
+        assert checkpoint.progress.step >= written[-1]
 
 
 @pytest.mark.parametrize("moment", ["exp_avg", "exp_avg_sq"])

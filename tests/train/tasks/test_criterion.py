@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import COCO_PERSON
-from train.config.options import ModelConfig, OptimizerConfig
-from train.tasks.criterion import Criterion, mixture_statistics
+from models import COCO_PERSON, pose_regression, size_regression
+from train.config.options import OptimizerConfig
+from train.tasks.criterion import Criterion
 from train.tasks.detection import DetectionCriterion, DetectionTargets, detection_targets
 from train.tasks.pose import PoseCriterion, pose_targets
 
@@ -49,7 +49,7 @@ def at_cells(output: dict[str, Tensor], index: Tensor) -> dict[str, Tensor]:
 def test_sparse_and_dense_outputs_give_the_same_losses_and_gradients(
     components: int, targets: DetectionTargets
 ) -> None:
-    criterion = DetectionCriterion(ModelConfig(components=components), WEIGHTS)
+    criterion = DetectionCriterion(size_regression(components), WEIGHTS)
     output = dense_output(components)
     gradients = []
     for form in (output, at_cells(output, targets.index)):
@@ -76,21 +76,21 @@ def test_mixture_loss_is_the_mean_over_objects_of_the_density(targets: Detection
                 phi *= math.exp(-z * z / 2) / (sigma * math.sqrt(2 * math.pi))
             density += alpha[m].item() * phi
         values.append(-math.log(density))
-    loss = DetectionCriterion(ModelConfig(components=3), WEIGHTS)([dense_output(3)], targets)["mixture"]
+    loss = DetectionCriterion(size_regression(3), WEIGHTS)([dense_output(3)], targets)["mixture"]
     assert loss.item() == pytest.approx(sum(values) / 3, rel=1e-5)
 
 
 def test_base_size_loss_is_the_mean_absolute_difference(targets: DetectionTargets) -> None:
     output = at_cells(dense_output(0), targets.index)
     real = (targets.index >= 0)[:, None].expand(-1, 2, -1)
-    losses = DetectionCriterion(ModelConfig(components=0), WEIGHTS)([output], targets)
+    losses = DetectionCriterion(size_regression(0), WEIGHTS)([output], targets)
     for name in ("size", "offset"):
         expected = (output[name] - getattr(targets, name))[real].abs().mean()
         torch.testing.assert_close(losses[name], expected)
 
 
 def test_losses_are_means_over_the_stacks(targets: DetectionTargets) -> None:
-    criterion = DetectionCriterion(ModelConfig(components=2), WEIGHTS)
+    criterion = DetectionCriterion(size_regression(2), WEIGHTS)
     stacks = [dense_output(2, seed) for seed in (1, 2)]
     together, *alone = criterion(stacks, targets), criterion(stacks[:1], targets), criterion(stacks[1:], targets)
     for name, loss in together.items():
@@ -98,7 +98,7 @@ def test_losses_are_means_over_the_stacks(targets: DetectionTargets) -> None:
 
 
 def test_total_weighs_the_losses_as_equation_six(targets: DetectionTargets) -> None:
-    criterion = DetectionCriterion(ModelConfig(components=2), WEIGHTS)
+    criterion = DetectionCriterion(size_regression(2), WEIGHTS)
     losses = criterion([dense_output(2)], targets)
     expected = losses["heatmap"] + losses["offset"] + 0.1 * losses["mixture"]
     torch.testing.assert_close(criterion.total(losses), expected)
@@ -108,7 +108,7 @@ def test_total_weighs_the_losses_as_equation_six(targets: DetectionTargets) -> N
 def test_batch_without_any_object_trains_on_the_background(components: int) -> None:
     targets = detection_targets(torch.zeros(2, 1, 4), torch.full((2, 1), -1), 2, (16, 16))
     output = dense_output(components)
-    criterion = DetectionCriterion(ModelConfig(components=components), WEIGHTS)
+    criterion = DetectionCriterion(size_regression(components), WEIGHTS)
     losses = criterion([at_cells(output, targets.index)], targets)
     assert losses["offset"] == 0
     assert losses["mixture" if components else "size"] == 0
@@ -122,8 +122,10 @@ def test_batch_without_any_object_trains_on_the_background(components: int) -> N
 
 def test_mixture_statistics_describe_the_objects(targets: DetectionTargets) -> None:
     def statistics(logits: Tensor) -> dict[str, float]:
-        _, _, scale = DetectionCriterion(ModelConfig(components=3), WEIGHTS).regression_at(output, targets)
-        return {name: v.item() for name, v in mixture_statistics(logits, scale, targets.index >= 0, 1.0).items()}
+        criterion = DetectionCriterion(size_regression(3), WEIGHTS)
+        values = criterion.regression_at({**output, "logits": logits}, targets)
+        found = criterion.regression.statistics(values, targets.index >= 0)
+        return {name: value.item() for name, value in found.items()}
 
     output = at_cells(dense_output(3), targets.index)
     found = statistics(output["logits"])
@@ -145,7 +147,7 @@ def test_a_size_for_each_class_is_trained_at_the_objects_class_alone(
 ) -> None:
     """The other class has as many channels again, channel by channel. They must get no gradient."""
     plain = dense_output(components)
-    expected = DetectionCriterion(ModelConfig(components=components), WEIGHTS)([plain], targets)
+    expected = DetectionCriterion(size_regression(components), WEIGHTS)([plain], targets)
     names = ("logits", "loc", "scale") if components else ("size",)
     both = dict(plain)
     label = torch.full((2, 16 * 16), -1)
@@ -154,7 +156,7 @@ def test_a_size_for_each_class_is_trained_at_the_objects_class_alone(
     right = torch.stack([label.view(2, 1, 16, 16) == y for y in range(2)], 2)  # (B, 1, 2, h, w)
     for name in names:
         both[name] = torch.where(right, plain[name].detach()[:, :, None], 1e3).flatten(1, 2).requires_grad_()
-    criterion = DetectionCriterion(ModelConfig(components=components, class_specific=True), WEIGHTS)
+    criterion = DetectionCriterion(size_regression(components, classes=2), WEIGHTS)
     losses = criterion([both], targets)
     torch.testing.assert_close(losses, expected)
     criterion.total(losses).backward()
@@ -178,7 +180,6 @@ def pose_output(components: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("task", ["detection", "pose"])
 def test_parts_of_a_batch_add_up_to_its_losses_and_gradients(task: str, components: int, empty: bool) -> None:
     """Objects are spread unevenly over the parts, where a mean of the parts' means would be another number."""
-    config = ModelConfig(task=task, components=components)
     labels = LABELS.clone()
     if empty:
         labels[1] = -1
@@ -186,13 +187,14 @@ def test_parts_of_a_batch_add_up_to_its_losses_and_gradients(task: str, componen
     targets: Any
     if task == "detection":
         targets, output = detection_targets(BOXES, labels, 2, (16, 16)), dense_output(components)
-        criterion = DetectionCriterion(config, WEIGHTS)
+        criterion = DetectionCriterion(size_regression(components), WEIGHTS)
     else:
         points = 60 * torch.rand(2, 3, 17, 2, generator=torch.Generator().manual_seed(1))
         seen = torch.arange(2 * 3 * 17).view(2, 3, 17, 1) % 3
         targets = pose_targets(BOXES, labels.clamp(max=0), torch.cat((points, seen), 3), (16, 16))
         output = pose_output(components)
-        criterion = PoseCriterion(config, WEIGHTS, COCO_PERSON)
+        regression = pose_regression(COCO_PERSON, components, min_scale=9.0)
+        criterion = PoseCriterion(regression, WEIGHTS, COCO_PERSON)
     whole = criterion([output], targets)
     counts = criterion.counts(targets)
     parts = []
@@ -209,6 +211,6 @@ def test_parts_of_a_batch_add_up_to_its_losses_and_gradients(task: str, componen
 
 
 def test_whole_batch_is_its_own_only_part_bit_for_bit(targets: DetectionTargets) -> None:
-    criterion = DetectionCriterion(ModelConfig(components=2), WEIGHTS)
+    criterion = DetectionCriterion(size_regression(2), WEIGHTS)
     losses, counts = criterion([dense_output(2)], targets), criterion.counts(targets)
     assert all(torch.equal(part, losses[name]) for name, part in criterion.parts_of(losses, counts, counts).items())

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from models import COCO_PERSON, build_model
+from models import COCO_PERSON, MixtureRegression, build_model
 from models.network import Network
 from tests.models.networks import BOTH_ARCHITECTURES, awake
 from train.config.options import ModelConfig, OptimizerConfig
@@ -52,9 +52,8 @@ def outputs_and_targets(components: int) -> tuple[dict[str, Tensor], PoseTargets
 
 
 def criterion(components: int, **options: float) -> Criterion:
-    return PoseTask([Category(1, "person")]).criterion(
-        ModelConfig(task="pose", components=components, **options), WEIGHTS
-    )
+    task = PoseTask([Category(1, "person")])
+    return task.criterion(task.build_model(ModelConfig(task="pose", components=components, **options)), WEIGHTS)
 
 
 @pytest.mark.parametrize("min_scale", [None, 2.5])
@@ -135,7 +134,7 @@ def test_sparse_and_dense_heads_train_alike(arch: str, task: str, components: in
     kind = make_task(task, categories)
     targets = kind.targets(batch, (16, 16), 4)
     targets = targets._make(value.double() if value.is_floating_point() else value for value in targets)
-    criterion = kind.criterion(ModelConfig(task=task, components=components, min_scale=1.0), WEIGHTS).double()
+    criterion = kind.criterion(model, WEIGHTS).double()
     sparse, dense = (
         total_and_gradients(model, criterion, outputs, targets)
         for outputs in (kind.outputs(model, images, targets), model(images))
@@ -156,10 +155,18 @@ def total_and_gradients(
     return {"total": total.detach(), **gradients}
 
 
-def test_the_configured_least_scale_reaches_the_network() -> None:
-    task = PoseTask([Category(1, "person")])
-    assert task.build_model(ModelConfig(arch="hourglass_small", task="pose")).min_scale == 9
-    config = ModelConfig(arch="hourglass_small", task="pose", min_scale=0.25)
-    assert task.build_model(config).min_scale == task.criterion(config, WEIGHTS).min_scale == 0.25
-    default = DetectionTask([]).criterion(ModelConfig(), WEIGHTS).min_scale
-    assert build_model("hourglass_small", components=1).min_scale == default
+def test_the_configured_least_scale_reaches_network_and_criterion() -> None:
+    task, boxes = PoseTask([Category(1, "person")]), DetectionTask([Category(1, "thing")])
+    assert floor(task.build_model(ModelConfig(task="pose"))) == 9
+    assert floor(boxes.build_model(ModelConfig())) == floor(build_model("hourglass_small", components=1)) == 1
+    model = task.build_model(ModelConfig(task="pose", min_scale=0.25))
+    assert floor(model) == 0.25
+    assert task.criterion(model, WEIGHTS).regression is model.regression
+
+
+def floor(model: Network) -> float:
+    """The least sigma that the network's own prediction can have."""
+    regression = model.regression
+    assert isinstance(regression, MixtureRegression)
+    values = [torch.full((1, count, 1), -1e4) for count in regression.channels.values()]
+    return float(regression.mode(values).scale.min())

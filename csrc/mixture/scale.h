@@ -1,0 +1,41 @@
+// sigma from raw scales. The same formulas stand a second time, on purpose, in mdnkernels/mixture/eager.py.
+#pragma once
+
+#include "core/functions.h"
+
+namespace mdn {
+
+enum class ScaleActivation { elu, softplus, exp, identity };
+
+namespace MDN_SIMD_LEVEL {
+
+template <class V>
+struct Scale {
+  V sigma;
+  V derivative;  // d sigma / d raw
+};
+
+// sigma = act(raw) + min_scale. ELU(x) + 1 is e^x for x <= 0, which keeps small sigmas that 1 + expm1(x) would round
+// away.
+template <class V, class T>
+MDN_INLINE Scale<V> activate(ScaleActivation activation, V raw, T min_scale) {
+  switch (activation) {
+    case ScaleActivation::elu: {
+      const V e = exp(raw > 0 ? V{} : raw);
+      return {(raw > 0 ? raw + 1 : e) + min_scale, e};
+    }
+    case ScaleActivation::softplus: {
+      const V e = exp(-absolute(raw));
+      return {(raw > 0 ? raw : V{}) + log1p(e) + min_scale, (raw > 0 ? 1 + V{} : e) / (1 + e)};
+    }
+    case ScaleActivation::exp: {
+      const V e = exp(raw);
+      return {e + min_scale, e};
+    }
+    default:
+      return {raw, 1 + V{}};
+  }
+}
+
+}  // namespace MDN_SIMD_LEVEL
+}  // namespace mdn

@@ -1,0 +1,292 @@
+"""What a network regresses at each object, in two forms: one value for each dimension, or a mixture over all of them.
+
+A form names the heads that it needs, reads them, predicts from them, and says how they are trained. The network owns
+its form; decoding, the criterion and the statistics ask it. Shapes: B images, N points to an image, C dimensions, in
+output cells.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from mdnkernels import MixtureSpec
+from models.heads import HeadConfig
+
+# Of a component's sigma, in cells, where a caller of `build_model` says nothing.
+MIN_SCALE = 1.0
+
+# How the predictions of an image and of its mirror image become one: the mean of both, or that of the view whose
+# component has the larger weight.
+Flip = Literal["average", "stronger"]
+
+
+class Mode(NamedTuple):
+    """Holds what a regression predicts at points (B, ., N), in at least float32.
+
+    Half-precision arithmetic would round a box of 400 pixels to whole pixels and worse.
+    """
+
+    loc: Tensor  # (B, C, N)
+    scale: Tensor  # (B, 2, N) sigma of x and y, of a pose before each keypoint's constant; 0 for the base
+    component: Tensor  # (B, N) int64; -1 for the base
+    weight: Tensor  # (B, N) mixing weight of that component; 1 for the base
+
+
+@dataclass(frozen=True)
+class Regression(ABC):
+    """Says what a network regresses at each object; its two forms, `SingleMode` and `MixtureRegression`, say how.
+
+    quantity: what is regressed, such as "size". dims: C. classes: how many classes have a regression of their own, 1
+    where one serves all. A head has `classes` channels for each channel of one class, k * classes + class.
+    """
+
+    quantity: str
+    dims: int
+    _: KW_ONLY
+    classes: int = 1
+
+    @property
+    @abstractmethod
+    def channels(self) -> dict[str, int]:
+        """The heads by name, each with its channels for one class, in the order in which `read` gives their values."""
+
+    @property
+    @abstractmethod
+    def components(self) -> int:
+        """The components of its mixture; 0 for the base."""
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What a log calls it."""
+
+    @property
+    @abstractmethod
+    def loss_name(self) -> str:
+        """What its loss is called."""
+
+    @property
+    @abstractmethod
+    def flips(self) -> tuple[Flip, ...]:
+        """The ways in which it can join the views of an image and of its mirror image."""
+
+    @abstractmethod
+    def mode(
+        self, values: Sequence[Tensor], *, select: str = "weight", components: Sequence[int] | None = None
+    ) -> Mode:
+        """Predict from what `read` gives.
+
+        select, components: which component of a mixture, as in `mdnkernels.mixture_mode`. Raises ValueError for
+        `components` without a mixture.
+        """
+
+    @abstractmethod
+    def loss(
+        self, values: Sequence[Tensor], target: Tensor, observed: Tensor, dim_scale: Tensor | None = None
+    ) -> Tensor:
+        """Return the mean loss of what `read` gives, a scalar; 0 where nothing is observed.
+
+        target: (B, C, N). observed: (B, G, N) bool, G a divisor of C. dim_scale: (C,) factors of a mixture's sigmas.
+        """
+
+    @abstractmethod
+    def count(self, observed: Tensor) -> Tensor:
+        """Count what `loss` is the mean of, up to a factor that is the same for every `observed` (B, G, N)."""
+
+    @abstractmethod
+    def statistics(self, values: Sequence[Tensor], real: Tensor) -> dict[str, Tensor]:
+        """Describe what `read` gives at the points (B, N) that are real, for a log: scalars on the device by name."""
+
+    @property
+    def heads(self) -> list[HeadConfig]:
+        """The heads that a network needs for it."""
+        return [HeadConfig(name, count * self.classes) for name, count in self.channels.items()]
+
+    def read(self, outputs: Mapping[str, Tensor], label: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Return its own outputs (B, ., N) among those of one stack, each point's for the point's class.
+
+        label: (B, N) int64, each point's class, -1 for padding; not read where one regression serves all classes.
+        Raises ValueError where it is needed and missing.
+        """
+        values = tuple(outputs[name] for name in self.channels)
+        if self.classes == 1:
+            return values
+        if label is None:
+            raise ValueError(f"a {self.quantity} for each of {self.classes} classes needs the points' label, got None")
+        return tuple(of_class(value, label, self.classes) for value in values)
+
+    def check_flip(self, flip: str | None) -> None:
+        """Raise ValueError for an unknown way to join two views, and for one that this form cannot take."""
+        if flip not in (None, *get_args(Flip)):
+            raise ValueError(f"flip must be None, 'average' or 'stronger', not {flip!r}")
+        if flip not in (None, *self.flips):
+            raise ValueError(f"flip={flip!r} compares mixing weights, and this is the single-mode base")
+
+
+@dataclass(frozen=True)
+class SingleMode(Regression):
+    """Predicts one value for each dimension and trains it with L1: the CenterNet base.
+
+    head: the name of the head that gives these values.
+    """
+
+    _: KW_ONLY
+    head: str
+
+    components = 0
+    title = "single-mode base"
+    flips = ("average",)
+
+    @property
+    def channels(self) -> dict[str, int]:
+        return {self.head: self.dims}
+
+    @property
+    def loss_name(self) -> str:
+        return self.quantity
+
+    def mode(
+        self, values: Sequence[Tensor], *, select: str = "weight", components: Sequence[int] | None = None
+    ) -> Mode:
+        if components is not None:
+            raise ValueError(f"components={list(components)} needs a mixture, and this is the single-mode base")
+        loc = at_least_float32(values[0])
+        weight = torch.ones_like(loc[:, 0])
+        return Mode(loc, torch.zeros_like(loc[:, :2]), torch.full_like(weight, -1, dtype=torch.int64), weight)
+
+    def loss(
+        self, values: Sequence[Tensor], target: Tensor, observed: Tensor, dim_scale: Tensor | None = None
+    ) -> Tensor:
+        return mean_absolute_error(values[0], target, observed)
+
+    def count(self, observed: Tensor) -> Tensor:
+        return observed.sum()
+
+    def statistics(self, values: Sequence[Tensor], real: Tensor) -> dict[str, Tensor]:
+        return {}
+
+
+@dataclass(frozen=True)
+class MixtureRegression(Regression):
+    """Predicts a mixture over all dimensions and trains it with its negative log-likelihood.
+
+    spec: the mixture's sizes, its family and how raw scales become sigmas.
+    """
+
+    _: KW_ONLY
+    spec: MixtureSpec
+
+    loss_name = "mixture"
+    flips = ("average", "stronger")
+
+    @property
+    def channels(self) -> dict[str, int]:
+        return self.spec.channels
+
+    @property
+    def components(self) -> int:
+        return self.spec.components
+
+    @property
+    def title(self) -> str:
+        return f"{self.components} components ({self.spec.family})"
+
+    def mode(
+        self, values: Sequence[Tensor], *, select: str = "weight", components: Sequence[int] | None = None
+    ) -> Mode:
+        logits, loc, scale = (at_least_float32(value) for value in values)
+        best, sigma, component, weight = self.spec.mode(logits, loc, scale, select=select, components=components)
+        assert sigma is not None  # as there is a scale
+        return Mode(best, sigma, component, weight)
+
+    def loss(
+        self, values: Sequence[Tensor], target: Tensor, observed: Tensor, dim_scale: Tensor | None = None
+    ) -> Tensor:
+        logits, loc, scale = values
+        return self.spec.nll(logits, loc, scale, target, mask=observed, dim_scale=dim_scale)
+
+    def count(self, observed: Tensor) -> Tensor:
+        return observed.any(1).sum()
+
+    @torch.no_grad()
+    def statistics(self, values: Sequence[Tensor], real: Tensor) -> dict[str, Tensor]:
+        """Describe the mixtures at the real points.
+
+        "alpha_entropy" is the mean entropy of the mixing weights over its largest possible value, in [0, 1] (0 for one
+        component). "alpha_m" is component m's mean mixing weight. "sigma_m" is its mean standard deviation, in cells
+        (of a pose: before each keypoint's constant). All are NaN where no point is real.
+        """
+        logits, _, scale = values
+        counted = real[:, None].float()
+        count = counted.sum()
+        log_alpha = logits.float().log_softmax(1)
+        sigma = self.spec.sigma(scale).float()
+        entropy = -(log_alpha.exp() * log_alpha * counted).sum() / count / math.log(max(self.components, 2))
+        alpha = (log_alpha.exp() * counted).sum((0, 2)) / count
+        sigma = (sigma.unflatten(1, (self.components, -1)).mean(2) * counted).sum((0, 2)) / count
+        statistics = {"alpha_entropy": entropy}
+        for m in range(self.components):
+            statistics[f"alpha_{m}"] = alpha[m]
+            statistics[f"sigma_{m}"] = sigma[m]
+        return statistics
+
+
+def make_regression(
+    quantity: str,
+    dims: int,
+    components: int,
+    *,
+    head: str,
+    classes: int = 1,
+    family: str = "gaussian",
+    min_scale: float = MIN_SCALE,
+) -> Regression:
+    """Return a mixture of so many components with a raw scale each for x and y, or for 0 components the base.
+
+    quantity, dims, classes: as in `Regression`. head: of the base. family, min_scale: as in `mdnkernels.mixture_nll`;
+    a mixture's sigma is ELU(raw) + 1 + min_scale. Raises ValueError for components, a family or a min_scale that there
+    cannot be, and for a base with another family than the default, which it would not have.
+    """
+    if components < 0:
+        raise ValueError(f"components must be 0 (the single-mode base) or more, not {components}")
+    if not min_scale >= 0:
+        raise ValueError(f"min_scale must be at least 0, not {min_scale}")
+    if components == 0:
+        if family != MixtureSpec.family:
+            raise ValueError(f"family {family!r} needs a mixture: the single-mode base (0 components) has an L1 loss")
+        return SingleMode(quantity, dims, classes=classes, head=head)
+    # x and y in turn: dimension d uses scale d % 2.
+    spec = MixtureSpec(components, dims, scales=2, family=family, scale_activation="elu", min_scale=min_scale)
+    return MixtureRegression(quantity, dims, classes=classes, spec=spec)
+
+
+def mean_absolute_error(values: Tensor, target: Tensor, observed: Tensor) -> Tensor:
+    """Return the mean absolute difference over the observed dimensions; 0 where there are none.
+
+    values, target: (B, C, N). observed: (B, G, N) bool, G a divisor of C.
+    """
+    counted = observed.repeat_interleave(target.shape[1] // observed.shape[1], dim=1)
+    difference = torch.where(counted, (at_least_float32(values) - target).abs(), 0)
+    return difference.sum() / counted.sum().clamp(min=1)
+
+
+def of_class(values: Tensor, label: Tensor, num_classes: int) -> Tensor:
+    """Return class-specific values (B, K * num_classes, N), channel k * num_classes + y, at each point's class.
+
+    label: (B, N) int64; padding, -1, reads class 0. The result is (B, K, N).
+    """
+    per_class = values.unflatten(1, (-1, num_classes))
+    chosen = label.clamp(min=0)[:, None, None].expand(-1, per_class.shape[1], 1, -1)
+    return per_class.gather(2, chosen).squeeze(2)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Return half-precision values as float32, others as they are."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

@@ -1,0 +1,33 @@
+"""What can be analysed: runs with an evaluation on a val set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.train.drawn_data import DataPaths, tiny_fit
+from train.analysis.registry import ANALYSES
+from train.analysis.subject import Subject, first_mixture
+from train.errors import ConfigError
+from train.loop.engine import fit
+from train.tasks.detection import DetectionTask
+
+
+def test_a_run_without_a_truth_or_without_an_evaluation_is_named(drawn: DataPaths, tmp_path: Path) -> None:
+    alone = fit(tiny_fit(drawn, tmp_path / "alone", stop_after=1))
+    with pytest.raises(ConfigError, match="alone: was trained without a val set"):
+        Subject.of_run(alone)
+    val = {"val_images": drawn.images, "val_annotations": drawn.annotations}
+    stopped = fit(tiny_fit(drawn, tmp_path / "stopped", stop_after=1, **val))
+    with pytest.raises(ConfigError, match=r"holds no evaluation; make one with: python -m train evaluate .*stopped"):
+        Subject.of_run(stopped)
+
+
+@pytest.mark.parametrize("name", ["scales", "views"])
+def test_components_of_bases_alone_cannot_be_analysed(name: str, drawn: DataPaths) -> None:
+    base = Subject("base", Path(), DetectionTask([]), 0, drawn.images, drawn.annotations, [], {})
+    with pytest.raises(ConfigError, match="needs a run that has some"):
+        ANALYSES[name].analyse([base])
+    mixture = Subject("mixture", Path(), DetectionTask([]), 2, drawn.images, drawn.annotations, [], {})
+    assert first_mixture([base, mixture]) is mixture

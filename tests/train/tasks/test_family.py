@@ -1,0 +1,119 @@
+"""--family: from the option to the network, and from there to loss, checkpoint and everyone who restores it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, Independent, Laplace, MixtureSameFamily
+
+from mdnkernels import MixtureSpec
+from models import MixtureRegression
+from models.network import Network
+from tests.train.drawn_data import DataPaths, tiny_fit
+from train.config.options import ModelConfig
+from train.errors import ConfigError
+from train.loop.engine import fit
+from train.loop.network import restore_network
+from train.run.checkpoint import load_checkpoint
+from train.tasks.detection import DetectionCriterion, DetectionTargets
+
+
+def family_of(model: Network) -> str:
+    assert isinstance(model.regression, MixtureRegression)
+    return model.regression.spec.family
+
+
+def laplace_loss(output: dict[str, Tensor], targets: DetectionTargets) -> Tensor:
+    """By torch.distributions in float64, object by object."""
+    values = []
+    for image, point in (targets.index >= 0).nonzero().tolist():
+        logits, loc, raw = (output[name][image, :, point].double() for name in ("logits", "loc", "scale"))
+        sigma = torch.nn.functional.elu(raw) + 1 + 1.0
+        sizes = Independent(Laplace(loc.view(2, 2), sigma.view(2, 2)), 1)
+        mixture = MixtureSameFamily(Categorical(logits=logits), sizes)
+        values.append(-mixture.log_prob(targets.size[image, :, point].double()))
+    return torch.stack(values).mean()
+
+
+@pytest.fixture(scope="module")
+def run(drawn: DataPaths, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[Tensor, Tensor]]]:
+    """A run of a few steps with Laplace, and each step's loss beside torch's own of the same outputs and targets."""
+    losses = []
+
+    def recorded(self: DetectionCriterion, outputs: list[dict[str, Tensor]], targets: Any) -> dict[str, Tensor]:
+        found = forward(self, outputs, targets)
+        one = [{name: values.detach() for name, values in output.items()} for output in outputs]
+        expected = torch.stack([laplace_loss(output, targets) for output in one]).mean()
+        losses.append((found["mixture"].detach().double(), expected))
+        return found
+
+    forward = DetectionCriterion.forward
+    folder = tmp_path_factory.mktemp("laplace") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DetectionCriterion, "forward", recorded)
+        return fit(tiny_fit(drawn, folder, family="laplace", epochs=1, drop_epochs=(), batch=2)), losses
+
+
+def test_training_minimises_the_laplace_mixture(run: tuple[Path, list[tuple[Tensor, Tensor]]]) -> None:
+    _, losses = run
+    assert len(losses) >= 3
+    for found, expected in losses:
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_configuration_and_checkpoint_keep_the_family(run: tuple[Path, list[tuple[Tensor, Tensor]]]) -> None:
+    folder, _ = run
+    assert json.loads((folder / "config.json").read_text())["model"]["family"] == "laplace"
+    checkpoint = load_checkpoint(folder / "checkpoints" / "last.pt")
+    model, task = restore_network(checkpoint)
+    assert family_of(model) == "laplace"
+    criterion = task.criterion(model, checkpoint.config.optimizer)
+    assert criterion.regression is model.regression
+
+
+def test_checkpoint_that_names_no_family_is_of_gaussians(
+    run: tuple[Path, list[tuple[Tensor, Tensor]]], tmp_path: Path
+) -> None:
+    content = torch.load(run[0] / "checkpoints" / "last.pt", weights_only=True)
+    del content["config"]["model"]["family"]
+    torch.save(content, tmp_path / "old.pt")
+    model, _ = restore_network(load_checkpoint(tmp_path / "old.pt"))
+    assert family_of(model) == "gaussian"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"family": "cauchy"}, r"--family: family must be .*'laplace'.*got 'cauchy'"),
+        ({"family": "laplace", "components": 0}, r"--family: family 'laplace' needs a mixture"),
+    ],
+)
+def test_a_family_that_cannot_be_is_named_before_a_run_is_made(
+    changes: dict[str, Any], message: str, drawn: DataPaths, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        fit(tiny_fit(drawn, tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_names_the_families_that_the_op_takes_by_name() -> None:
+    """The command line answers without importing torch, and so cannot ask the op."""
+    option = get_type_hints(ModelConfig, include_extras=True)["family"]
+    listed = option.__metadata__[0].metavar.strip("{}").split(",")
+    with pytest.raises(ValueError, match="family must be one of") as refusal:
+        MixtureSpec(1, 1, scales=1, family="")
+    assert set(listed) == {name for name in re.findall(r"'(\w+)'", str(refusal.value)) if is_a_name_enough(name)}
+
+
+def is_a_name_enough(family: str) -> bool:
+    try:
+        MixtureSpec(1, 1, scales=1, family=family)
+    except ValueError:
+        return False
+    return True
