@@ -24,14 +24,6 @@ UNFINISHED = (
     "benchmarks/gpu_check/networks.py",
     "mdnkernels/ops/mixture_mode/autograd.py",
     "mdnkernels/ops/mixture_nll",
-    "mdnkernels/triton/functions.py",
-    "models/__init__.py",
-    "models/decode.py",
-    "models/detector.py",
-    "models/heads.py",
-    "models/network.py",
-    "models/pose.py",
-    "models/reading.py",
     "train/tasks/criterion.py",
 )
 LONGEST = 600
