@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from models.dla import DLA34
-from models.entries import mismatch
+from models.entries import describe_mismatch
 from models.files import write_atomically
 from models.hourglass import Hourglass
 from models.network import Backbone, Network
@@ -120,7 +120,7 @@ FORMS: dict[type[Backbone], Form] = {
 
 
 def load_published(model: Network, path: str | os.PathLike[str], *, colours: Colours = "BGR") -> None:
-    """Fills a model with a published checkpoint, of the same architecture, task, classes and components.
+    """Fill a model with a published checkpoint of the same architecture, task, classes and components.
 
     colours: of the images that this model will be given. "BGR" is what the published networks take; with "RGB", which
     `train` makes, the first convolution's input channels change places. The model's outputs, for the same image in
@@ -140,7 +140,7 @@ def load_published(model: Network, path: str | os.PathLike[str], *, colours: Col
 
 
 def save_published(model: Network, path: str | os.PathLike[str], *, colours: Colours = "BGR") -> None:
-    """Writes a model as a published checkpoint, which the published code and `load_published` read.
+    """Write a model as a published checkpoint, which the published code and `load_published` read.
 
     colours: of the images that this model takes; the file is for BGR. `load_published` with the same colours gives the
     same bits. The file takes the place of one at `path` only when it is complete. The published code must be told
@@ -159,7 +159,7 @@ def save_published(model: Network, path: str | os.PathLike[str], *, colours: Col
 
 
 def load_imagenet(backbone: Backbone, path: str | os.PathLike[str]) -> None:
-    """Fills the levels of a DLA-34 backbone with its ImageNet weights (dla34-ba72cf86.pth), for images in RGB.
+    """Fill the levels of a DLA-34 backbone with its ImageNet weights (dla34-ba72cf86.pth), for images in RGB.
 
     The aggregations, which ImageNet's classifier lacks, keep their weights; the classifier's fc.weight and fc.bias are
     passed over. As strict as `load_published`. Raises ValueError for any other backbone too.
@@ -172,7 +172,7 @@ def load_imagenet(backbone: Backbone, path: str | os.PathLike[str]) -> None:
 
 
 def published_names(model: Network) -> dict[str, str]:
-    """Each entry of the model's state dict, and what published files call it."""
+    """Return what published files call each entry of the model's state dict."""
     form = _form(model.backbone)
     heads = HEADS | {"loc": MEANS[model.regression.quantity]}
     names = {f"backbone.{name}": _renamed(name, form.backbone) for name in model.backbone.state_dict()}
@@ -199,7 +199,7 @@ def _renamed(name: str, rules: Rules) -> str:
 
 
 def _orders(model: Network, colours: str) -> dict[str, tuple[int, Tensor]]:
-    """The entries whose channels have another order in the file: the dimension, and for each of our channels theirs."""
+    """Return the entries whose channels have another order in the file: the dimension, and of each channel theirs."""
     if colours not in ("BGR", "RGB"):
         raise ValueError(f"colours must be 'BGR' or 'RGB', not {colours!r}")
     orders = {}
@@ -221,11 +221,13 @@ def _fill(
     orders: Mapping[str, tuple[int, Tensor]],
     ignored: frozenset[str],
 ) -> None:
-    """Fills the module from the file, all of it or, with a ValueError, nothing."""
+    """Fill the module from the file, all of it or, with a ValueError, nothing."""
     given = _read(path)
     needed = module.state_dict()
     counts = {theirs for name, theirs in names.items() if name.endswith("num_batches_tracked")}
-    wrong = mismatch({names[name]: value for name, value in needed.items()}, given, optional=counts, ignored=ignored)
+    wrong = describe_mismatch(
+        {names[name]: value for name, value in needed.items()}, given, optional=counts, ignored=ignored
+    )
     if wrong:
         raise ValueError(f"{path}: does not hold this model: {wrong}")
     values: dict[str, Tensor] = {}
@@ -236,7 +238,7 @@ def _fill(
 
 
 def _read(path: str | os.PathLike[str]) -> dict[Any, Any]:
-    """The state dict in a file, without its wrapper and prefix."""
+    """Read the state dict in a file, without its wrapper and prefix."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:

@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one image. Forward passes of convolutions and matrix products are counted, nothing else."""
+    """What a network costs for one image: forward passes of convolutions and matrix products, nothing else."""
 
     parameters: int
     multiply_accumulates: dict[str, int]  # by how the network is evaluated
@@ -29,7 +29,7 @@ class Cost:
 
 
 def count(build: Callable[[], Detector | PoseEstimator], *, size: int, objects: int = 128, peaks: int = 100) -> Cost:
-    """The cost of the network that `build` makes, on a square image of `size` pixels.
+    """Count the cost of the network that `build` makes, on a square image of `size` pixels.
 
     objects: centres to an image in sparse training (in pose each has all its keypoints). peaks: in inference. Raises
     ValueError for a size that the network cannot take.
@@ -64,5 +64,5 @@ def _counted(call: Callable[[], R]) -> tuple[R, int]:
 
 
 def _deformable_flops(x: Shape, weight: Shape, *_: object, out_shape: Shape, **__: object) -> int:
-    """Two for each weight that each output cell reads; finding the taps is not counted."""
+    """Count two for each weight that each output cell reads; finding the taps is not counted."""
     return 2 * out_shape[0] * prod(out_shape[2:]) * prod(weight)

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
-from models.recompute import recomputed
+from models.recompute import recompute_in_backward
 
 
 def deformable_convolution(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """(B, C, h, w) to (B, O, h, w) with taps at predicted offsets, times predicted weights.
+    """Convolve (B, C, h, w) to (B, O, h, w) with taps at predicted offsets, times predicted weights.
 
     out[o, y, x] = bias[o] + sum over taps t and channels c of weight[o, c, t] * mask[t, y, x] * x[c] at the point
     (y + t // 3 - 1 + offset[2t, y, x], x + t % 3 - 1 + offset[2t + 1, y, x]), bilinearly interpolated and 0 outside.
@@ -30,7 +30,7 @@ def deformable_convolution(x: Tensor, offset: Tensor, mask: Tensor, weight: Tens
     if x.device.type != "cpu" or torch.compiler.is_exporting():
         return deform_conv2d(x, offset, weight, bias, padding=1, mask=mask)
     # The samples, nine times the input, are computed again in the backward pass: 8 % of DLA-34's training step.
-    return recomputed(_by_rows, x, offset, mask, weight, bias)
+    return recompute_in_backward(_by_rows, x, offset, mask, weight, bias)
 
 
 def _check(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor) -> None:
@@ -77,7 +77,7 @@ def _by_rows(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tens
 
 
 def _neighbours(position: Tensor, size: int) -> tuple[list[Tensor], list[Tensor]]:
-    """The two cells beside positions along an axis of `size` cells, and the weights that interpolate.
+    """Return the two cells beside positions along an axis of `size` cells, and the weights that interpolate.
 
     A cell outside weighs 0, and one inside stands for it. Not a number stays that in the weights.
     """

@@ -38,7 +38,7 @@ class DeformableConv(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_dim, h, w) to (B, out_dim, h, w)."""
+        """Map (B, in_dim, h, w) to (B, out_dim, h, w)."""
         # The operator takes inputs of one dtype and has no bfloat16; autocast leaves it alone on the CPU.
         dtype = torch.promote_types(x.dtype, torch.float32)
         taps = self.taps(x).to(dtype)
@@ -67,7 +67,7 @@ class Pair(Part):
             self.project = projection(in_dim, out_dim)
 
     def forward(self, x: Tensor, extra: Sequence[Tensor] = ()) -> Tensor:
-        """(B, in_dim, h, w) to (B, out_dim, h / stride, w / stride); `extra` are of that size too."""
+        """Map (B, in_dim, h, w) to (B, out_dim, h / stride, w / stride); `extra` are of that size too."""
         pooled = _pool(x, self.stride)
         first = self.first(x, self.project(pooled))
         second = self.second(first, first)
@@ -89,7 +89,7 @@ class PairOfPairs(Part):
         self.unread = projection(in_dim, out_dim).requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_dim, h, w) to (B, out_dim, h / 2, w / 2)."""
+        """Map (B, in_dim, h, w) to (B, out_dim, h / 2, w / 2)."""
         first = self.first(x)
         return self.second(first, [_pool(x, 2), first])
 
@@ -107,7 +107,7 @@ class Aggregation(Part):
         self.node = ModulesInOrder(DeformableConv(out_dim, out_dim) for _ in dims[1:])
 
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The maps, all (B, out_dim, h, w) of the first's size."""
+        """Return the maps, all (B, out_dim, h, w) of the first's size."""
         done = [maps[0]]
         for x, project, upsample, node in zip(maps[1:], self.project, self.upsample, self.node, strict=True):
             done.append(node(upsample(project(x)) + done[-1]))
@@ -144,7 +144,7 @@ class DLA34(Backbone):
         self.join = Aggregation(self.feature_dim, dims[:3], (1, 2, 4))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """H and W must be multiples of `divisor`."""
+        """Return the one feature of images whose H and W are multiples of `divisor`."""
         maps: list[Tensor] = []
         x = images
         for level in self.levels:
@@ -163,7 +163,7 @@ def _pool(x: Tensor, stride: int) -> Tensor:
 
 
 def _bilinear_upsampling(dim: int, factor: int) -> nn.ConvTranspose2d:
-    """A transposed convolution, each channel by itself, that starts as bilinear interpolation."""
+    """Make a transposed convolution, each channel by itself, that starts as bilinear interpolation."""
     layer = nn.ConvTranspose2d(dim, dim, 2 * factor, factor, padding=factor // 2, groups=dim, bias=False)
     distance = (torch.arange(2 * factor) - (factor - 0.5)).abs() / factor
     line = 1 - distance

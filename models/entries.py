@@ -11,14 +11,14 @@ from torch import Tensor
 NAMED = 12
 
 
-def mismatch(
+def describe_mismatch(
     needed: Mapping[str, Tensor],
     given: Mapping[Any, Any],
     *,
     optional: Collection[str] = (),
     ignored: Collection[str] = (),
 ) -> str | None:
-    """Which entries of `given` are missing, surplus, of another shape or no tensors; None where nothing is wrong.
+    """Say which entries of `given` are missing, surplus, of another shape or no tensors; None where none is wrong.
 
     optional: names that `given` may lack. ignored: names that it may have beside those that are needed.
     """

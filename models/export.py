@@ -49,7 +49,7 @@ class _Maps(nn.Module):
 def export_inference(
     model: Detector | PoseEstimator, images: Tensor, *, k: int = 100, flip: Flip | None = None
 ) -> torch.export.ExportedProgram:
-    """The whole of `model.predict` as one graph: backbone, peaks, sparse heads, decoding.
+    """Trace the whole of `model.predict` as one graph: backbone, peaks, sparse heads, decoding.
 
     model: in eval mode, else ValueError. images: (B, 3, H, W), an example: the graph takes any batch of this height and
     width, on this device, and gives a dict of `predict`'s fields. A component is chosen by its weight. The graph calls
@@ -63,7 +63,7 @@ def export_inference(
 
 
 def export_onnx(model: Detector | PoseEstimator, path: str | Path, size: tuple[int, int]) -> list[str]:
-    """Writes the network with dense heads as an ONNX file; gives the names of its outputs.
+    """Write the network with dense heads as an ONNX file; return the names of its outputs.
 
     model: in eval mode, else ValueError. size: height and width of the images in pixels, multiples of `model.divisor`.
     The input is "images" (B, 3, *size), B free; the outputs are the last stack's maps under the names of
@@ -98,7 +98,7 @@ def export_onnx(model: Detector | PoseEstimator, path: str | Path, size: tuple[i
 def write_graph(
     model: Detector | PoseEstimator, path: Path, size: tuple[int, int], *, k: int = 100, flip: Flip | None = None
 ) -> str:
-    """Writes a network as the file's name says, and returns what is in it, in words.
+    """Write a network as the file's name says, and return what is in it, in words.
 
     path: NAME.pt2 for `export_inference`, NAME.onnx for `export_onnx`; nothing may be there yet. model: in eval mode;
     its batch norms are folded, in place. size: height and width of the images in pixels. k, flip: of `predict`, for
@@ -139,7 +139,7 @@ def _check(model: Detector | PoseEstimator, images: Tensor) -> None:
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Exits, with help or a message, as argparse does."""
+    """Read the command line. Exits, with help or a message, as argparse does."""
     parser = argparse.ArgumentParser(
         prog="python -m models.export",
         description="Write a network with published weights as a graph that needs none of this code: NAME.pt2 for "
@@ -163,7 +163,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, or 2 after a mistake that the message on stderr names."""
+    """Write the graph. Returns the exit status: 0, or 2 after a mistake that the message on stderr names."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     detection = options.task == "detection"
     classes = options.classes if options.classes is not None else 80 if detection else 1

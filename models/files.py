@@ -13,7 +13,7 @@ PARTIAL = ".partial-"
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Calls `write` on a file beside `path`, brings it to the disk, and only then gives it the name.
+    """Call `write` on a file beside `path`, bring it to the disk, and only then give it the name.
 
     Where `write` or the disk fails, the old file stays, what was written is removed and the error goes on.
     """
@@ -32,7 +32,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Brings a folder's names to the disk, so that a rename outlives a power cut."""
+    """Bring a folder's names to the disk, so that a rename outlives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

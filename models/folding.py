@@ -38,7 +38,7 @@ def fold_batch_norms(network: nn.Module) -> None:
 
 
 def _fold(parent: nn.Module, convolution: str, norm: str) -> None:
-    """Of two children, the second of which reads the first's output alone; nothing where they are of other kinds."""
+    """Fold the second child into the first, whose output it alone reads; do nothing where they are of other kinds."""
     conv, bn = getattr(parent, convolution), getattr(parent, norm)
     if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
         dtype = conv.weight.dtype

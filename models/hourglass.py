@@ -39,7 +39,7 @@ class HourglassConfig:
 
     @property
     def depth(self) -> int:
-        """How many times an hourglass halves its resolution."""
+        """Return how many times an hourglass halves its resolution."""
         return len(self.dims) - 1
 
 
@@ -67,7 +67,7 @@ class HourglassLevel(nn.Module):
         self.up = _residuals([below] * count + [here])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, dims[0], h, w) to the same shape."""
+        """Map (B, dims[0], h, w) to the same shape."""
         below = self.down.run(x)
         below = self.inner.run(below) if isinstance(self.inner, Layers) else self.inner(below)
         coarse = self.up.run(below)
@@ -84,7 +84,7 @@ class Merge(Part):
         self.residual = Residual(dim, dim)
 
     def forward(self, x: Tensor, feature: Tensor) -> Tensor:
-        """x (B, dim, h, w) and feature (B, feature_dim, h, w) to (B, dim, h, w)."""
+        """Map x (B, dim, h, w) and feature (B, feature_dim, h, w) to (B, dim, h, w)."""
         return self.residual(F.relu(self.from_input(x) + self.from_feature(feature), inplace=True))
 
 
@@ -106,7 +106,7 @@ class Hourglass(Backbone):
         self.merges = ModulesInOrder(Merge(dim, config.feature_dim) for _ in range(config.stacks - 1))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """H and W must be multiples of `divisor`."""
+        """Return the features of images whose H and W are multiples of `divisor`, the last stack's at the end."""
         x = self.stem.run(images)
         features: list[Tensor] = []
         for stack, (hourglass, output) in enumerate(zip(self.hourglasses, self.outputs, strict=True)):
@@ -117,5 +117,5 @@ class Hourglass(Backbone):
 
 
 def _residuals(dims: list[int], stride: int = 1) -> Layers:
-    """Blocks from dims[0] to dims[1], from dims[1] to dims[2], ..., the first with the stride."""
+    """Make blocks from dims[0] to dims[1], from dims[1] to dims[2], ..., the first with the stride."""
     return Layers(*(Residual(a, b, stride if i == 0 else 1) for i, (a, b) in enumerate(pairwise(dims))))

@@ -18,7 +18,7 @@ SOFT_NMS_SIGMA = 0.5
 
 
 def placed(found: Found, transform: Tensor) -> Found:
-    """Predictions in the coordinates that the transforms lead to, as from the network's input back to the image.
+    """Move predictions into the coordinates that the transforms lead to, as from the network's input to the image.
 
     transform: (B, 2, 3), x' = A x + b for each image. A box becomes the axis-aligned one around what it turns into,
     keypoints move as points, and a standard deviation, which has no sign, by A's absolute values. Padding stays 0.
@@ -41,7 +41,7 @@ def placed(found: Found, transform: Tensor) -> Found:
 
 
 def merge_scales(found: Sequence[Found], k: int) -> Found:
-    """The k best of what the same images showed at several scales, by soft-NMS over each class; one scale stays.
+    """Return the k best of what the same images showed at several scales, by soft-NMS over each class; one scale stays.
 
     found: predictions in common coordinates (`placed`), (B, k_i, ...) each. Where fewer are left, the rest is padding.
     Raises ValueError where there is none.
@@ -59,7 +59,7 @@ def merge_scales(found: Sequence[Found], k: int) -> Found:
 def soft_nms(
     box: Tensor, score: Tensor, label: Tensor, k: int, *, sigma: float = SOFT_NMS_SIGMA
 ) -> tuple[Tensor, Tensor]:
-    """Which k boxes of each image come first, and their lowered scores, both (B, min(k, N)), in descending order.
+    """Return which k boxes of each image come first, and their lowered scores, both (B, min(k, N)), in that order.
 
     box: (B, N, 4) x1 y1 x2 y2. score: (B, N), not negative. label: (B, N) int64, -1 for padding, which comes last. The
     best box is taken, and every other one of its class has its score multiplied by exp(-IoU^2 / sigma); so on with the

@@ -1,8 +1,8 @@
-"""Containers of modules that know what their modules are; PyTorch's own say `Module` of each."""
+"""A list of modules that knows of which type they are; PyTorch's own says `Module` of each."""
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterable, Iterator, ValuesView
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import nn
@@ -18,13 +18,3 @@ class ModulesInOrder(nn.ModuleList, Generic[M]):
         def __init__(self, modules: Iterable[M]) -> None: ...
         def __iter__(self) -> Iterator[M]: ...
         def __getitem__(self, idx: Any) -> M: ...  # type: ignore[override]  # of one position; no slices
-
-
-class ModulesByName(nn.ModuleDict, Generic[M]):
-    """An `nn.ModuleDict` of modules of one type."""
-
-    if TYPE_CHECKING:
-
-        def __getitem__(self, key: str) -> M: ...
-        def items(self) -> ItemsView[str, M]: ...
-        def values(self) -> ValuesView[M]: ...

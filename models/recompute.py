@@ -16,8 +16,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
-def recomputed(function: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
-    """What the function gives, with the same gradients; the backward pass computes its intermediate results again.
+def recompute_in_backward(function: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+    """Call the function; the backward pass computes its intermediate results again, with the same gradients.
 
     The function draws no random numbers. options: of `torch.utils.checkpoint.checkpoint`.
     """
@@ -32,10 +32,10 @@ class Part(nn.Module):
     recompute = False
 
     def run(self, *inputs: Any) -> Any:
-        """What calling it gives, with the same gradients and the same running statistics."""
+        """Call the part: with `recompute` too, gradients and running statistics are the same."""
         if not (self.recompute and self.training):
             return self(*inputs)
-        return recomputed(self, *inputs, context_fn=lambda: _contexts(self))
+        return recompute_in_backward(self, *inputs, context_fn=lambda: _contexts(self))
 
 
 class Layers(Part, nn.Sequential):
@@ -48,7 +48,7 @@ def _contexts(part: nn.Module) -> tuple[AbstractContextManager[None], AbstractCo
 
 @contextmanager
 def _statistics_kept(part: nn.Module) -> Iterator[None]:
-    """Batch norm updates copies of its running statistics, which one training step must move once.
+    """Let batch norm update copies of its running statistics, which one training step must move once.
 
     Without any (track_running_stats) it would save fewer tensors than the first time, which `checkpoint` refuses.
     """

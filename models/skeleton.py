@@ -43,7 +43,7 @@ class Skeleton:
 
     @property
     def mirrored(self) -> tuple[int, ...]:
-        """For each keypoint, the one whose place it takes in a mirrored image."""
+        """Return for each keypoint the one whose place it takes in a mirrored image."""
         order = list(range(len(self.names)))
         for a, b in self.flip_pairs:
             order[a], order[b] = b, a
@@ -51,7 +51,7 @@ class Skeleton:
 
     @property
     def unpaired(self) -> tuple[str, ...]:
-        """The names that say left or right and are in no flip pair: what a mirrored image shows there has no name.
+        """Return the names that say left or right and are in no flip pair: mirrored, they have no name.
 
         L and R say so where they do in a pair.
         """
@@ -89,13 +89,13 @@ _OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
 def _words(name: str) -> tuple[str, ...]:
-    """The words of a name in small letters, divided at signs, at capitals and at digits."""
+    """Divide a name at signs, at capitals and at digits into words in small letters."""
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W_a-zA-Z]+", name)
     return tuple(word.lower() for word in words)
 
 
 def _exchanged(words: tuple[str, ...]) -> tuple[str, ...]:
-    """The words with left and right exchanged."""
+    """Exchange left and right in the words."""
     if len(words) == 1 and words[0] in ("l", "r"):
         return words  # of keypoints named by letters
     return tuple(_OTHER.get(word) or re.sub("left|right", lambda side: _OTHER[side[0]], word) for word in words)

@@ -24,13 +24,6 @@ UNFINISHED = (
     "benchmarks/gpu_check/networks.py",
     "mdnkernels/ops/mixture_mode/autograd.py",
     "mdnkernels/ops/mixture_nll",
-    "mdnkernels/triton/functions.py",
-    "models",
-    "train/__main__.py",
-    "train/config",
-    "train/data",
-    "train/loop",
-    "train/run",
     "train/tasks/criterion.py",
 )
 LONGEST = 600

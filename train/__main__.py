@@ -16,7 +16,7 @@ import tyro
 from train.config.commands import CheckDataConfig, DemoConfig, EvaluateConfig, ExportConfig, FitConfig, PredictConfig
 from train.config.recipes import recipe, recipe_help, recipe_names
 from train.errors import ConfigError, UserError
-from train.loop.interrupt import ending_at_once
+from train.loop.interrupt import end_at_once_on_interrupt
 
 Config = FitConfig | EvaluateConfig | PredictConfig | ExportConfig | CheckDataConfig | DemoConfig
 
@@ -36,7 +36,7 @@ DESCRIPTION = (
 
 
 def parse(arguments: Sequence[str]) -> Config:
-    """The configuration of the chosen command. Exits, with help or a message, as argparse does; raises ConfigError."""
+    """Return the command's configuration. Exits, with help or a message, as argparse does; raises ConfigError."""
     # A command is parsed alone: beside others, an unknown option would be answered with theirs.
     command = arguments[0] if arguments and arguments[0] in COMMANDS else None
     if command is None:
@@ -68,7 +68,7 @@ def _subcommand(name: str) -> Any:
 
 
 def _about(command: str) -> str:
-    """What --help says of a command, or of them all."""
+    """Return what --help says of a command, or of them all."""
     if not command:
         return DESCRIPTION
     text = COMMANDS[command].__doc__ or ""
@@ -82,7 +82,7 @@ def _fit_default(arguments: Sequence[str]) -> FitConfig | None:
         for given, other in ((_option(arguments, "--run"), "--run"), (name, "a recipe")):
             if given is not None:
                 raise ConfigError(f"{other}, --resume: give one; --resume goes on with the run that it names")
-        with ending_at_once():
+        with end_at_once_on_interrupt():
             from train.run.directory import RunDirectory  # which imports torch
 
         return RunDirectory(Path(resume)).read_config()
@@ -105,8 +105,8 @@ def _option(arguments: Sequence[str], name: str) -> str | None:
 
 
 def run(config: Config) -> int:
-    """Does what a configuration says; returns the exit status."""
-    with ending_at_once():
+    """Run the command that a configuration is of; return the exit status."""
+    with end_at_once_on_interrupt():
         function = _function_of(config)
     result = function(config)
     return 1 if isinstance(config, PredictConfig) and result["failed"] else 0
@@ -140,7 +140,7 @@ def _function_of(config: Config) -> Callable[[Any], Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 done, 1 some images failed, 2 a mistake that the message on stderr names, 130 Ctrl-C."""
+    """Return the exit status: 0 done, 1 some images failed, 2 a mistake that stderr names, 130 Ctrl-C."""
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.getLogger("train").setLevel(logging.INFO)  # other packages' own news are not for the user
     try:

@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 
 from models import Skeleton
 from tests.train.drawn_data import DataPaths
-from train.data.coco import CocoAnnotations, read_annotations
+from train.data.coco import CocoAnnotations
+from train.data.coco_file import read_annotations
 from train.data.skeletons import SkeletonInFile
 
 NAMES = ("nose", "left_ear", "right_ear", "back", "tail")

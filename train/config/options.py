@@ -29,7 +29,7 @@ from train.tasks.weights import LossWeights
 
 Device = Annotated[str, arg(metavar="{auto,cpu,cuda,cuda:N}"), CheckedBy("train.loop.network:pick_device")]
 ImageFolder = Annotated[Path, CheckedBy("train.data.sets:CocoImages")]
-AnnotationFile = Annotated[Path, CheckedBy("train.data.coco:read_annotations")]
+AnnotationFile = Annotated[Path, CheckedBy("train.data.coco_file:read_annotations")]
 MixedPrecision = Literal["no", "bf16", "fp16"]
 Resolution = Literal["fixed", "original"]
 Orientation = Literal["stored", "exif"]
@@ -171,7 +171,7 @@ class OptimizerConfig:
 
     @property
     def drops(self) -> tuple[int, ...]:
-        """The epochs after which the learning rate drops: drop_epochs, or those that follow from the epochs."""
+        """Return the epochs after which the learning rate drops: drop_epochs, or what follows from the epochs."""
         if self.drop_epochs is not None:
             return self.drop_epochs
         last = self.epochs - min(10, max(1, self.epochs // 5))
@@ -186,7 +186,7 @@ class OptimizerConfig:
         if late:
             raise ConfigError(
                 f"--drop-epochs: {', '.join(map(str, late))}: not before the end of --epochs {self.epochs}, where the "
-                f"learning rate could drop; give epochs up to {self.epochs - 1}, or none for a constant rate"
+                f"learning rate could drop; give earlier ones, or none for a constant rate"
             )
 
 
@@ -197,7 +197,7 @@ class InferenceConfig:
     flip: bool = False
     """Look at the mirror image too, and average the two."""
     flip_stronger: bool = False
-    """The same, but take each box's size, or pose, from the view whose component weighs more."""
+    """Average both views, but take each size, or pose, from the view whose component weighs more."""
     resolution: Resolution = "fixed"
     """fixed fits images into the square of the training; original keeps their size, one image a step."""
     scales: PositiveNumbers = (1.0,)

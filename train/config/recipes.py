@@ -36,12 +36,12 @@ SCHEDULES: dict[str, tuple[str, OptimizerConfig, DataConfig]] = {
 
 
 def recipe_names() -> list[str]:
-    """All recipes: TASK-BACKBONE-SCHEDULE-MODEL."""
+    """Return the names of all recipes: TASK-BACKBONE-SCHEDULE-MODEL."""
     return [f"{task}-{schedule}-{model}" for task in get_args(TaskName) for schedule in SCHEDULES for model in MODELS]
 
 
 def recipe(name: str) -> FitConfig:
-    """The configuration of a recipe, whose run directory is still to be chosen. Raises KeyError for an unknown name."""
+    """Return a recipe's configuration, without the run directory. Raises KeyError for an unknown name."""
     task, _, rest = name.partition("-")
     schedule, _, model = rest.rpartition("-")
     arch, optimizer, data = SCHEDULES[schedule]
@@ -59,7 +59,7 @@ def recipe(name: str) -> FitConfig:
 
 
 def recipe_help() -> str:
-    """What --help says of them."""
+    """Return what --help says of the recipes."""
     lines = [
         f"{name}: {arch}, {data.input_size} px, batch {optimizer.batch}, lr {optimizer.lr:g}, {optimizer.epochs} epochs"
         + (f" on {data.train_share:.0%} of the images" if data.train_share < 1 else "")

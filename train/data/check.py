@@ -1,4 +1,4 @@
-"""What a data set holds and what is wrong with it, before anybody trains on it."""
+"""The report on a data set, before anybody trains on it: what it holds and what is wrong in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from models.skeleton import Skeleton
 from train.config.commands import CheckDataConfig
 from train.config.options import Orientation
 from train.config.rules import check_config
-from train.data.coco import CocoAnnotations, read_annotations
+from train.data.check_text import text_of
+from train.data.coco import CocoAnnotations
+from train.data.coco_file import read_annotations
 from train.data.images import exif_orientation, has_transparency, image_size, open_image, read_rgb
 from train.data.objects import why_no_object
 from train.data.plausibility import EXAMPLES, find_doubts
@@ -30,11 +32,10 @@ from train.tasks.base import Task
 # COCO's limits of small and medium, areas in square pixels.
 AREAS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
 STRIDE = 4
-LISTED = 20  # bad entries that are printed; check.json has all
 
 
 def check_data(config: CheckDataConfig) -> dict[str, Any]:
-    """Writes check.json and samples.png to the configured folder and returns what check.json holds.
+    """Write check.json and samples.png to the configured folder and return what check.json holds.
 
     {"images", "images_without_objects", "objects", "crowds", "objects_per_image", "sides", "areas", "categories",
     "keypoints", "skeleton", "bad_annotations", "no_object_to_train_on" (the reason, or None), "unused_categories",
@@ -48,7 +49,7 @@ def check_data(config: CheckDataConfig) -> dict[str, Any]:
     task = make_task(config.task, annotations.categories, annotations.skeleton)
     images = CocoImages(listed, config.images, annotations.skeleton, config.orientation)
     report = describe(annotations)
-    files = _look_at_files(images)
+    files = _inspect_files(images)
     report["bad_images"] = [
         {"id": listed[i].id, "file": file.path, "reason": file.problem} for i, file in enumerate(files) if file.problem
     ]
@@ -68,7 +69,7 @@ def check_data(config: CheckDataConfig) -> dict[str, Any]:
 
 
 def describe(annotations: CocoAnnotations) -> dict[str, Any]:
-    """The numbers of a list. Sides are in pixels; areas are the annotations' own."""
+    """Count and measure what a list holds. Sides are in pixels; areas are the annotations' own."""
     real = ~annotations.crowd
     sides = annotations.boxes[real, 2:] - annotations.boxes[real, :2]
     counts = np.diff(annotations.starts)
@@ -107,7 +108,7 @@ def describe(annotations: CocoAnnotations) -> dict[str, Any]:
 
 
 def describe_skeleton(skeleton: Skeleton) -> dict[str, Any]:
-    """The skeleton by its keypoints' names: what changes places in mirrored images, and what should but cannot."""
+    """Describe a skeleton by its keypoints' names: which change places in mirrored images, and which lack a partner."""
 
     def named(pairs: Sequence[tuple[int, int]]) -> list[list[str]]:
         return [[skeleton.names[keypoint] for keypoint in pair] for pair in pairs]
@@ -144,10 +145,10 @@ class _File(NamedTuple):
     transparent: bool = False
 
 
-def _look_at_files(images: CocoImages) -> list[_File]:
+def _inspect_files(images: CocoImages) -> list[_File]:
     """Decode each image to the end: what is missing, damaged or without a range, or has another size than listed."""
 
-    def look(index: int) -> _File:
+    def inspect(index: int) -> _File:
         entry = images.annotations[index]
         path = images.images / entry.file_name
         file = _File(entry.id, str(path))
@@ -162,11 +163,11 @@ def _look_at_files(images: CocoImages) -> list[_File]:
             return file._replace(problem=str(error) or type(error).__name__)
 
     with ThreadPoolExecutor() as pool:  # decoding releases the interpreter's lock
-        return list(pool.map(look, range(len(images))))
+        return list(pool.map(inspect, range(len(images))))
 
 
 def _describe_turned(annotations: CocoAnnotations, files: Sequence[_File], orientation: Orientation) -> dict[str, Any]:
-    """The files that EXIF turns, and which of both images, stored or turned, the list seems to be of.
+    """Describe the files that EXIF turns, and say which image of theirs, stored or turned, the list seems to be of.
 
     "sizes" and "boxes" count the images of which the listed size, or the boxes, fit one of both alone; "likely" is
     which, where all agree.
@@ -194,113 +195,10 @@ def _describe_turned(annotations: CocoAnnotations, files: Sequence[_File], orien
     }
 
 
-def text_of(report: dict[str, Any]) -> str:
-    """The report for people."""
-    lines = [
-        f"{report['images']} images, {report['images_without_objects']} of them without objects",
-        f"{report['objects']} objects and {report['crowds']} crowds"
-        f"; of an image: {_words(report['objects_per_image'])}",
-        f"width in pixels: {_words(report['sides']['width'])}; height: {_words(report['sides']['height'])}",
-        "by COCO's areas: " + ", ".join(f"{count} {name}" for name, count in report["areas"].items()),
-        "categories: " + ", ".join(f"{one['name']} (id {one['id']}) {one['objects']}" for one in report["categories"]),
-    ]
-    if "keypoints" in report:
-        one = report["keypoints"]
-        lines.append(
-            f"keypoints: {one['visible']} visible, {one['hidden']} hidden, {one['not_labelled']} not labelled; "
-            f"{one['people_without']} people without any"
-        )
-    if "skeleton" in report:
-        one = report["skeleton"]
-        lines += [
-            "constants of OKS: " + ", ".join(f"{name} {sigma:g}" for name, sigma in one["sigmas"].items()),
-            "change places in mirrored images: " + (", ".join(map(" and ".join, one["flip_pairs"])) or "none"),
-            f"{len(one['links'])} links to draw",
-        ]
-        if one["unpaired"]:
-            lines.append(f"without a counterpart, so that training needs --flip 0: {', '.join(one['unpaired'])}")
-    bad = report["bad_annotations"] + [f"{one['file']}: {one['reason']}" for one in report["bad_images"]]
-    unused, without, turned = report["unused_categories"], report["people_without_keypoints"], report["turned"]
-    nothing = report["no_object_to_train_on"]
-    if nothing is not None:
-        lines.append(f"no object to train on: {nothing}")
-    if bad:
-        lines.append(
-            f"bad entries: {len(report['bad_annotations'])} annotations and {len(report['bad_images'])} images, "
-            "which training leaves out"
-        )
-        lines += _listed(bad)
-    if unused:
-        lines.append(f"{len(unused)} {'category' if len(unused) == 1 else 'categories'} without annotations, left out")
-        lines += _listed(unused)
-    if without:
-        lines.append(f"{len(without)} people without keypoints, who count as people with none labelled")
-        lines += _listed(without)
-    if turned["files"]:
-        lines += _words_of_turned(turned)
-    if report["transparent"]:
-        lines.append(
-            f"{len(report['transparent'])} images with transparent pixels, whose colours are taken all the same"
-        )
-        lines += _listed(report["transparent"])
-    if report["doubts"]:
-        lines.append("doubtful entries, which training takes as they stand:")
-        lines += [f"  {line}" for doubt in report["doubts"] for line in _words_of_doubt(doubt)]
-    wrongly_turned = turned["files"] and turned["likely"] != turned["taken"]
-    if not (nothing or bad or unused or without or report["doubts"] or wrongly_turned):
-        lines.append("no bad entries")
-    return "\n".join(lines)
-
-
-def _listed(entries: Sequence[str]) -> list[str]:
-    more = [f"  and {len(entries) - LISTED} more, in check.json"] if len(entries) > LISTED else []
-    return [f"  {one}" for one in entries[:LISTED]] + more
-
-
-def _words_of_turned(turned: dict[str, Any]) -> list[str]:
-    kinds = ", ".join(f"{count} by {value}" for value, count in turned["orientations"].items())
-    lines = [f"turned by their EXIF orientation: {turned['files']} images ({kinds}); taken here: {turned['taken']}"]
-    lines += _listed(turned["first"])
-    names = {"stored": "the stored", "exif": "the turned"}
-    for what in ("sizes", "boxes"):
-        told = [f"{count} only {names[name]} image" for name, count in turned[what].items() if count]
-        if told:
-            lines.append(f"  images whose {what} fit: {', '.join(told)}")
-    sizes, boxes = turned["sizes"], turned["boxes"]
-    if sizes["stored"] and boxes["exif"] and not sizes["exif"] and not boxes["stored"]:
-        lines.append(
-            "  the boxes seem to be of the turned images and the sizes of the stored: exchange width and height of "
-            "these images in the list, and take --orientation exif"
-        )
-    elif turned["likely"] is None:
-        verdict = "contradicts itself" if any((*sizes.values(), *boxes.values())) else "does not tell which it is of"
-        lines.append(f"  the list {verdict}: compare samples.png of --orientation stored and exif")
-    elif turned["likely"] != turned["taken"]:
-        lines.append(
-            f"  the list seems to be of {names[turned['likely']]} images: take --orientation {turned['likely']}"
-        )
-    return lines
-
-
-def _words_of_doubt(doubt: dict[str, Any]) -> list[str]:
-    lines = [doubt["text"], *_listed(doubt["examples"])]
-    if doubt["count"] > len(doubt["examples"]):
-        lines.append(f"  and {doubt['count'] - len(doubt['examples'])} more")
-    if doubt["looks_like"] is not None:
-        lines.append(f"  the file looks like {doubt['looks_like']}")
-    if doubt["mend"]:
-        lines += ['  to mend it, with root = json.load(open("..."))', *(f"    {line}" for line in doubt["mend"])]
-    return lines
-
-
-def _words(spread: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in spread.items()) or "none"
-
-
 def _sample_picture(
     config: CheckDataConfig, annotations: CocoAnnotations, task: Task, turned: set[int]
 ) -> Image.Image | None:
-    """A few augmented training samples with their boxes or poses, each beside what its heatmaps should be.
+    """Draw a few augmented training samples with their boxes or poses, each beside what its heatmaps should be.
 
     turned: ids of images that EXIF turns; up to half of the samples are of these.
     """
@@ -354,7 +252,7 @@ def _pair(sample: Sample, task: Task, input_size: int) -> tuple[Image.Image, Ima
 
 
 def _heat(image: Image.Image, heatmap: Tensor) -> Image.Image:
-    """The image in grey, with the heatmap (h, w) over it in orange."""
+    """Draw the image in grey, with the heatmap (h, w) over it in orange."""
     grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None] * np.ones(3, np.float32)
     heat = Image.fromarray((255 * heatmap.numpy()).astype(np.uint8)).resize(image.size, Image.Resampling.NEAREST)
     share = np.asarray(heat, dtype=np.float32)[..., None] / 255

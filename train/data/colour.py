@@ -28,9 +28,10 @@ LIGHTING_AXES = (
 
 
 def normalise(images: Tensor, colour: Tensor | None = None) -> Tensor:
-    """What the network takes: (B, 3, H, W) float32, (x / 255 - mean) / std, after the colour jitter if there is one.
+    """Jitter the colours and normalise: (B, 3, H, W) float32, (x / 255 - mean) / std, as the network takes it.
 
-    images: (B, 3, H, W) uint8, RGB. colour: (B, 7) float32 on the same device, as `draw_augmentation` draws it.
+    images: (B, 3, H, W) uint8, RGB. colour: (B, 7) float32 on the same device, as `draw_augmentation` draws it; None
+    leaves the colours as they are.
     Source: Zhou et al., "Objects as Points", 2019, and its code's `color_aug`.
     """
     std = images.new_tensor(STD, dtype=torch.float32)
@@ -48,14 +49,14 @@ def normalise(images: Tensor, colour: Tensor | None = None) -> Tensor:
 
 
 def _channel_means(images: Tensor) -> Tensor:
-    """(B, 3) float32."""
+    """Return the mean of each channel, (B, 3) float32."""
     if _is_native(images):
         return native.channel_sums(_interleaved(images)).float() / (images.shape[2] * images.shape[3])
     return images.float().mean((2, 3))
 
 
 def _mix_channels(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
-    """The (B, 3, 3) matrix times each pixel, plus the (B, 3) offset; (B, 3, H, W) float32, contiguous."""
+    """Multiply each pixel by the (B, 3, 3) matrix and add the (B, 3) offset; (B, 3, H, W) float32, contiguous."""
     if _is_native(images):
         return native.mix_channels(_interleaved(images), matrix, offset)
     return torch.baddbmm(offset[:, :, None], matrix, images.float().flatten(2)).view(images.shape)
@@ -66,12 +67,12 @@ def _is_native(images: Tensor) -> bool:
 
 
 def _interleaved(images: Tensor) -> Tensor:
-    """(B, H, W, 3), contiguous: no copy where `collate` made the batch."""
+    """Reorder to (B, H, W, 3), contiguous; this copies nothing where `collate` made the batch."""
     return images.permute(0, 2, 3, 1).contiguous()
 
 
 def _blend(colour: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What of the pixel, of its grey and of the image's mean grey is in the jittered pixel: (B,) each.
+    """Return the shares of the pixel, of its grey and of the image's mean grey in the jittered pixel, (B,) each.
 
     A factor a of contrast (saturation) makes a x + (1 - a) g of x, g the mean grey (grey) of the image before any
     jitter; every operation after it scales that g by its own factor.

@@ -22,7 +22,7 @@ SUFFIXES = frozenset(
 
 
 def find_images(given: Sequence[Path]) -> list[Path]:
-    """The image files that paths mean, in the order given, each once.
+    """Return the image files that paths mean, in the order given, each once.
 
     A folder means the images directly in it, sorted by name; hidden files are left out. A path that does not exist and
     has one of * ? [ is a pattern of the shell's kind, where ** stands for any folders; it means the files that it

@@ -62,13 +62,13 @@ def exif_orientation(image: Image.Image) -> int:
 
 
 def image_size(image: Image.Image, orientation: Orientation = "stored") -> tuple[int, int]:
-    """Width and height of an opened image in that orientation. Raises ImageError as `exif_orientation` does."""
+    """Return an opened image's width and height in that orientation. Raises ImageError as `exif_orientation` does."""
     swapped = orientation == "exif" and exif_orientation(image) >= 5
     return image.size[::-1] if swapped else image.size
 
 
 def has_transparency(image: Image.Image) -> bool:
-    """Whether a decoded image has pixels that are not opaque."""
+    """Tell whether a decoded image has pixels that are not opaque."""
     if "A" not in image.getbands() and "a" not in image.getbands() and "transparency" not in image.info:
         return False
     if image.mode == "La":
@@ -97,7 +97,7 @@ def read_rgb(image: Image.Image, orientation: Orientation = "stored") -> Image.I
 def warp(
     image: Image.Image, matrix: np.ndarray, size: tuple[int, int], orientation: Orientation = "stored"
 ) -> np.ndarray:
-    """The input of size (H, W) that shows `image` through `matrix`: (H, W, 3) uint8 RGB, black outside the image.
+    """Resample `image` through `matrix` to an input of size (H, W): (H, W, 3) uint8 RGB, black outside the image.
 
     image: as `open_image` gives it. matrix: (2, 3), from input to image coordinates (see train/data/transforms.py), in
     that orientation.
@@ -130,7 +130,7 @@ def _turn(image: Image.Image, orientation: Orientation) -> int:
 
 
 def _to_stored(turn: int, size: tuple[int, int]) -> np.ndarray:
-    """The (2, 3) matrix from the turned picture's coordinates to the stored one's, `size` wide and high."""
+    """Return the (2, 3) matrix from the turned picture's coordinates to the stored one's, `size` wide and high."""
     width, height = size
     # After a quarter turn, from 5 on, the stored x runs along the turned picture's y.
     rows = {
@@ -147,7 +147,7 @@ def _to_stored(turn: int, size: tuple[int, int]) -> np.ndarray:
 
 
 def _decode(image: Image.Image, shrink: int) -> tuple[Image.Image, int]:
-    """The image as RGB, smaller by the whole factor that is returned with it, at most `shrink` (and at least 1)."""
+    """Decode to RGB, shrinking by a whole factor of at most `shrink` and at least 1, which is returned too."""
     width, height = image.size
     factor = 1
     _check_range(image)
@@ -165,7 +165,7 @@ def _decode(image: Image.Image, shrink: int) -> tuple[Image.Image, int]:
 
 
 def _check_range(image: Image.Image) -> None:
-    """Raises ImageError for numbers of which nobody can say which is black and which is white."""
+    """Raise ImageError for numbers of which nobody can say which is black and which is white."""
     kind = None
     if image.mode == "F":
         kind = "floating-point numbers"
@@ -183,7 +183,7 @@ def _check_range(image: Image.Image) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """The decoded image as RGB; Pillow itself would clip what is above 255."""
+    """Convert the decoded image to RGB; Pillow itself would clip what is above 255."""
     if image.mode.startswith("I"):
         bits = 12 if _tiff_tag(image, TIFF_BITS, 16) == 12 else 16
         grey = (np.asarray(image) >> (bits - 8)).astype(np.uint8)
@@ -196,7 +196,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _tiff_tag(image: Image.Image, tag: int, default: int) -> int:
-    """The first value of a TIFF's tag, or the default, as for every other format."""
+    """Return the first value of a TIFF's tag; the default where there is none, as in every other format."""
     value = getattr(image, "tag_v2", {}).get(tag, default)
     return (value[0] if value else default) if isinstance(value, tuple) else value
 

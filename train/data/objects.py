@@ -8,7 +8,7 @@ from train.data.coco import CocoAnnotations
 
 
 def can_be_targets(annotations: CocoAnnotations) -> np.ndarray:
-    """(A,) bool: the annotations that a network can be trained to find.
+    """Return which annotations a network can be trained to find, (A,) bool.
 
     Left out are crowds, and people without any labelled keypoint where the list was read for poses.
     """
@@ -37,7 +37,7 @@ def why_no_object(annotations: CocoAnnotations) -> str | None:
 
 
 def _reasons(annotations: CocoAnnotations) -> list[tuple[np.ndarray, str]]:
-    """For each reason why an annotation is no target: (A,) bool of those that it holds for, and its words."""
+    """Return each reason why an annotation is no target: (A,) bool of those that it holds for, and its words."""
     reasons = [(annotations.crowd, "crowds (iscrowd is 1)")]
     if annotations.keypoints.shape[1]:
         unlabelled = (annotations.keypoints[..., 2] == 0).all(1)

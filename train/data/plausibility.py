@@ -79,7 +79,7 @@ class _Boxes(NamedTuple):
     """(N,)."""
 
     def areas_follow(self) -> bool:
-        """Whether the areas are no more than the third number times the fourth."""
+        """Tell whether the areas are no more than the third number times the fourth."""
         product = self.given[:, 2] * self.given[:, 3]
         return bool(np.isclose(self.areas, product, rtol=0.02, atol=1e-9).mean() >= 0.9)
 
@@ -125,12 +125,12 @@ def doubtful_boxes(annotations: CocoAnnotations, sizes: np.ndarray) -> list[Doub
 
 
 def _inside(corners: np.ndarray, size: np.ndarray, slack: float | np.ndarray) -> np.ndarray:
-    """Which boxes x1, y1, x2, y2 reach at most so far beyond their images."""
+    """Return which boxes x1, y1, x2, y2 reach at most so far beyond their images, (N,) bool."""
     return np.all(corners[:, :2] >= -slack, axis=1) & np.all(corners[:, 2:] <= size + slack, axis=1)
 
 
 def _corners(given: np.ndarray, reading: str) -> np.ndarray:
-    """(N, 4) x1, y1, x2, y2 of boxes as they stand in the file, in one of READINGS or AS_GIVEN."""
+    """Return boxes as they stand in the file as x1, y1, x2, y2, (N, 4), by one of READINGS."""
     first, second = given[:, :2], given[:, 2:]
     if reading in (AS_GIVEN, EXCHANGED):
         return np.concatenate((first, first + second), axis=1)
@@ -140,9 +140,9 @@ def _corners(given: np.ndarray, reading: str) -> np.ndarray:
 
 
 def _best_readings(given: np.ndarray, size: np.ndarray, slack: float) -> list[str]:
-    """The readings that fit most boxes, and at least MOST of them: with a positive size, inside their images.
+    """Return the readings by which most boxes, at least MOST of them, have a positive size inside their images.
 
-    The first of several is the one that comes first in READINGS.
+    Of several, they stand in the order of READINGS.
     """
     shares = {}
     for reading in READINGS:
@@ -165,7 +165,7 @@ def _fractions_mean(boxes: _Boxes) -> _Habit:
 
 
 def _other_reading(boxes: _Boxes) -> _Habit | None:
-    """What the file as a whole seems to mean by its boxes; None where they are as they should be.
+    """Return what the file as a whole seems to mean by its boxes; None where they are as they should be.
 
     A reading must fit more boxes than x, y, width, height, which fails by far for some, or be that of the areas.
     """
@@ -218,7 +218,7 @@ def _files_twice(annotations: CocoAnnotations) -> Doubt | None:
 
 
 def _boxes_twice(annotations: CocoAnnotations) -> Doubt | None:
-    """The same box of the same category in the same image; COCO's numbers have two decimals."""
+    """Return the doubt of boxes that stand again, to two decimals as in COCO, in the same image and category."""
     images = annotations.rows()
     key = np.column_stack((images, annotations.labels, annotations.crowd, np.round(annotations.boxes, 2)))
     _, first, inverse = np.unique(key, axis=0, return_index=True, return_inverse=True)

@@ -30,7 +30,7 @@ class ImageList(NamedTuple):
 
 
 def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
-    """(length,) int64: the order in which an epoch goes through a data set of so many images."""
+    """Return the order in which an epoch goes through a data set of `length` images, (length,) int64."""
     # The 1 keeps this stream apart from those of the samples, which are seeded by [seed, epoch, index], index < length.
     return np.random.default_rng([seed, epoch, length, 1]).permutation(length)
 
@@ -58,7 +58,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     """
 
     def __init__(self, length: int, batch: int, seed: int, *, process: int = 0, processes: int = 1) -> None:
-        """Raises ConfigError where the images of a batch cannot be shared out evenly."""
+        """Begin at the first epoch. Raises ConfigError where a batch's images cannot be shared out evenly."""
         self.length, self.seed = length, seed
         self.batch = min(batch, length)
         self.process, self.processes = process, processes

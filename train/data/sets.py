@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from models.skeleton import Skeleton
 from train.config.options import AugmentConfig, Orientation
-from train.data.coco import CocoAnnotations, ImageEntry, read_annotations
+from train.data.coco import CocoAnnotations, ImageEntry
+from train.data.coco_file import read_annotations
 from train.data.images import ImageError, image_size, open_image, warp
 from train.data.plausibility import doubtful_boxes
 from train.data.shared_arrays import SharedArrays
@@ -33,7 +34,7 @@ from train.data.transforms import (
     move_points,
 )
 from train.errors import DatasetError
-from train.loop.interrupt import leave_to_parent
+from train.loop.interrupt import leave_signals_to_parent
 
 logger = logging.getLogger("train")
 
@@ -76,8 +77,9 @@ class CocoImages:
         skeleton: Skeleton | None = None,
         orientation: Orientation = "stored",
     ) -> None:
-        """images: folder of the files. skeleton: that the annotations were read with. orientation: of the images that
-        the annotations are of.
+        """Take the images of `annotations` from the folder `images`.
+
+        skeleton: that the annotations were read with. orientation: of the images that the annotations are of.
 
         Raises DatasetError where the folder, or every single image in it, is missing.
         """
@@ -94,7 +96,7 @@ class CocoImages:
         self._shared: SharedArrays | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """For a worker that is not forked: it reads the annotations where all of them do."""
+        """Hand the annotations to a worker that is not forked by shared memory, which all of them read."""
         arrays = {name: value for name, value in vars(self.annotations).items() if isinstance(value, np.ndarray)}
         nothing: dict[str, Any] = dict.fromkeys(arrays)
         if self._shared is None:
@@ -112,7 +114,7 @@ class CocoImages:
         return len(self.annotations)
 
     def read(self, index: int, place: Callable[[tuple[int, int]], Sequence[Placement]]) -> list[Sample] | BadSample:
-        """The image in each of the places that `place` gives an image of that width and height."""
+        """Read an image in each of the places that `place` gives an image of its width and height."""
         entry = self.annotations[index]
         path = self.images / entry.file_name
         samples: list[Sample] = []
@@ -219,7 +221,7 @@ class EvaluationSet(CocoImages, Dataset["list[Sample] | BadSample"]):
 
 
 def collate(samples: Sequence[Sample | BadSample]) -> dict[str, Any]:
-    """A batch: what could not be read is left out of the tensors (B may be 0) and listed in "bad".
+    """Make a batch; what could not be read is left out of the tensors (B may be 0) and listed in "bad".
 
     "image" uint8 (B, 3, H, W), channels beside one another in memory; "colour" float32 (B, 7); "boxes" float32
     (B, N, 4); "labels" int64 (B, N), -1 padding; "keypoints" float32 (B, N, J, 3); "image_id" int64 (B,); "transform"
@@ -253,7 +255,7 @@ def collate(samples: Sequence[Sample | BadSample]) -> dict[str, Any]:
 
 
 def collate_views(samples: Sequence[list[Sample] | BadSample]) -> list[dict[str, Any]]:
-    """One batch of `collate` for each scale, of the same images in the same order; "bad" is that of each alike."""
+    """Make a batch by `collate` for each scale, of the same images in the same order and with the same "bad"."""
     bad = [sample for sample in samples if isinstance(sample, BadSample)]
     good = [sample for sample in samples if not isinstance(sample, BadSample)]
     return [collate([*scale, *bad]) for scale in zip(*good, strict=True)] or [collate(bad)]
@@ -270,7 +272,7 @@ class BadSamples:
         self.seen: dict[str, str] = {}
 
     def add(self, bad: Sequence[BadSample]) -> None:
-        """Raises DatasetError once more than a tenth of the images (and more than ten) are bad."""
+        """Count and warn. Raises DatasetError once more than a tenth of the images, and more than ten, are bad."""
         for sample in bad:
             if sample.file not in self.seen:
                 self.seen[sample.file] = sample.reason
@@ -313,12 +315,12 @@ def open_annotations(
 def training_loader(
     dataset: TrainingSet, batches: Iterable[list[tuple[int, int]]], workers: int, pin: bool
 ) -> DataLoader[Any]:
-    """Batches of `collate` for (epoch, index) keys. pin: put them where a GPU can fetch them while it computes."""
+    """Load batches of `collate` for (epoch, index) keys. pin: put them where a GPU can fetch them while it computes."""
     return _loader(dataset, batches, workers, pin, collate)
 
 
 def evaluation_loader(dataset: EvaluationSet, batches: Iterable[list[int]], workers: int, pin: bool) -> DataLoader[Any]:
-    """Lists of `collate_views` for batches of indices."""
+    """Load lists of `collate_views` for batches of indices. pin: as in `training_loader`."""
     return _loader(dataset, batches, workers, pin, collate_views)
 
 
@@ -332,11 +334,11 @@ def _loader(
         collate_fn=join,
         pin_memory=pin,
         persistent_workers=workers > 0,
-        worker_init_fn=leave_to_parent,
+        worker_init_fn=leave_signals_to_parent,
     )
 
 
 def batch_tensor(batch: dict[str, Any], name: str, device: torch.device) -> Tensor:
-    """One tensor of a batch on the device, copied while the device computes where the loader pinned it."""
+    """Copy one tensor of a batch to the device, while it computes where the loader pinned the batch."""
     tensor: Tensor = batch[name]
     return tensor.to(device, non_blocking=True)

@@ -26,7 +26,7 @@ class SharedArrays:
             view[...] = arrays[name]
 
     def views(self) -> dict[str, np.ndarray]:
-        """The arrays by name; they keep the block alive."""
+        """Return the arrays by name; they keep the block alive."""
         block = self._block.numpy()
         return {
             name: np.ndarray(shape, dtype, buffer=block, offset=offset)

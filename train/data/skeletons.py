@@ -75,7 +75,7 @@ def sigmas_of(names: Sequence[str], given: tuple[float, ...]) -> tuple[float, ..
 
 
 def check_sigmas(skeleton: Skeleton, given: tuple[float, ...] | None) -> None:
-    """Raises ConfigError where --keypoint-sigmas differ from those that a network was trained with."""
+    """Raise ConfigError where --keypoint-sigmas differ from those that a network was trained with."""
     if given is not None and sigmas_of(skeleton.names, given) != skeleton.sigmas:
         raise ConfigError(
             f"--keypoint-sigmas: the run has {' '.join(f'{sigma:g}' for sigma in skeleton.sigmas)}, which its mixture "
@@ -84,7 +84,7 @@ def check_sigmas(skeleton: Skeleton, given: tuple[float, ...] | None) -> None:
 
 
 def check_mirroring(skeleton: Skeleton, option: str, remedy: str) -> None:
-    """Raises ConfigError where a mirrored image shows keypoints that have no name; warns where no name says a side.
+    """Raise ConfigError where a mirrored image shows keypoints without a name; warn where no name says a side.
 
     option: what mirrors images. remedy: how to do without it.
     """
@@ -119,7 +119,7 @@ def _names(where: str, root: dict[str, Any], category: dict[str, Any]) -> tuple[
 
 
 def _count(root: dict[str, Any]) -> str:
-    """How many keypoints the annotations have, in words."""
+    """Say how many keypoints the annotations have."""
     annotations = root.get("annotations")
     lists = [
         one["keypoints"]
@@ -131,7 +131,7 @@ def _count(root: dict[str, Any]) -> str:
 
 
 def _links(where: str, category: dict[str, Any], joints: int) -> tuple[tuple[int, int], ...]:
-    """Pairs of positions, counted from 0."""
+    """Return the pairs of keypoints that are linked, as positions counted from 0."""
     links = category.get("skeleton")
     if links is None:
         return ()

@@ -36,7 +36,7 @@ class Placement(NamedTuple):
 def window(
     centre: tuple[float, float], pixels: float, size: tuple[int, int], flip: bool = False, degrees: float = 0.0
 ) -> np.ndarray:
-    """The (2, 3) matrix of a window.
+    """Return the (2, 3) matrix of a window on the image.
 
     centre: x, y in the image that the input's centre shows. pixels: image pixels per input pixel. size: height and
     width of the input. flip: mirror the window left to right. degrees: turn the window in the image by so much, from x
@@ -50,7 +50,7 @@ def window(
 
 
 def fit_image(image_size: tuple[int, int], size: tuple[int, int]) -> Placement:
-    """The whole image (width, height), centred, as large as the input (height, width) lets it be."""
+    """Place the whole image (width, height) in the input (height, width), centred and as large as it goes."""
     width, height = image_size
     return Placement(window((width / 2, height / 2), max(width / size[1], height / size[0]), size), size)
 
@@ -69,7 +69,7 @@ class Views(NamedTuple):
     scales: tuple[float, ...] = (1.0,)
 
     def of(self, image_size: tuple[int, int]) -> list[Placement]:
-        """One placement for each scale of an image (width, height)."""
+        """Return one placement for each scale of an image (width, height)."""
         place = self._fixed if self.resolution == "fixed" else self._original
         return [place(image_size, scale) for scale in self.scales]
 
@@ -86,7 +86,7 @@ class Views(NamedTuple):
 def draw_augmentation(
     rng: np.random.Generator, image_size: tuple[int, int], size: tuple[int, int], config: AugmentConfig
 ) -> Placement:
-    """CenterNet's random window, flip, rotation and colour for an image (width, height) and input (height, width)."""
+    """Draw CenterNet's window, flip, rotation and colour for an image (width, height) and input (height, width)."""
     width, height = image_size
     scale = max(width / size[1], height / size[0]) * rng.choice(config.crop_scales)
     left, top = _border(config.crop_border, width), _border(config.crop_border, height)
@@ -106,7 +106,7 @@ def draw_augmentation(
 
 
 def _border(border: int, side: int) -> int:
-    """CenterNet's: halved until the centre can move on both sides of the image's middle, 0 for the smallest images."""
+    """Halve the border until the centre can move on both sides of the image's middle; 0 for the smallest images."""
     divisor = 1
     while border // divisor > 0 and side - border // divisor <= border // divisor:
         divisor *= 2
@@ -114,28 +114,28 @@ def _border(border: int, side: int) -> int:
 
 
 def move_boxes(boxes: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """(A, 4) boxes x1, y1, x2, y2 through a (2, 3) matrix: the axis-aligned boxes around what they become."""
+    """Move (A, 4) boxes x1, y1, x2, y2 by a (2, 3) matrix: the axis-aligned boxes around what they become."""
     centre = move_points((boxes[:, :2] + boxes[:, 2:]) / 2, matrix)
     half = (boxes[:, 2:] - boxes[:, :2]) / 2 @ np.abs(matrix[:, :2]).T
     return np.concatenate((centre - half, centre + half), axis=1)
 
 
 def move_points(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """(..., 2) points through a (2, 3) matrix."""
+    """Move (..., 2) points by a (2, 3) matrix."""
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
 def mirrors(matrix: np.ndarray) -> bool:
-    """Whether a (2, 3) matrix makes left of right."""
+    """Tell whether a (2, 3) matrix makes left of right."""
     return bool(np.linalg.det(matrix[:, :2]) < 0)
 
 
 def invert(matrix: np.ndarray) -> np.ndarray:
-    """The (2, 3) matrix of the opposite direction."""
+    """Return the (2, 3) matrix of the opposite direction."""
     linear = np.linalg.inv(matrix[:, :2])
     return np.concatenate((linear, -linear @ matrix[:, 2:]), axis=1)
 
 
 def clip_boxes(boxes: np.ndarray, width: float, height: float) -> np.ndarray:
-    """(A, 4) boxes cut off at the borders of a width x height picture; nothing may remain of one that lies outside."""
+    """Cut (A, 4) boxes off at the borders of a width x height picture; of one outside nothing may remain."""
     return np.clip(boxes, 0, np.array([width, height, width, height], dtype=boxes.dtype))

@@ -109,7 +109,7 @@ def _evaluate(config: EvaluateConfig) -> dict[str, float]:
             print(score.table, end="")
         where = f"{device}" if processes.count == 1 else f"{processes.count} processes ({device.type})"
         print(f"{output}: {metrics['images_per_second']:.3g} images/s in the network and its decoding, on {where}")
-    return processes.from_main(metrics)
+    return processes.send_from_main(metrics)
 
 
 def _paths_of(config: EvaluateConfig, checkpoint: Checkpoint) -> tuple[Path, Path]:
@@ -185,10 +185,10 @@ def merge_findings(found: Findings, dataset: EvaluationSet, processes: Processes
     Results are in the order of the data set's images, as one process alone finds them. Raises DatasetError, in all of
     them, where they could not read too many images between them.
     """
-    source, skipped = dataset.annotations.path, sum(processes.numbers(len(found.skipped)))
+    source, skipped = dataset.annotations.path, sum(processes.gather_numbers(len(found.skipped)))
     if skipped > BadSamples(len(dataset), source).limit:
         raise DatasetError(f"{source}: images: {skipped} of {len(dataset)} cannot be read, too many to skip")
-    shares = processes.collect(found)
+    shares = processes.gather_to_main(found)
     if shares is None:
         return None
     row_of = {int(identity): row for row, identity in enumerate(dataset.annotations.image_ids)}

@@ -12,7 +12,7 @@ from models.regression import at_least_float32
 
 
 def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
-    """The model with every batch norm synchronised in training; names and values of its tensors stay as they are."""
+    """Synchronise every batch norm in training; names and values of the model's tensors stay as they are."""
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
     for module in model.modules():
@@ -23,7 +23,7 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 class _Sum(torch.autograd.Function):
-    """Of all processes' tensors; every process's result depends on every process's input."""
+    """The sum of all processes' tensors; every process's result depends on every process's input."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """input: (B, C, H, W), with any B at least 1 in each process."""
+        """Normalise `input` (B, C, H, W), with any B at least 1 in each process."""
         if not self.training:
             return super().forward(input)
         wide = at_least_float32(input)

@@ -34,7 +34,7 @@ from train.tasks.base import Task
 
 
 def fit(config: FitConfig) -> Path:
-    """Trains, or with `config.resume` goes on training, and returns the run directory.
+    """Train, or with `config.resume` go on training, and return the run directory.
 
     The run's status.json says afterwards whether it is finished, was interrupted (SIGINT, SIGTERM or `stop_after`: the
     step is finished and saved) or has failed. Where torchrun has restarted the processes of a run, it goes on from its
@@ -47,7 +47,7 @@ def fit(config: FitConfig) -> Path:
     config = with_data_paths(config)
     accelerator = make_accelerator(config)
     processes = Processes(accelerator, accelerator.device)
-    config = continued(config, processes)
+    config = resume_after_restart(config, processes)
     run, checkpoint = None, None
     if config.resume is None:
         RunDirectory.check_free(config.run)
@@ -83,7 +83,7 @@ def fit(config: FitConfig) -> Path:
             run.set_state("interrupted", "a second interruption, since the last checkpoint")
             raise
         except BaseException as error:
-            known = explained(error, run)
+            known = explain_error(error, run)
             run.fail(str(known) if isinstance(known, UserError) else f"{type(known).__name__}: {known}")
             if known is error:
                 raise
@@ -98,7 +98,7 @@ def fit(config: FitConfig) -> Path:
 
 
 def make_accelerator(config: FitConfig) -> Accelerator:
-    """The devices and processes that the configuration and the launcher ask for. Raises ConfigError."""
+    """Prepare the devices and processes that the configuration and the launcher ask for. Raises ConfigError."""
     # Without a GPU Accelerate must be told so, or it takes each process that torchrun starts for a run of its own.
     on_cpu = pick_device(config.device).type == "cpu"
     if on_cpu and config.mixed_precision == "fp16":
@@ -108,16 +108,16 @@ def make_accelerator(config: FitConfig) -> Accelerator:
     return Accelerator(cpu=on_cpu, mixed_precision=config.mixed_precision)
 
 
-def continued(config: FitConfig, processes: Processes) -> FitConfig:
-    """The configuration, resuming where torchrun has restarted a run that was made with it."""
+def resume_after_restart(config: FitConfig, processes: Processes) -> FitConfig:
+    """Return the configuration, with `resume` where torchrun has restarted a run that was made with it."""
     run = RunDirectory(config.run)
     if config.resume is None and processes.restarted() and run.config.is_file():
         return dataclasses.replace(config, resume=config.run) if run.read_config() == stored_config(config) else config
     return config
 
 
-def explained(error: BaseException, run: RunDirectory) -> BaseException:
-    """The error, as a TrainingError where what ended the training lies outside: the disk or another process."""
+def explain_error(error: BaseException, run: RunDirectory) -> BaseException:
+    """Return the error, as a TrainingError where its cause lies outside: the disk or another process."""
     go_on = f"the last checkpoint is kept; go on with --resume {run.path}"
     if isinstance(error, OSError) and error.errno is not None:
         return TrainingError(f"{error.filename or run.path}: {error.strerror}; {go_on}")
@@ -126,7 +126,7 @@ def explained(error: BaseException, run: RunDirectory) -> BaseException:
 
 
 def open_training_set(config: FitConfig, known: Skeleton | None = None) -> TrainingSet:
-    """The training set that the paths of `with_data_paths` name; for poses its images with people.
+    """Open the training set that the paths of `with_data_paths` name; for poses its images with people.
 
     known: the skeleton of a run that goes on; a new one has the annotations' own. Raises DatasetError, also where no
     annotation can be a target, and ConfigError where --keypoint-sigmas or --flip do not go with the skeleton.
@@ -165,7 +165,7 @@ def open_training_set(config: FitConfig, known: Skeleton | None = None) -> Train
 
 
 def open_val_set(config: FitConfig, task: Task, divisor: int) -> EvaluationSet | None:
-    """The set to evaluate on, where one is configured. Raises DatasetError."""
+    """Open the set to evaluate on, where one is configured. Raises DatasetError."""
     data = config.data
     if data.val_images is None or data.val_annotations is None:
         return None

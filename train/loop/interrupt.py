@@ -23,7 +23,7 @@ class Interrupt:
 
     @property
     def number(self) -> int:
-        """Of the signal that arrived; 0 for none."""
+        """Return the number of the signal that arrived; 0 for none."""
         return 0 if self.requested is None else signal.Signals[self.requested].value
 
     def __enter__(self) -> Interrupt:
@@ -46,8 +46,8 @@ class Interrupt:
         self._before = {}
 
 
-def ending_at_once() -> contextlib.AbstractContextManager[None]:
-    """While it is entered, Ctrl-C ends the process at once, with status 130 and no traceback.
+def end_at_once_on_interrupt() -> contextlib.AbstractContextManager[None]:
+    """Make a context in which Ctrl-C ends the process at once, with status 130 and no traceback.
 
     For imports: torch's own would abort where Ctrl-C raises in them, and nothing has been begun by then.
     """
@@ -55,7 +55,7 @@ def ending_at_once() -> contextlib.AbstractContextManager[None]:
 
 
 def sigint_ignored() -> contextlib.AbstractContextManager[None]:
-    """While it is entered, Ctrl-C does nothing; processes that are started meanwhile ignore it for good."""
+    """Make a context in which Ctrl-C does nothing; processes that are started meanwhile ignore it for good."""
     return _sigint_handled_by(signal.SIG_IGN)
 
 
@@ -73,6 +73,6 @@ def _sigint_handled_by(handler: Any) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def leave_to_parent(worker: int) -> None:
-    """In a data worker: signals to a terminal's or torchrun's process group are for the main process to decide on."""
+def leave_signals_to_parent(worker: int) -> None:
+    """Leave signals to a terminal's or torchrun's process group to the main process; called in each data worker."""
     os.setpgid(0, 0)

@@ -20,7 +20,7 @@ from train.tasks.base import Task
 
 
 def build_network(config: FitConfig, task: Task) -> Any:
-    """The configured model with fresh weights. Raises ConfigError where there is none or it cannot take the input."""
+    """Build the configured model with fresh weights. Raises ConfigError where there is none, or none for the input."""
     try:
         model = task.build_model(config.model)
     except ValueError as error:
@@ -33,7 +33,7 @@ def build_network(config: FitConfig, task: Task) -> Any:
 
 
 def start_from_imagenet(model: Network, path: Path) -> None:
-    """Fills the backbone. Raises ConfigError where it has no such weights or the file is not theirs."""
+    """Fill the backbone with ImageNet weights. Raises ConfigError where it has none or the file is not theirs."""
     try:
         load_imagenet(model.backbone, path)
     except (ValueError, TypeError, OSError) as error:
@@ -41,7 +41,7 @@ def start_from_imagenet(model: Network, path: Path) -> None:
 
 
 def restore_network(checkpoint: Checkpoint) -> tuple[Any, Task]:
-    """The trained model of a checkpoint, the average where there is one, on the CPU, in eval mode, and its task."""
+    """Return a checkpoint's model on the CPU in eval mode, the average where there is one, and its task."""
     task = make_task(checkpoint.config.model.task, checkpoint.categories, checkpoint.skeleton)
     model = build_network(checkpoint.config, task)
     load_weights(model, checkpoint, average=True)
@@ -49,7 +49,7 @@ def restore_network(checkpoint: Checkpoint) -> tuple[Any, Task]:
 
 
 def find_checkpoint(run: Path | None, checkpoint: Path | None) -> Path:
-    """The checkpoint that a run and --checkpoint mean. Raises ConfigError where neither is given or there is no run."""
+    """Return the checkpoint that is meant. Raises ConfigError where neither is given or there is no such run."""
     if run is not None and not run.is_dir():
         raise ConfigError(f"{run}: there is no such run directory")
     if checkpoint is not None:
@@ -60,7 +60,7 @@ def find_checkpoint(run: Path | None, checkpoint: Path | None) -> Path:
 
 
 def pick_device(device: Device) -> torch.device:
-    """The device of that name; "auto" is the GPU (or other accelerator) where there is one, else the CPU.
+    """Return the device of that name; "auto" is the GPU (or other accelerator) where there is one, else the CPU.
 
     device: "auto", "cpu", an accelerator's type ("cuda": its current device) or one of its devices ("cuda:1"), which
     becomes the current one. Raises ConfigError where it is not there, naming those that are, and where one device is
@@ -90,7 +90,7 @@ def pick_device(device: Device) -> torch.device:
 
 
 def check_inference(model: Network, task: Task, config: InferenceConfig) -> None:
-    """Raises ConfigError where the model cannot be looked at so."""
+    """Raise ConfigError where the model cannot predict so."""
     component = config.component
     if component is not None and component >= model.components:
         raise ConfigError(f"--component: {component} is not there; the model has {model.components} mixture components")

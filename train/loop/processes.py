@@ -23,7 +23,7 @@ PATIENCE = timedelta(days=1)
 
 
 def restarts() -> int:
-    """How often torchrun has started this machine's processes anew, because one of them had died."""
+    """Return how often torchrun has started this machine's processes anew, because one of them had died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
@@ -33,7 +33,7 @@ class Processes:
     def __init__(
         self, state: Accelerator | PartialState | None, device: torch.device, patience: timedelta | None = None
     ) -> None:
-        """state: of the processes; None for one alone. device: of this one. patience: with those that are slower."""
+        """Join the processes of `state`; None is for one alone. device: of this one. patience: with slower ones."""
         self._state = state
         self.device = device
         self.count = 1 if state is None else state.num_processes
@@ -49,12 +49,12 @@ class Processes:
         return self.number == 0
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Wait until all are here."""
         if self._state is not None:
             self._state.wait_for_everyone()
 
-    def numbers(self, value: int) -> list[int]:
-        """Everyone's value, in the order of the processes; no device is waited for."""
+    def gather_numbers(self, value: int) -> list[int]:
+        """Return everyone's value, in the order of the processes; no device is waited for."""
         if self.count == 1:
             return [value]
         values = [torch.zeros(1, dtype=torch.int64) for _ in range(self.count)]
@@ -62,23 +62,23 @@ class Processes:
         return [int(one) for one in values]
 
     def restarted(self) -> bool:
-        """Whether they stand in for processes that died; torchrun tells it only on the machine where one did."""
-        return max(self.numbers(restarts())) > 0
+        """Tell whether they stand in for processes that died; torchrun tells it only on the machine where one did."""
+        return max(self.gather_numbers(restarts())) > 0
 
-    def objects(self, values: list[Any]) -> list[Any]:
-        """Everyone's values in one list, in the order of the processes."""
+    def gather_objects(self, values: list[Any]) -> list[Any]:
+        """Return everyone's values in one list, in the order of the processes."""
         return gather_object(values)
 
-    def collect(self, value: T) -> list[T] | None:
-        """Everyone's value, in the order of the processes, for the main process; None for the others."""
+    def gather_to_main(self, value: T) -> list[T] | None:
+        """Return everyone's value, in the order of the processes, to the main process, and None to the others."""
         if self.count == 1:
             return [value]
         values: list[Any] | None = [None] * self.count if self.is_main else None
         dist.gather_object(value, values, dst=0, group=self._host)
         return values
 
-    def from_main(self, value: T) -> T:
-        """The main process's value."""
+    def send_from_main(self, value: T) -> T:
+        """Return the main process's value to all."""
         if self.count == 1:
             return value
         values = [value]
@@ -86,18 +86,18 @@ class Processes:
         return values[0]
 
     def sum(self, values: Tensor) -> Tensor:
-        """Of everyone's tensor, on the device."""
+        """Add up everyone's tensor, on the device."""
         return values if self.count == 1 else reduce(values, "sum")
 
-    def take_buffers(self, model: nn.Module) -> None:
-        """Everyone's running statistics become the main process's, which are those that are saved."""
+    def take_main_buffers(self, model: nn.Module) -> None:
+        """Copy the main process's running statistics, which are those that are saved, to everyone's model."""
         if self.count > 1:
             for buffer in model.buffers():
                 buffer.copy_(broadcast(buffer.contiguous(), from_process=0))
 
 
 def launched_processes(device: torch.device) -> Processes:
-    """Those that a launcher (torchrun, accelerate launch) has started with this one, or this one alone.
+    """Return the processes that a launcher (torchrun, accelerate launch) has started, or this one alone.
 
     device: for one alone; of several each takes its own of that type.
     """

@@ -38,14 +38,14 @@ class Stepper:
     def step(
         self, batch: dict[str, Any], number: int, parts: int, *, describe: bool
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """One optimizer step, which all processes take together.
+        """Take one optimizer step, which all processes take together.
 
         batch: this process's images, at least `parts` of them. number: of the step, for messages. parts: how many the
         batch is taken in. describe: whether the regression's statistics are wanted.
         Returns the losses of all processes' images with their "total", and the statistics of this one's.
         Raises TrainingError, in every process, where the loss of one is not finite.
         """
-        images, truth = self._on_device(batch)
+        images, truth = self._copy_to_device(batch)
         size = (images.shape[2] // self.stride, images.shape[3] // self.stride)
         targets = self.task.targets(truth, size, self.stride)
         whole = self.processes.sum(self.criterion.counts(targets))
@@ -64,7 +64,7 @@ class Stepper:
             losses.append({name: value.detach() for name, value in added.items()})
             if describe:
                 described.append([one.detach() for one in self.criterion.regression_at(outputs[-1], some)])
-        together = self._together(losses)
+        together = self._sum_over_processes(losses)
         # Asked only now, so that the host does not wait for the device between the forward and the backward pass.
         if not together["total"].isfinite().item():
             raise self._not_finite(together, batch, number)
@@ -73,8 +73,8 @@ class Stepper:
         self.optimizer.step()
         return together, self._statistics(described, targets) if describe else {}
 
-    def _on_device(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The images as they were loaded, and all that goes with them."""
+    def _copy_to_device(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Copy the images, as they were loaded, and all that goes with them to the device."""
         device = self.accelerator.device
         names = ("colour", "boxes", "labels", "keypoints")
         return batch_tensor(batch, "image", device), {name: batch_tensor(batch, name, device) for name in names}
@@ -82,8 +82,8 @@ class Stepper:
     def _input(self, images: Tensor, truth: dict[str, Tensor], rows: slice) -> Tensor:
         return normalise(images[rows], truth["colour"][rows]).contiguous(memory_format=self.memory_format)
 
-    def _together(self, losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        """The losses of the whole batch, from those of this process's parts, and their total."""
+    def _sum_over_processes(self, losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Add up the losses of the whole batch, of which these are this process's parts, and their total."""
         names = list(losses[0])
         sums = torch.stack([torch.stack([part[name] for name in names]) for part in losses]).sum(0)
         together = dict(zip(names, self.processes.sum(sums).unbind(), strict=True))
@@ -95,5 +95,5 @@ class Stepper:
 
     def _not_finite(self, losses: dict[str, Tensor], batch: dict[str, Any], number: int) -> TrainingError:
         values = ", ".join(f"{name} {value.item():g}" for name, value in losses.items())
-        ids = ", ".join(map(str, self.processes.objects(batch["image_id"].tolist())))
+        ids = ", ".join(map(str, self.processes.gather_objects(batch["image_id"].tolist())))
         return TrainingError(f"step {number}: the loss is not finite ({values}); image ids: {ids}")

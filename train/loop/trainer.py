@@ -42,7 +42,7 @@ def learning_rate(config: OptimizerConfig, epoch: int) -> float:
 
 
 def stored_config(config: FitConfig) -> FitConfig:
-    """What of a configuration belongs to the run and not to the session."""
+    """Return what of a configuration belongs to the run and not to the session."""
     return dataclasses.replace(config, resume=None, stop_after=None)
 
 
@@ -89,7 +89,7 @@ class Trainer:
         self.stop_at = None if config.stop_after is None else self.progress.step + config.stop_after
 
     def _prepare(self, model: nn.Module) -> tuple[Any, Any]:
-        """The network as it trains, and its optimizer."""
+        """Return the network as it trains, and its optimizer."""
         if self.config.sync_batch_norm and self.processes.count > 1:
             model = synchronise_batch_norm(model, self.device)
         optimizer = torch.optim.Adam(model.parameters(), lr=self.config.optimizer.lr, fused=True)
@@ -102,7 +102,7 @@ class Trainer:
         return prepared, optimizer
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        """All of a checkpoint but the weights, which the model has already."""
+        """Take over all of a checkpoint but the weights, which the model has already."""
         load_optimizer(self.optimizer, checkpoint)
         if self.accelerator.scaler is not None and checkpoint.scaler is not None:
             self.accelerator.scaler.load_state_dict(checkpoint.scaler)
@@ -111,14 +111,14 @@ class Trainer:
         self.progress = resumed_progress(checkpoint, self.config, self.training_list)
 
     def create_run(self) -> RunDirectory:
-        """The run's directory, with the untrained network as its first checkpoint."""
+        """Make the run's directory, with the untrained network as its first checkpoint."""
         if self.processes.is_main:
             RunDirectory.create(self.config.run, stored_config(self.config), self.save)
         self.processes.wait()
         return RunDirectory(self.config.run)
 
     def train(self, run: RunDirectory, interrupt: Interrupt) -> str | None:
-        """The epochs that are left, then the evaluation; returns why it stopped before the end, or None."""
+        """Train for the epochs that are left, then evaluate; return why it stopped before the end, or None."""
         epochs = self.config.optimizer.epochs
         log = RunLog(
             run.log if self.processes.is_main else None,
@@ -148,7 +148,7 @@ class Trainer:
             log.close()
 
     def _steps_of_run(self) -> int:
-        """Those that are done and those that are left; where the batch size has changed they are not all alike."""
+        """Count the steps done and those left; where the batch size has changed, epochs are not all alike."""
         epochs = self.config.optimizer.epochs - self.progress.epoch
         if epochs <= 0:
             return self.progress.step
@@ -156,7 +156,7 @@ class Trainer:
         return self.progress.step + this_epoch + (epochs - 1) * self.sampler.batches
 
     def _train_epoch(self, run: RunDirectory, log: RunLog, interrupt: Interrupt) -> str | None:
-        """What is left of the current epoch; returns why it stopped inside it, or None."""
+        """Train for what is left of the current epoch; return why it stopped inside it, or None."""
         epoch = self.progress.epoch
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.optimizer, epoch)
@@ -167,7 +167,7 @@ class Trainer:
             waited = time.perf_counter() - asked
             self.bad.add(batch["bad"])
             step = self.progress.step
-            images = self.processes.numbers(len(batch["image"]))
+            images = self.processes.gather_numbers(len(batch["image"]))
             # A process of which no image can be read has nothing to step with: all of them leave the batch out.
             if min(images) > 0:
                 step += 1
@@ -190,12 +190,12 @@ class Trainer:
             step=self.progress.step,
             epoch=epoch + 1,
             seconds=time.perf_counter() - began,
-            skipped_images=len(set(self.processes.objects(sorted(self.bad.seen)))),
+            skipped_images=len(set(self.processes.gather_objects(sorted(self.bad.seen)))),
         )
         return None
 
     def _train_step(self, batch: dict[str, Any], step: int, parts: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """One optimizer step; returns the losses with their "total", and what the log wants to know of the mixture."""
+        """Take an optimizer step; return the losses with their "total", and what the log tells of the mixture."""
         result = self.stepper.step(batch, step, parts, describe=step % self.config.log_every == 0)
         if self.average is not None:
             self.average.update(self.accelerator.unwrap_model(self.model))
@@ -217,17 +217,17 @@ class Trainer:
         return None
 
     def _signal(self, interrupt: Interrupt) -> str | None:
-        """The signal that has reached this process or another: all stop at the same place."""
-        arrived = max(self.processes.numbers(interrupt.number))
+        """Return the signal that has reached this process or another: all stop at the same place."""
+        arrived = max(self.processes.gather_numbers(interrupt.number))
         return signal.Signals(arrived).name if arrived else None
 
     def _evaluate(self, run: RunDirectory, log: RunLog, interrupt: Interrupt) -> str | None:
-        """Writes what the network of this moment finds in the val set; returns the signal that ended this early."""
+        """Write what the network now finds in the val set; return the signal that ended this early."""
         if self.val_set is None:
             return None
         log.say(f"evaluating {len(self.val_set)} images after epoch {self.progress.epoch}")
         model = self.accelerator.unwrap_model(self.model) if self.average is None else self.average.model
-        self.processes.take_buffers(model)
+        self.processes.take_main_buffers(model)
         found = predict_set(
             model,
             self.val_set,
@@ -260,7 +260,7 @@ class Trainer:
         return None
 
     def save(self, path: Path) -> None:
-        """The checkpoint of this moment. Raises TrainingError, and keeps the last one, where weights are not finite."""
+        """Write a checkpoint. Raises TrainingError, and keeps the last one, where weights are not finite."""
         if self.processes.is_main:
             scaler = self.accelerator.scaler
             weights = self.accelerator.unwrap_model(self.model).state_dict()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.entries import mismatch
+from models.entries import describe_mismatch
 from models.files import write_atomically
 from models.skeleton import Skeleton
 from train.config.commands import FitConfig
@@ -71,7 +71,7 @@ def save_checkpoint(
     average: Mapping[str, Tensor] | None = None,
     skeleton: Skeleton | None = None,
 ) -> None:
-    """Writes a checkpoint under `path`, in place of the one that stands there, which stays whole until then.
+    """Write a checkpoint to `path`; the one that stands there stays whole until the new one replaces it.
 
     Raises CheckpointError that names path and reason where it cannot be written: the disk is full, for one.
     """
@@ -101,7 +101,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Reads a checkpoint to the CPU; nothing in the file is executed (weights_only).
+    """Read a checkpoint to the CPU; nothing in the file is executed (weights_only).
 
     Raises CheckpointError that names the file, and the field where it is one: no such file, not a checkpoint, cut off,
     of another kind, or a field missing or wrong.
@@ -165,7 +165,7 @@ def _skeleton(path: Path, content: dict[str, Any], own: Skeleton | None) -> Skel
 
 
 def _progress(path: Path, entry: dict[str, Any], counted_in_batches: FitConfig | None) -> Progress:
-    """counted_in_batches: the run's configuration where the file gives a number of its batches, not of images."""
+    """Read how far the run is. counted_in_batches: its configuration, where the file counts batches and not images."""
     position = "images" if counted_in_batches is None else "batch"
     values: dict[str, Any] = {name: entry.get(name) for name in ("epoch", position, "step")}
     for name, value in values.items():
@@ -185,21 +185,21 @@ def _training_list(path: Path, entry: dict[str, Any]) -> ImageList:
 
 
 def load_weights(model: nn.Module, checkpoint: Checkpoint, *, average: bool = False) -> None:
-    """Fills the model with the weights, or with their moving average where there is one.
+    """Fill the model with the weights, or with their moving average where it is asked for and there is one.
 
     Raises CheckpointError that names missing and superfluous tensors and other shapes.
     """
     source, given = "model", checkpoint.model
     if average and checkpoint.average is not None:
         source, given = "average", checkpoint.average
-    wrong = mismatch(model.state_dict(), given)
+    wrong = describe_mismatch(model.state_dict(), given)
     if wrong:
         raise CheckpointError(f"{checkpoint.path}: {source}: does not hold this model: {wrong}")
     model.load_state_dict(given)
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Checkpoint) -> None:
-    """Fills the optimizer. Raises CheckpointError where the state is of other parameters."""
+    """Fill the optimizer with its state. Raises CheckpointError where the state is of other parameters."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     # torch takes moments of any shape, and the fused Adam then reads and writes beyond them.
     state = checkpoint.optimizer.get("state")

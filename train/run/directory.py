@@ -38,7 +38,7 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: Path, config: FitConfig, save_first: Callable[[Path], None]) -> RunDirectory:
-        """A new run, which appears under its name only with everything in it, also if the process is killed meanwhile.
+        """Make a new run, which appears under its name only with everything in it, whenever the process is killed.
 
         save_first: writes the initial checkpoint to the path that it is given.
         Raises ConfigError where something stands at `path` already (an empty folder is taken over).
@@ -66,13 +66,13 @@ class RunDirectory:
 
     @staticmethod
     def check_free(path: Path) -> None:
-        """Raises ConfigError where a new run cannot be made at `path`: asked before a long preparation."""
+        """Raise ConfigError where a new run cannot be made at `path`: to be asked before a long preparation."""
         if path.exists() and not (path.is_dir() and not any(path.iterdir())):
             raise _taken(path)
 
     @classmethod
     def open(cls, path: Path, *, clean: bool = True) -> RunDirectory:
-        """A run to go on with. Raises ConfigError where `path` is none.
+        """Open a run to go on with it. Raises ConfigError where `path` is none.
 
         clean: remove what a killed process was writing; for one process alone.
         """
@@ -85,16 +85,17 @@ class RunDirectory:
         return run
 
     def read_config(self) -> FitConfig:
-        """The configuration that the run was made with. Raises ConfigError that names file and field."""
+        """Read the run's configuration. Raises ConfigError that names file and field."""
         return read_config(FitConfig, self.config)
 
     def set_state(self, state: str, reason: str | None = None) -> None:
-        """state: running, finished, interrupted or failed."""
+        """Write the state: running, finished, interrupted or failed. reason: why, in words."""
         write_json(self.status, {"state": state, "reason": reason})
 
     def fail(self, reason: str) -> None:
-        """The state failed. Of several processes the first one that fails knows best, and the disk may be full."""
+        """Write the state failed, but for a run that has failed: the first of several processes knows best why."""
         with contextlib.suppress(OSError, ValueError, RecursionError):
+            # The disk may be full.
             if json.loads(self.status.read_text())["state"] != "failed":
                 self.set_state("failed", reason)
 

@@ -12,21 +12,21 @@ from models.files import PARTIAL, write_atomically
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_atomically` for a text, in UTF-8."""
+    """Write a text in UTF-8 by `write_atomically`."""
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
-    """`write_atomically` for a value as JSON."""
+    """Write a value as JSON by `write_atomically`."""
     write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
 def write_picture(path: Path, picture: Image) -> None:
-    """`write_atomically` for a picture, as PNG."""
+    """Write a picture as PNG by `write_atomically`."""
     write_atomically(path, lambda file: picture.save(file, format="PNG"))
 
 
 def remove_partial(folder: Path) -> None:
-    """Removes what killed processes were writing in a folder. Only for a folder that no other process writes to."""
+    """Remove what killed processes were writing in a folder, which no other process may be writing to."""
     for path in folder.glob(f"*{PARTIAL}*"):
         path.unlink()

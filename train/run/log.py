@@ -23,10 +23,10 @@ class RunLog:
     """Writes records as they come; each is in the file, readable, when its call returns."""
 
     def __init__(self, log: Path | None, *, step: int, steps: int) -> None:
-        """log: the run's log.jsonl; TensorBoard's file goes beside it. step: done so far. steps: of the whole run.
+        """Open `log`, the run's log.jsonl, and TensorBoard's file beside it. step: done so far. steps: of the run.
 
-        None is for a process that does not report: nothing is written. Records of later steps than `step`, which a run
-        wrote after the checkpoint that it resumes from, are removed: they come again.
+        With None, in a process that does not report, nothing is written. Records of later steps than `step`, which a
+        run wrote after the checkpoint that it resumes from, are removed: they come again.
         """
         self._enabled = log is not None
         self._bar = None
@@ -39,7 +39,7 @@ class RunLog:
             self._bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True)
 
     def record(self, kind: str, *, step: int, epoch: int, **values: float) -> None:
-        """One record: {"kind", "time", "step", "epoch", **values}; numbers that are not finite are left out.
+        """Write a record {"kind", "time", "step", "epoch", **values}; numbers that are not finite are left out.
 
         epoch counts from 1, for people. Every value is a TensorBoard scalar of its name too.
         """
@@ -53,31 +53,31 @@ class RunLog:
             self._board.add_scalar(name, value, step)
 
     def picture(self, name: str, picture: Image, *, step: int) -> None:
-        """A picture for TensorBoard."""
+        """Write a picture for TensorBoard."""
         if self._enabled:
             self._board.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
 
     def advance(self) -> None:
-        """One step is done."""
+        """Move the bar on by one step."""
         if self._bar is not None:
             self._bar.update()
 
     def say(self, text: str) -> None:
-        """Lines for people."""
+        """Print lines for people, above the bar where there is one."""
         if self._bar is not None:
             self._bar.write(text, file=sys.stderr)
         elif self._enabled:
             print(text, file=sys.stderr, flush=True)
 
     def progress(self, text: str) -> None:
-        """How training goes, beside the bar or as a line."""
+        """Say how training goes, beside the bar or as a line."""
         if self._bar is not None:
             self._bar.set_postfix_str(text)
         else:
             self.say(text)
 
     def close(self) -> None:
-        """Ends bar and files."""
+        """Close the bar and the files."""
         if self._enabled:
             self._file.close()
             self._board.close()
@@ -86,7 +86,7 @@ class RunLog:
 
 
 def read_log(log: Path) -> list[dict[str, Any]]:
-    """The records of a log.jsonl; a last line that a killed run left unfinished is not one."""
+    """Read the records of a log.jsonl; a last line that a killed run left unfinished is not one."""
     records = []
     for line in log.read_text(encoding="utf-8").splitlines():
         try:
@@ -115,7 +115,7 @@ class LossMeter:
         self._seconds = 0.0
 
     def add(self, losses: Mapping[str, Tensor], images: int, waited: float, seconds: float) -> None:
-        """One step. losses: scalars on the device. waited: how many of its seconds the step waited for its data."""
+        """Add one step. losses: scalars on the device. waited: how many of its seconds the step waited for its data."""
         for name, value in losses.items():
             self._sums[name] = self._sums.get(name, 0) + value.detach()
         self._steps += 1
@@ -124,7 +124,7 @@ class LossMeter:
         self._seconds += seconds
 
     def read(self) -> dict[str, float]:
-        """Mean losses as "loss/NAME", "images_per_second", and "data_wait", the share of time spent waiting for data.
+        """Return mean losses as "loss/NAME", "images_per_second", and "data_wait", the share of time spent waiting.
 
         Starts anew with the next step. At least one step must have been added.
         """

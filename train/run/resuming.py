@@ -52,7 +52,7 @@ def resumed_progress(checkpoint: Checkpoint, config: FitConfig, now: ImageList) 
 
 
 def _changed_options(before: FitConfig, now: FitConfig) -> dict[str, str]:
-    """Those that choose the training images: by name, what each is and was."""
+    """Return the options that choose the training images and have changed: by name, what each is and was."""
     names = ("train_annotations", "train_limit", "train_share")
     values = {name: (getattr(now.data, name), getattr(before.data, name)) for name in names}
     return {

@@ -13,7 +13,8 @@ import pytest
 
 from models import Skeleton
 from tests.train.drawn_data import DataPaths, edit_json
-from train.data.coco import Category, read_annotations
+from train.data.coco import Category
+from train.data.coco_file import read_annotations
 from train.errors import DatasetError
 
 HUGE = 10**400  # which JSON allows, and no float holds

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from models import Skeleton
 from tests.train.drawn_data import DataPaths, draw_data_set, edit_json
 from train.config.options import AugmentConfig
-from train.data.coco import CocoAnnotations, read_annotations
+from train.data.coco import CocoAnnotations
+from train.data.coco_file import read_annotations
 from train.data.sets import (
     BadSample,
     BadSamples,

@@ -15,7 +15,7 @@ from tests.train.test_command_line import fit_arguments
 from train.__main__ import main
 from train.config.commands import CheckDataConfig, EvaluateConfig
 from train.data.check import check_data
-from train.data.coco import read_annotations
+from train.data.coco_file import read_annotations
 from train.data.objects import can_be_targets, why_no_object
 from train.errors import DatasetError
 from train.inference.evaluation import evaluate

@@ -12,7 +12,7 @@ import pytest
 
 from models import COCO_PERSON
 from tests.train.drawn_data import DataPaths, draw_data_set, edit_json
-from train.data.coco import read_annotations
+from train.data.coco_file import read_annotations
 from train.data.plausibility import Doubt, find_doubts
 
 Root = dict[str, Any]

@@ -14,7 +14,7 @@ from models import COCO_PERSON
 from tests.train.animals import CATEGORY, COLOURS, LINKS, NAMES, draw_animals, read_animals
 from tests.train.drawn_data import DataPaths, edit_json
 from train.config.options import AugmentConfig
-from train.data.coco import read_annotations
+from train.data.coco_file import read_annotations
 from train.data.sets import Sample, TrainingSet
 from train.data.skeletons import USUAL_SIGMA, SkeletonInFile, read_skeleton
 from train.errors import ConfigError, DatasetError

@@ -122,10 +122,10 @@ class WithAnother:
     def __init__(self, other: Findings) -> None:
         self.other = other
 
-    def numbers(self, value: int) -> list[int]:
+    def gather_numbers(self, value: int) -> list[int]:
         return [value, len(self.other.skipped)]
 
-    def collect(self, value: Findings) -> list[Findings]:
+    def gather_to_main(self, value: Findings) -> list[Findings]:
         return [value, self.other]
 
 

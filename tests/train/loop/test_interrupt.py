@@ -17,7 +17,7 @@ import train.inference.evaluation
 from tests.train.drawn_data import ROOT, DataPaths, tiny_fit
 from train.__main__ import main
 from train.loop.engine import fit
-from train.loop.interrupt import ending_at_once, sigint_ignored
+from train.loop.interrupt import end_at_once_on_interrupt, sigint_ignored
 
 
 def python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -26,13 +26,13 @@ def python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 def test_during_imports_it_ends_the_process_at_once() -> None:
-    done = python("with ending_at_once():\n    os.kill(os.getpid(), signal.SIGINT)\n    print('went on')")
+    done = python("with end_at_once_on_interrupt():\n    os.kill(os.getpid(), signal.SIGINT)\n    print('went on')")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_where_it_is_ignored_it_stays_ignored() -> None:
     """nohup and a script's & start a process in the background with Ctrl-C ignored."""
-    code = "with ending_at_once():\n    os.kill(os.getpid(), signal.SIGINT)\n    print('went on')"
+    code = "with end_at_once_on_interrupt():\n    os.kill(os.getpid(), signal.SIGINT)\n    print('went on')"
     ignored = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
     assert python(code, preexec_fn=ignored).stdout == "went on\n"
 
@@ -45,7 +45,7 @@ def test_a_process_that_is_started_meanwhile_ignores_it() -> None:
 
 def test_the_handler_comes_back_and_other_threads_have_none() -> None:
     handler = signal.getsignal(signal.SIGINT)
-    for context in (ending_at_once, sigint_ignored):
+    for context in (end_at_once_on_interrupt, sigint_ignored):
         with context():
             assert signal.getsignal(signal.SIGINT) is not handler
         assert signal.getsignal(signal.SIGINT) is handler
@@ -53,7 +53,7 @@ def test_the_handler_comes_back_and_other_threads_have_none() -> None:
 
     def in_thread() -> None:
         try:
-            with ending_at_once():
+            with end_at_once_on_interrupt():
                 pass
         except BaseException as error:
             errors.append(error)

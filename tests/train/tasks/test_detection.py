@@ -11,7 +11,8 @@ import torch
 
 from models import Detections, placed
 from tests.train.drawn_data import DataPaths, edit_json
-from train.data.coco import Category, CocoAnnotations, read_annotations
+from train.data.coco import Category, CocoAnnotations
+from train.data.coco_file import read_annotations
 from train.data.transforms import window
 from train.tasks.detection import DetectionTask
 from train.tasks.score import Score
