@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mdnkernels import checks
 from mdnkernels.mixture.eager import activate_scale
+from mdnkernels.mixture.families import Family
 from mdnkernels.ops.mixture_mode import MixtureMode, mixture_mode
 from mdnkernels.ops.mixture_nll import MixtureNLLLoss, mixture_nll
 
@@ -37,7 +38,7 @@ class MixtureSpec:
     dims: int
     _: KW_ONLY
     scales: int
-    family: str = "gaussian"
+    family: str | Family = "gaussian"
     scale_activation: str = "elu"
     min_scale: float = 1.0
 

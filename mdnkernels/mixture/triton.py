@@ -35,7 +35,7 @@ def student_t(z, df: tl.constexpr):
 
 @triton.jit
 def value_and_slope(z, FAMILY: tl.constexpr, parameter: tl.constexpr):
-    """What a dimension adds to -log phi beside log sigma and the family's constant, and its derivative by z."""
+    """Return what a dimension adds to -log phi beside log sigma and the family's constant, and its derivative by z."""
     if FAMILY == "gaussian":
         value, slope = gaussian(z)
     elif FAMILY == "laplace":
@@ -48,7 +48,10 @@ def value_and_slope(z, FAMILY: tl.constexpr, parameter: tl.constexpr):
 
 @triton.jit
 def activate(raw, ACTIVATION: tl.constexpr, min_scale):
-    """sigma = act(raw) + min_scale, and d sigma / d raw. ELU(x) + 1 is e^x for x <= 0, which keeps small sigmas."""
+    """Return sigma = act(raw) + min_scale and d sigma / d raw.
+
+    ELU(x) + 1 is e^x for x <= 0, which keeps small sigmas.
+    """
     if ACTIVATION == "elu":
         derivative = tl.exp(tl.where(raw > 0, 0.0, raw))
         sigma = tl.where(raw > 0, raw + 1, derivative) + min_scale
