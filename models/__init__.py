@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mdnkernels import Family
 from models.checkpoints import load_imagenet, load_published, save_published
 from models.decode import Detections, decode_detections
 from models.detector import Detector, size_regression
@@ -73,7 +74,7 @@ def build_model(
     components: int,
     class_specific: bool = False,
     skeleton: Skeleton = COCO_PERSON,
-    family: str = "gaussian",
+    family: str | Family = "gaussian",
     min_scale: float = MIN_SCALE,
     activation_checkpointing: bool = False,
 ) -> Detector | PoseEstimator:

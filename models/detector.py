@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from mdnkernels import Family
 from models.decode import Detections, detections, find_peaks_of_views, merge_views
 from models.heads import CENTRES, HeadConfig, heatmap_head
 from models.network import Backbone, Network
@@ -15,7 +16,7 @@ from models.regression import MIN_SCALE, Flip, Regression, make_regression
 
 
 def size_regression(
-    components: int, *, classes: int = 1, family: str = "gaussian", min_scale: float = MIN_SCALE
+    components: int, *, classes: int = 1, family: str | Family = "gaussian", min_scale: float = MIN_SCALE
 ) -> Regression:
     """Return the regression of a box's width and height. The arguments and errors are those of `make_regression`."""
     return make_regression("size", 2, components, head="size", classes=classes, family=family, min_scale=min_scale)

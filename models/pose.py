@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mdnkernels import Peaks
+from mdnkernels import Family, Peaks
 from models.decode import boxes, cell_corner, find_peaks_of_views, merge_views
 from models.heads import CENTRES, KEYPOINTS, HeadConfig, heatmap_head
 from models.network import Backbone, Network
@@ -38,7 +38,7 @@ class Poses(NamedTuple):
 
 
 def pose_regression(
-    skeleton: Skeleton, components: int, *, family: str = "gaussian", min_scale: float = MIN_SCALE
+    skeleton: Skeleton, components: int, *, family: str | Family = "gaussian", min_scale: float = MIN_SCALE
 ) -> Regression:
     """Return the regression of the skeleton's keypoints, x and y in turn, from a person's centre.
 

@@ -16,7 +16,8 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from mdnkernels import MixtureSpec
+from mdnkernels import Family, MixtureSpec
+from mdnkernels.mixture.families import family_of
 from models.heads import HeadConfig
 
 # Of a component's sigma, in cells, where a caller of `build_model` says nothing.
@@ -245,7 +246,7 @@ def make_regression(
     *,
     head: str,
     classes: int = 1,
-    family: str = "gaussian",
+    family: str | Family = "gaussian",
     min_scale: float = MIN_SCALE,
 ) -> Regression:
     """Return a mixture of so many components with a raw scale each for x and y, or for 0 components the base.
@@ -259,7 +260,7 @@ def make_regression(
     if not min_scale >= 0:
         raise ValueError(f"min_scale must be at least 0, not {min_scale}")
     if components == 0:
-        if family != MixtureSpec.family:
+        if family_of(family) != family_of(MixtureSpec.family):
             raise ValueError(f"family {family!r} needs a mixture: the single-mode base (0 components) has an L1 loss")
         return SingleMode(quantity, dims, classes=classes, head=head)
     # x and y in turn: dimension d uses scale d % 2.

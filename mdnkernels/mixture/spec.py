@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from mdnkernels import checks
+from mdnkernels.mixture.arguments import SCALE_ACTIVATIONS
 from mdnkernels.mixture.eager import activate_scale
-from mdnkernels.mixture.families import Family
+from mdnkernels.mixture.families import Family, family_of
 from mdnkernels.ops.mixture_mode import MixtureMode, mixture_mode
-from mdnkernels.ops.mixture_nll import MixtureNLLLoss, mixture_nll
+from mdnkernels.ops.mixture_nll import mixture_nll
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class MixtureSpec:
         family, scale_activation, min_scale: as in `mixture_nll`.
 
     Raises:
-        TypeError: components, dims or scales that are no int, min_scale that is no number.
+        TypeError: components, dims or scales that are no int, min_scale that is no number, family that is none.
         ValueError: one of them out of its range, scales that do not divide dims, an unknown family or scale_activation.
     """
 
@@ -47,8 +48,9 @@ class MixtureSpec:
             checks.integer(name, getattr(self, name), 1)
         if self.dims % self.scales:
             raise ValueError(f"scales must divide dims = {self.dims}, got {self.scales}")
-        # The loss refuses what it cannot compute.
-        MixtureNLLLoss(self.family, self.scale_activation, self.min_scale)
+        family_of(self.family)
+        checks.choice("scale_activation", self.scale_activation, SCALE_ACTIVATIONS)
+        checks.number("min_scale", self.min_scale, 0.0)
 
     @property
     def channels(self) -> dict[str, int]:

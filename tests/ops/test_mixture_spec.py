@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Independent, Laplace, MixtureSameFamily, Normal
+from torch.distributions import Categorical, Independent, Laplace, MixtureSameFamily, Normal, StudentT
 
-from mdnkernels import MixtureSpec, mixture_mode, mixture_nll
+import mdnkernels
+from mdnkernels import Family, MixtureSpec, mixture_mode, mixture_nll
 
 SPEC = MixtureSpec(3, 4, scales=2, family="laplace", scale_activation="softplus", min_scale=0.25)
 
@@ -26,9 +27,9 @@ def sigma_by_hand(raw: float, spec: MixtureSpec) -> float:
     return spec.min_scale + (raw + 1 if spec.scale_activation == "elu" and raw > 0 else positive)
 
 
-@pytest.mark.parametrize("family", ["gaussian", "laplace"])
+@pytest.mark.parametrize("family", ["gaussian", "laplace", mdnkernels.StudentT(df=4.0)], ids=str)
 @pytest.mark.parametrize("scale_activation", ["elu", "softplus"])
-def test_nll_is_that_of_torchs_distribution_with_the_specs_options(family: str, scale_activation: str) -> None:
+def test_nll_is_that_of_torchs_distribution_with_the_specs_options(family: str | Family, scale_activation: str) -> None:
     spec = MixtureSpec(3, 4, scales=2, family=family, scale_activation=scale_activation, min_scale=0.25)
     logits, loc, scale = parameters(spec)
     target = torch.randn(2, 4, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -38,8 +39,13 @@ def test_nll_is_that_of_torchs_distribution_with_the_specs_options(family: str, 
             sigma = torch.tensor(
                 [[sigma_by_hand(scale[image, 2 * m + d % 2, point].item(), spec) for d in range(4)] for m in range(3)]
             ).double()
-            kind: Any = {"gaussian": Normal, "laplace": Laplace}[family]
-            density = Independent(kind(loc[image, :, point].view(3, 4), sigma), 1)
+            mean = loc[image, :, point].view(3, 4)
+            density = Independent(
+                {"gaussian": Normal, "laplace": Laplace}[family](mean, sigma)
+                if isinstance(family, str)
+                else StudentT(family.parameter, mean, sigma),
+                1,
+            )
             mixture = MixtureSameFamily(Categorical(logits=logits[image, :, point]), density)
             expected[image, point] = -mixture.log_prob(target[image, :, point])
     given = spec.nll(logits, loc, scale, target, reduction="none")

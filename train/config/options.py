@@ -33,6 +33,9 @@ AnnotationFile = Annotated[Path, CheckedBy("train.data.coco_file:read_annotation
 MixedPrecision = Literal["no", "bf16", "fp16"]
 Resolution = Literal["fixed", "original"]
 Orientation = Literal["stored", "exif"]
+FamilyName = Annotated[
+    str, arg(metavar="{gaussian,laplace,student_t:DF}"), CheckedBy("train.tasks.base:family_of_option")
+]
 KeypointSigmas = Annotated[
     tuple[float, ...],
     one_or_more("numbers above 0 and below 1, as COCO's 0.025 to 0.107", lambda sigma: 0 < sigma < 1),
@@ -116,8 +119,9 @@ class ModelConfig:
     """Backbone: hourglass104 and dla34 (as published, for GPUs) or hourglass_small (trains on a CPU)."""
     components: AtLeastZero = 3
     """Mixture components of the box size or the pose; 0 is the single-mode CenterNet base with an L1 loss."""
-    family: Annotated[str, arg(metavar="{gaussian,laplace}"), CheckedBy("mdnkernels:MixtureSpec")] = "gaussian"
-    """Distribution of a mixture component around its mean; laplace minds far misses less than gaussian."""
+    family: FamilyName = "gaussian"
+    """Distribution of a mixture component around its mean; laplace minds far misses less than gaussian, and student_t
+    least, the less the fewer its degrees of freedom: student_t:4."""
     min_scale: NotNegative | None = None
     """Least sigma of a component in output cells (of a pose: before each keypoint's constant). By default 1 for box
     sizes, and 9 for poses as in the published code."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from PIL import Image
 from torch import Tensor, nn
 
+from mdnkernels import Family
+from mdnkernels.mixture.families import FAMILIES, family_of, with_parameter
 from models import Network, Skeleton
 from models.regression import Flip
 from train.data.coco import Category, CocoAnnotations
@@ -66,7 +69,7 @@ class Task(ABC):
         return {
             "components": config.components,
             "class_specific": config.class_specific,
-            "family": config.family,
+            "family": family_of_option(config.family),
             "min_scale": self.min_scale if config.min_scale is None else config.min_scale,
             "activation_checkpointing": config.activation_checkpointing,
         }
@@ -123,6 +126,25 @@ class Task(ABC):
 
         results: entries of `results` with their image_id, of images in `annotations`; there may be none of either.
         """
+
+
+def family_of_option(text: str) -> Family:
+    """Return the family that --family names: NAME, or NAME:PARAMETER of one that has a parameter.
+
+    Raises ValueError that says which names there are, or how the parameter is written.
+    """
+    name, colon, number = text.partition(":")
+    takes_parameter = name in FAMILIES and bool(dataclasses.fields(FAMILIES[name]))
+    if not colon and not takes_parameter:
+        return family_of(name)
+    try:
+        parameter = float(number) if takes_parameter else None
+    except ValueError:
+        parameter = None
+    if parameter is None:
+        names = ", ".join(FAMILIES)
+        raise ValueError(f"family {text!r}: write a name of {names}, and student_t:4 for 4 degrees of freedom")
+    return with_parameter(name, parameter)
 
 
 def predict_options(config: InferenceConfig) -> dict[str, Any]:

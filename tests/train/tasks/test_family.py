@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import re
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Independent, Laplace, MixtureSameFamily
+from torch.distributions import Categorical, Independent, MixtureSameFamily
 
-from mdnkernels import MixtureSpec
+from mdnkernels import Family, Gaussian, Laplace, StudentT
+from mdnkernels.mixture.families import FAMILIES, family_of
 from models import MixtureRegression
 from models.network import Network
 from tests.train.drawn_data import DataPaths, tiny_fit
 from train.config.options import ModelConfig
+from train.data.coco import Category
 from train.errors import ConfigError
 from train.loop.engine import fit
 from train.loop.network import restore_network
 from train.run.checkpoint import load_checkpoint
+from train.tasks import make_task
 from train.tasks.detection import DetectionCriterion, DetectionTargets
 
 
-def family_of(model: Network) -> str:
+def restored_family(model: Network) -> Family:
     assert isinstance(model.regression, MixtureRegression)
-    return model.regression.spec.family
+    return family_of(model.regression.spec.family)
 
 
 def laplace_loss(output: dict[str, Tensor], targets: DetectionTargets) -> Tensor:
@@ -35,7 +38,7 @@ def laplace_loss(output: dict[str, Tensor], targets: DetectionTargets) -> Tensor
     for image, point in (targets.index >= 0).nonzero().tolist():
         logits, loc, raw = (output[name][image, :, point].double() for name in ("logits", "loc", "scale"))
         sigma = torch.nn.functional.elu(raw) + 1 + 1.0
-        sizes = Independent(Laplace(loc.view(2, 2), sigma.view(2, 2)), 1)
+        sizes = Independent(torch.distributions.Laplace(loc.view(2, 2), sigma.view(2, 2)), 1)
         mixture = MixtureSameFamily(Categorical(logits=logits), sizes)
         values.append(-mixture.log_prob(targets.size[image, :, point].double()))
     return torch.stack(values).mean()
@@ -72,7 +75,7 @@ def test_configuration_and_checkpoint_keep_the_family(run: tuple[Path, list[tupl
     assert json.loads((folder / "config.json").read_text())["model"]["family"] == "laplace"
     checkpoint = load_checkpoint(folder / "checkpoints" / "last.pt")
     model, task = restore_network(checkpoint)
-    assert family_of(model) == "laplace"
+    assert restored_family(model) == Laplace()
     criterion = task.criterion(model, checkpoint.config.optimizer)
     assert criterion.regression is model.regression
 
@@ -84,14 +87,18 @@ def test_checkpoint_that_names_no_family_is_of_gaussians(
     del content["config"]["model"]["family"]
     torch.save(content, tmp_path / "old.pt")
     model, _ = restore_network(load_checkpoint(tmp_path / "old.pt"))
-    assert family_of(model) == "gaussian"
+    assert restored_family(model) == Gaussian()
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"family": "cauchy"}, r"--family: family must be .*'laplace'.*got 'cauchy'"),
-        ({"family": "laplace", "components": 0}, r"--family: family 'laplace' needs a mixture"),
+        ({"family": "laplace", "components": 0}, r"--family: family Laplace\(\) needs a mixture"),
+        ({"family": "student_t"}, r"--family: family 'student_t': .*student_t:4 for 4 degrees of freedom"),
+        ({"family": "student_t:x"}, r"--family: family 'student_t:x': .*student_t:4"),
+        ({"family": "student_t:-1"}, r"--family: df must be finite and at least 1e-30, got -1.0"),
+        ({"family": "laplace:2"}, r"--family: family 'laplace:2': write a name of gaussian, laplace, student_t"),
     ],
 )
 def test_a_family_that_cannot_be_is_named_before_a_run_is_made(
@@ -102,18 +109,18 @@ def test_a_family_that_cannot_be_is_named_before_a_run_is_made(
     assert not (tmp_path / "run").exists()
 
 
-def test_help_names_the_families_that_the_op_takes_by_name() -> None:
+def test_help_names_the_ops_families_and_which_has_a_parameter() -> None:
     """The command line answers without importing torch, and so cannot ask the op."""
     option = get_type_hints(ModelConfig, include_extras=True)["family"]
     listed = option.__metadata__[0].metavar.strip("{}").split(",")
-    with pytest.raises(ValueError, match="family must be one of") as refusal:
-        MixtureSpec(1, 1, scales=1, family="")
-    assert set(listed) == {name for name in re.findall(r"'(\w+)'", str(refusal.value)) if is_a_name_enough(name)}
+    fields = {name: [field.name.upper() for field in dataclasses.fields(kind)] for name, kind in FAMILIES.items()}
+    assert listed == [":".join([name, *parameters]) for name, parameters in fields.items()]
 
 
-def is_a_name_enough(family: str) -> bool:
-    try:
-        MixtureSpec(1, 1, scales=1, family=family)
-    except ValueError:
-        return False
-    return True
+@pytest.mark.parametrize(
+    ("text", "family"), [("gaussian", Gaussian()), ("laplace", Laplace()), ("student_t:4.5", StudentT(df=4.5))]
+)
+def test_the_option_names_any_family(text: str, family: Family) -> None:
+    model = make_task("pose", [Category(1, "person")]).build_model(ModelConfig(task="pose", family=text))
+    assert isinstance(model.regression, MixtureRegression)
+    assert family_of(model.regression.spec.family) == family
