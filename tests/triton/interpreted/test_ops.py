@@ -14,6 +14,7 @@ from mdnkernels import backends
 from tests.ops import reference
 from tests.ops.mixture_cases import MixtureCase, loss_and_gradients
 from tests.ops.table import laid_out
+from tests.ops.table.mixture import FAMILIES
 from tests.ops.test_gather_patches import patches_and_gradient
 from tests.ops.test_heatmap_focal_loss import LAYOUTS, loss_and_gradient, random_maps
 from tests.ops.test_mixture_nll import assert_close
