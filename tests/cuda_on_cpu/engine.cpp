@@ -17,8 +17,8 @@
 namespace cuda_on_cpu {
 namespace {
 
-constexpr unsigned sector_bytes = 32;
-constexpr size_t most_shared_bytes = 227 * 1024;  // of a block, on the newest GPUs
+constexpr size_t most_shared_bytes = 227 * 1024;   // of a block, on the newest GPUs
+constexpr size_t common_shared_bytes = 48 * 1024;  // of a kernel that was not allowed more
 
 // Thrown in a kernel's thread, caught where its fiber began.
 struct Failure {
@@ -171,6 +171,12 @@ const char* symbol_of(const void* address) {
   return dladdr(address, &info) != 0 && info.dli_saddr == address ? info.dli_sname : nullptr;
 }
 
+// Of each kernel that was allowed more than the common number.
+std::unordered_map<const void*, size_t>& allowed_shared_bytes() {
+  static std::unordered_map<const void*, size_t> bytes;
+  return bytes;
+}
+
 std::string kernel_name(const void* address) {
   const char* symbol = symbol_of(address);
   if (symbol == nullptr) return "kernel at " + hexadecimal(reinterpret_cast<uintptr_t>(address));
@@ -207,6 +213,10 @@ void Engine::run(const Kernel& kernel, dim3 grid, dim3 block, size_t shared_byte
   if (shared_bytes > most_shared_bytes) {
     throw Error(name_ + ": " + std::to_string(shared_bytes) +
                 " bytes of dynamic shared memory are more than a GPU has");
+  }
+  if (shared_bytes > common_shared_bytes && shared_bytes > allowed_shared_bytes()[kernel.address]) {
+    throw Error(name_ + ": " + std::to_string(shared_bytes) +
+                " bytes of dynamic shared memory are more than cudaFuncSetAttribute allowed it");
   }
 
   kernel_ = kernel;
@@ -548,6 +558,8 @@ std::string Engine::describe_stall() const {
 }  // namespace
 
 void watch(Watcher watcher) { current_watcher() = std::move(watcher); }
+
+void allow_shared_bytes(const void* kernel, size_t bytes) { allowed_shared_bytes()[kernel] = bytes; }
 
 void configure(const Options& options) { engine().options = options; }
 

@@ -15,7 +15,7 @@ PatchPlan plan_of(const Tensor& map, int64_t points, int64_t kernel_size) {
       "gather_patches: a map's height and width, and the points of an image, must be at most 2^30 on a "
       "GPU, got ",
       map.size(2), ", ", map.size(3), " and ", points);
-  const bool aligned = reinterpret_cast<uintptr_t>(map.data_ptr()) % 16 == 0;
+  const bool aligned = reinterpret_cast<uintptr_t>(address_of(map)) % 16 == 0;
   return device::patch_plan(
       {map.size(1), map.size(2), map.size(3), map.stride(0), map.stride(1), map.stride(2), map.stride(3)}, map.size(0),
       points, kernel_size, element_bytes(dtype_of(map)), aligned);
@@ -26,8 +26,7 @@ Tensor gather_patches(Tensor feature, Tensor index, int64_t kernel_size) {
   const Tensor cells = torch::stable::contiguous(index);
   const PatchPlan plan = plan_of(feature, index.size(1), kernel_size);
   const Tensor patches = fresh(feature, {feature.size(0), index.size(1), plan.length}, feature.scalar_type());
-  const PatchCall call = {dtype_of(feature), feature.data_ptr(), static_cast<const int64_t*>(cells.data_ptr()),
-                          patches.data_ptr()};
+  const PatchCall call = {dtype_of(feature), address_of(feature), data_of<const int64_t>(cells), address_of(patches)};
   run_gather_patches(call, plan, Launcher{device, "gather_patches"});
   return patches;
 }
@@ -36,9 +35,8 @@ Tensor gather_patches_backward(Tensor grad_patches, Tensor index, std::vector<in
                                std::vector<int64_t> stride, int64_t kernel_size) {
   const DeviceCall device(grad_patches);
   const Tensor patches = torch::stable::contiguous(grad_patches), cells = torch::stable::contiguous(index);
-  const Tensor gradient = new_empty_strided(grad_patches, size, stride);
-  const PatchCall call = {dtype_of(gradient), gradient.data_ptr(), static_cast<const int64_t*>(cells.data_ptr()),
-                          patches.data_ptr()};
+  const Tensor gradient = fresh_strided(grad_patches, size, stride);
+  const PatchCall call = {dtype_of(gradient), address_of(gradient), data_of<const int64_t>(cells), address_of(patches)};
   run_gather_patches_backward(call, plan_of(gradient, index.size(1), kernel_size), gradient.numel(),
                               Launcher{device, "gather_patches_backward"});
   return gradient;

@@ -12,17 +12,16 @@ std::tuple<Tensor, Tensor> heatmap_focal_loss(Tensor logits, Tensor target, doub
   const DeviceCall device(logits);
   const ScalarType accumulate = arithmetic_of(logits);
   const Tensor loss = fresh(logits, {}, accumulate);
-  const Tensor gradient =
-      logits_gradient ? torch::stable::empty_like(logits) : fresh(logits, {0}, logits.scalar_type());
+  const Tensor gradient = logits_gradient ? fresh_like(logits) : fresh(logits, {0}, logits.scalar_type());
   const device::FocalPlan plan = {logits.numel(), alpha, beta};
   const Tensor memory = fresh(logits, {device::focal_workspace_size(plan)}, ScalarType::Double);
   const FocalCall call = {dtype_of(logits),
                           dtype_of(target),
-                          logits.data_ptr(),
-                          target.data_ptr(),
-                          logits_gradient ? gradient.data_ptr() : nullptr,
-                          loss.data_ptr()};
-  run_focal_loss(call, plan, device::focal_workspace(plan, memory.data_ptr()), Launcher{device, "heatmap_focal_loss"});
+                          address_of(logits),
+                          address_of(target),
+                          logits_gradient ? address_of(gradient) : nullptr,
+                          address_of(loss)};
+  run_focal_loss(call, plan, device::focal_workspace(plan, address_of(memory)), Launcher{device, "heatmap_focal_loss"});
   return {loss, gradient};
 }
 

@@ -30,11 +30,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(Tensor logits, Tensor lo
   Tensor index_contiguous, allowed;
   if (gathered) {
     index_contiguous = torch::stable::contiguous(*index);
-    call.observed.index = static_cast<const int64_t*>(index_contiguous.data_ptr());
+    call.observed.index = data_of<const int64_t>(index_contiguous);
   }
   if (components) {
     allowed = fresh(loc, {allowed_words(call.components)}, ScalarType::Int);
-    uint32_t* words = static_cast<uint32_t*>(allowed.data_ptr());
+    uint32_t* words = data_of<uint32_t>(allowed);
     run_allow_components(*components, call.components, words, launch);
     call.allowed = words;
   }
@@ -51,14 +51,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(Tensor logits, Tensor lo
   const Tensor weight = fresh(loc, {batch, points}, loc.scalar_type());
   call.mode_loc = tile_view_of(mode_loc);
   if (scale) call.mode_scale = tile_view_of(mode_scale);
-  call.component = static_cast<int64_t*>(component.data_ptr());
-  call.weight = weight.data_ptr();
+  call.component = data_of<int64_t>(component);
+  call.weight = address_of(weight);
 
   const ModePlan plan = plan_mode(call);
   STD_TORCH_CHECK(plan.tiling.count <= most_tiles, "mixture_mode: ", batch, " x ", points,
                   " positions are too many for a GPU");
   const Tensor workspace = fresh(loc, {workspace_bytes(plan)}, ScalarType::Byte);
-  run_mixture_mode(call, plan, workspace.data_ptr(), launch);
+  run_mixture_mode(call, plan, address_of(workspace), launch);
   return {mode_loc, mode_scale, component, weight};
 }
 

@@ -40,21 +40,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   Tensor index_contiguous, kappa;
   if (gathered) {
     index_contiguous = torch::stable::contiguous(*index);
-    call.observed.index = static_cast<const int64_t*>(index_contiguous.data_ptr());
+    call.observed.index = data_of<const int64_t>(index_contiguous);
   }
   if (dim_scale) {
     kappa = torch::stable::contiguous(torch::stable::to(*dim_scale, accumulate));
-    call.dim_scale = kappa.data_ptr();
+    call.dim_scale = address_of(kappa);
   }
 
   const Tensor loss = none ? fresh(target, {batch, points}, accumulate) : fresh(target, {}, accumulate);
-  call.loss = loss.data_ptr();
+  call.loss = address_of(loss);
   // As on the CPU: beside an index the gradients are those of the gathered points, and those of half-precision inputs
   // stay in float32 until autograd has multiplied them by what comes from above.
   const auto gradient = [&](const Tensor& of, bool wanted, bool of_points) {
     if (!wanted) return fresh(of, {0}, accumulate);
     if (of_points || of.scalar_type() != accumulate) return fresh(of, {batch, of.size(1), points}, accumulate);
-    return torch::stable::empty_like(of);
+    return fresh_like(of);
   };
   const Tensor grad_logits = gradient(logits, parameter_gradients, gathered);
   const Tensor grad_loc = gradient(loc, parameter_gradients, gathered);
@@ -71,7 +71,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> mixture_nll(Tensor logits, Te
   STD_TORCH_CHECK(plan.tiling.count <= most_tiles, "mixture_nll: ", batch, " x ", points,
                   " positions are too many for a GPU");
   const Tensor workspace = fresh(target, {workspace_of(call, plan).bytes}, ScalarType::Byte);
-  run_mixture_nll(call, plan, workspace.data_ptr(), Launcher{device, "mixture_nll"});
+  run_mixture_nll(call, plan, address_of(workspace), Launcher{device, "mixture_nll"});
   return {loss, grad_logits, grad_loc, grad_scale, grad_target};
 }
 

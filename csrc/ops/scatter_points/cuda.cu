@@ -28,12 +28,12 @@ Tensor scatter_points(Tensor values, Tensor index, int64_t positions) {
   const DeviceCall device(values);
   const Tensor from = torch::stable::contiguous(values);
   const Sorted sorted = sort(torch::stable::contiguous(index));
-  const Tensor maps = torch::stable::new_zeros(values, {values.size(0), values.size(1), positions}, dtype);
+  const Tensor maps = zeros(values, {values.size(0), values.size(1), positions});
   const ScatterCall call = {dtype_of(values),
-                            from.data_ptr(),
-                            static_cast<const int64_t*>(sorted.values.data_ptr()),
-                            static_cast<const int64_t*>(sorted.order.data_ptr()),
-                            maps.data_ptr(),
+                            address_of(from),
+                            data_of<const int64_t>(sorted.values),
+                            data_of<const int64_t>(sorted.order),
+                            address_of(maps),
                             values.size(0) * values.size(1),
                             values.size(1),
                             values.size(2),

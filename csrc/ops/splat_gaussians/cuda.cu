@@ -10,11 +10,10 @@ Tensor splat_gaussians(Tensor center, Tensor radius, Tensor label, int64_t label
   const Tensor centers = torch::stable::contiguous(center), radii = torch::stable::contiguous(radius);
   const Tensor label_of_objects = torch::stable::contiguous(label);
   const Tensor heatmap = fresh(label, {label.size(0), labels, height, width}, ScalarType::Float);
-  const device::SplatObjects objects = {static_cast<const int64_t*>(centers.data_ptr()),
-                                        static_cast<const int64_t*>(radii.data_ptr()),
-                                        static_cast<const int64_t*>(label_of_objects.data_ptr())};
+  const device::SplatObjects objects = {data_of<const int64_t>(centers), data_of<const int64_t>(radii),
+                                        data_of<const int64_t>(label_of_objects)};
   run_splat_gaussians(objects, device::splat_plan(label.size(0), label.size(1), labels, height, width),
-                      static_cast<float*>(heatmap.data_ptr()), Launcher{device, "splat_gaussians"});
+                      data_of<float>(heatmap), Launcher{device, "splat_gaussians"});
   return heatmap;
 }
 

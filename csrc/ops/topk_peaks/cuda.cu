@@ -19,13 +19,9 @@ std::tuple<Tensor, Tensor, Tensor> topk_peaks(Tensor map, int64_t k, int64_t ker
   const device::PeakPlan plan =
       device::peak_plan(batch, heatmap.size(1), heatmap.size(2), heatmap.size(3), k, kernel_size, element_bytes(dtype));
   const Tensor memory = fresh(heatmap, {device::peak_workspace_size(plan)}, ScalarType::Long);
-  const PeakCall call = {dtype,
-                         heatmap.data_ptr(),
-                         logits,
-                         score.data_ptr(),
-                         static_cast<int64_t*>(label.data_ptr()),
-                         static_cast<int64_t*>(index.data_ptr())};
-  run_topk_peaks(call, plan, device::peak_workspace(plan, memory.data_ptr()), Launcher{device, "topk_peaks"});
+  const PeakCall call = {
+      dtype, address_of(heatmap), logits, address_of(score), data_of<int64_t>(label), data_of<int64_t>(index)};
+  run_topk_peaks(call, plan, device::peak_workspace(plan, address_of(memory)), Launcher{device, "topk_peaks"});
   return {score, label, index};
 }
 
