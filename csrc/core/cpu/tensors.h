@@ -5,6 +5,12 @@
 
 namespace mdn {
 
+// A call of an op here, for its host code (ops/OP/call.h), as DeviceCall is one on a GPU.
+struct CpuCall {
+  explicit CpuCall(const Tensor&) {}
+  static View view(const Tensor& tensor, bool gathered = false) { return view_of(tensor, gathered); }
+};
+
 // Zeroes a dense tensor, in parallel.
 void zero(const Tensor& dense);
 

@@ -12,7 +12,8 @@
 
 namespace mdn {
 
-// Makes the tensor's device the current one for as long as it lives, and knows torch's current stream there.
+// A call of an op on the device of `on`, for its host code (ops/OP/call.h). Makes that device the current one for as
+// long as it lives, and knows torch's current stream there.
 class DeviceCall {
  public:
   explicit DeviceCall(const Tensor& on);
@@ -20,6 +21,9 @@ class DeviceCall {
   DeviceCall(const DeviceCall&) = delete;
   DeviceCall& operator=(const DeviceCall&) = delete;
   cudaStream_t stream() const { return stream_; }
+  static TileView view(const Tensor& tensor, bool gathered = false) {
+    return {view_of(tensor, gathered), tensor.size(0)};
+  }
 
  private:
   std::optional<torch::stable::accelerator::DeviceGuard> guard_;  // none in tests/cuda_on_cpu
@@ -52,9 +56,5 @@ struct Launcher {
                     " bytes of shared memory: ", cudaGetErrorString(error));
   }
 };
-
-inline TileView tile_view_of(const Tensor& tensor, bool gathered = false) {
-  return {view_of(tensor, gathered), tensor.size(0)};
-}
 
 }  // namespace mdn

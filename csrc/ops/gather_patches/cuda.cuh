@@ -13,6 +13,7 @@
 #include "core/cuda/device.cuh"
 #include "core/cuda/dispatch.cuh"
 #include "core/cuda/ranges.cuh"
+#include "ops/gather_patches/call.h"
 
 namespace mdn {
 namespace device {
@@ -321,13 +322,6 @@ __global__ void __launch_bounds__(patch_threads, 3)
 
 }  // namespace device
 
-struct PatchCall {
-  DType dtype;
-  void* map;             // the feature, or the gradient to be written
-  const int64_t* index;  // (batch, points), contiguous
-  void* patches;         // (batch, points, length), contiguous
-};
-
 // The launch of gather_patches: launch(kernel, blocks, threads, shared bytes, arguments...).
 template <class Launch>
 void run_gather_patches(const PatchCall& call, const device::PatchPlan& plan, Launch launch) {
@@ -338,10 +332,10 @@ void run_gather_patches(const PatchCall& call, const device::PatchPlan& plan, La
     auto* kernel = gather_windows<Word, 0>;
     if (plan.channel_width == 1) kernel = gather_windows<Word, 1>;
     if (plan.channel_width > 1) kernel = gather_windows<Word, pack_width<Word>>;
-    launch(kernel, blocks_over(plan.pieces), patch_threads, 0, static_cast<const Word*>(call.map), call.index, plan,
-           static_cast<Word*>(call.patches));
+    launch(kernel, blocks_over(plan.pieces), patch_threads, 0, static_cast<const Word*>(call.map.data), call.index,
+           plan, static_cast<Word*>(call.patches));
   };
-  switch (element_bytes(call.dtype)) {
+  switch (element_bytes(call.map.dtype)) {
     case 8:
       return run(ElementType<uint64_t>{});
     case 4:
@@ -357,9 +351,9 @@ void run_gather_patches_backward(const PatchCall& call, const device::PatchPlan&
                                  Launch launch) {
   using namespace device;
   if (elements == 0) return;
-  with_element_type(call.dtype, [&](auto type) {
+  with_element_type(call.map.dtype, [&](auto type) {
     using Element = typename decltype(type)::Type;
-    auto* gradient = static_cast<Element*>(call.map);
+    auto* gradient = static_cast<Element*>(call.map.data);
     launch(write_zeros<Element>, blocks_over(blocks_of_zeros<Element>(elements)), zero_threads, 0, gradient, elements);
     if (plan.pieces == 0) return;
     auto* kernel = sum_windows<Element, 0>;

@@ -153,6 +153,8 @@ struct FocalCall {
   const void *logits, *target;  // walked in the order of memory, which is the same for both
   void* gradient;               // of logits' dtype; null where it is not wanted
   void* loss;
+  int64_t count;
+  double alpha, beta;
 };
 
 template <class Logits, class Target, class Launch>

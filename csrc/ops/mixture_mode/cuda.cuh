@@ -23,19 +23,11 @@ struct ModeCall {
   Observed observed;              // no mask: which points the index names
   const uint32_t* allowed;        // a bit for each component, or null where all are allowed
   int64_t batch, points;
-  int components, dims, scales;  // as set_sizes finds them
+  int components, dims, scales;  // 1 scale where there is none
   Selection selection;
   ScaleActivation activation;
   double min_scale;
 };
-
-// Fills in what follows from the views of the inputs and the number of points.
-inline void set_sizes(ModeCall& call) {
-  call.components = call.logits.channels;
-  call.dims = call.loc.channels / call.components;
-  call.scales = call.scale.channels > 0 ? call.scale.channels / call.components : 1;
-  plan_groups(call.observed, call.points, call.dims);
-}
 
 // How a call is launched.
 struct ModePlan {

@@ -29,19 +29,11 @@ struct MixtureCall {
   bool parameter_gradients, target_gradient;
   const void* dim_scale;  // [dims] of the arithmetic type, or null
   int64_t batch, points;
-  int components, dims, scales;  // as set_sizes finds them
+  int components, dims, scales;
   Family family;
   ScaleActivation activation;
   double min_scale;
 };
-
-// Fills in what follows from the views of the inputs and the number of points.
-inline void set_sizes(MixtureCall& call) {
-  call.components = call.logits.channels;
-  call.dims = call.target.channels;
-  call.scales = call.scale.channels / call.components;
-  plan_groups(call.observed, call.points, call.dims);
-}
 
 // How what was observed is counted: threads of a block, one for each position of its tile, and where things begin in
 // shared memory. The mask's bits lie there, or in the workspace, as they do later.

@@ -2,6 +2,7 @@
 #include <array>
 
 #include "core/cuda/launch.h"
+#include "ops/scatter_points/call.h"
 #include "ops/scatter_points/cuda.cuh"
 
 namespace mdn {
@@ -20,30 +21,25 @@ Sorted sort(const Tensor& index) {
   return {to<Tensor>(stack[0]), to<Tensor>(stack[1])};
 }
 
-// (B, K, P), float32 or float64, zero but for values (B, K, N) added at index (B, N) in its order; -1 is padding.
-Tensor scatter_points(Tensor values, Tensor index, int64_t positions) {
-  const ScalarType dtype = values.scalar_type();
-  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double,
-                  "mdnkernels::scatter_points: values must be float32 or float64");
-  const DeviceCall device(values);
-  const Tensor from = torch::stable::contiguous(values);
-  const Sorted sorted = sort(torch::stable::contiguous(index));
-  const Tensor maps = zeros(values, {values.size(0), values.size(1), positions});
-  const ScatterCall call = {dtype_of(values),
-                            address_of(from),
-                            data_of<const int64_t>(sorted.values),
-                            data_of<const int64_t>(sorted.order),
-                            address_of(maps),
-                            values.size(0) * values.size(1),
-                            values.size(1),
-                            values.size(2),
-                            positions};
-  run_scatter_points(call, Launcher{device, "scatter_points"});
-  return maps;
-}
+struct ScatterOnGpu : DeviceCall {
+  using DeviceCall::DeviceCall;
+  void run(const Tensor& values, const Tensor& index, const Tensor& maps) const {
+    const Sorted sorted = sort(index);
+    const ScatterCall call = {dtype_of(values),
+                              address_of(values),
+                              data_of<const int64_t>(sorted.values),
+                              data_of<const int64_t>(sorted.order),
+                              address_of(maps),
+                              values.size(0) * values.size(1),
+                              values.size(1),
+                              values.size(2),
+                              maps.size(2)};
+    run_scatter_points(call, Launcher{*this, "scatter_points"});
+  }
+};
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CUDA, m) { m.impl("scatter_points", TORCH_BOX(&scatter_points)); }
+STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CUDA, m) { m.impl("scatter_points", TORCH_BOX(&scatter_points<ScatterOnGpu>)); }
 
 }  // namespace mdn

@@ -15,6 +15,7 @@
 #include "core/cuda/dispatch.cuh"
 #include "core/cuda/ranges.cuh"
 #include "core/functions.h"
+#include "ops/topk_peaks/call.h"
 #include "ops/topk_peaks/heatmap_tiles.cuh"
 
 namespace mdn {
@@ -298,14 +299,6 @@ __global__ void __launch_bounds__(write_threads)
 }
 
 }  // namespace device
-
-struct PeakCall {
-  DType dtype;
-  const void* heatmap;  // (batch, labels, height, width), contiguous
-  bool logits;
-  void* score;  // (batch, k) as the two others, of the heatmap's dtype
-  int64_t *label, *index;
-};
 
 // The launches of a call: launch(kernel, blocks, threads, shared bytes, arguments...).
 template <class Launch>
