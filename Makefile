@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 SETUP := $(VENV)/.installed
 NATIVE := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
-EMULATOR := $(wildcard tests/cuda_on_cpu/*.cpp tests/cuda_on_cpu/*.h tests/cuda_on_cpu/*.cuh)
+EMULATOR := $(wildcard tests/cuda_on_cpu/*.cpp tests/cuda_on_cpu/*.h tests/cuda_on_cpu/*.cu tests/cuda_on_cpu/*.cuh)
 # The CUDA library is built for the GPUs present. The tests look into it without one too: for one architecture then.
 ifeq ($(shell nvidia-smi --list-gpus 2>/dev/null),)
 export TORCH_CUDA_ARCH_LIST ?= 8.0+PTX

@@ -344,7 +344,7 @@ def cpu_ninja(compiler: str, torch: Path, library: Path) -> str:
         levels = LEVELS if source.stem.endswith("_kernel") else {"baseline": []}
         for level, options in levels.items():
             objects.append(f"{object_name(source)}.{level}.o")
-            flags = " ".join([*options, *([built_of("cpu")] if source.stem == "ops" else [])])
+            flags = " ".join([*options, *([built_of("cpu")] if source.stem == "library" else [])])
             lines += [f"build {objects[-1]}: compile {source}", f"  flags = {flags}"]
     lines += [f"build {library}: link {' '.join(objects)}", f"default {library}", ""]
     return "\n".join(lines)

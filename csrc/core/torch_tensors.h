@@ -1,4 +1,4 @@
-// Torch's stable tensors, as both the CPU's and the GPU's launching functions take them.
+// Torch's stable tensors, as the host code of the ops takes them, that of the CPU and that of a GPU.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -41,10 +41,19 @@ inline ScalarType arithmetic_of(const Tensor& tensor) {
   return tensor.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
+// Where a tensor's elements begin. Kernels are given no other addresses: tests/cuda_on_cpu, which has a function of its
+// own here, lets them access what host code asked it for, and nothing else.
+void* address_of(const Tensor& tensor);
+
+template <class T>
+T* data_of(const Tensor& tensor) {
+  return static_cast<T*>(address_of(tensor));
+}
+
 // A (B, K, P) tensor as a view, or a (B, P) one, of one channel. `gathered`: its points are chosen by an index.
 inline View view_of(const Tensor& tensor, bool gathered = false) {
   const bool flat = tensor.dim() == 2;
-  return {tensor.data_ptr(),
+  return {address_of(tensor),
           dtype_of(tensor),
           tensor.stride(0),
           flat ? 0 : tensor.stride(1),
@@ -53,7 +62,17 @@ inline View view_of(const Tensor& tensor, bool gathered = false) {
           flat ? 1 : static_cast<int>(tensor.size(1))};
 }
 
-// An uninitialised tensor of the device and dtype of `like`.
+// An op's outputs and workspaces, uninitialised, on the device of `like`. Each library makes them in its own way; on
+// the CPU large ones lie in recycled memory (cpu/memory.h).
+Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType dtype);
+// The same of the sizes, strides and dtype of `like`, as torch.empty_like.
+Tensor fresh_like(const Tensor& like);
+// The same of the dtype of `like`; sizes and strides must be those of a dense tensor.
+Tensor fresh_strided(const Tensor& like, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides);
+// Zeros of the dtype of `like`.
+Tensor zeros(const Tensor& like, const std::vector<int64_t>& sizes);
+
+// torch.Tensor.new_empty_strided.
 inline Tensor new_empty_strided(const Tensor& like, const std::vector<int64_t>& sizes,
                                 const std::vector<int64_t>& strides) {
   using torch::stable::detail::from;

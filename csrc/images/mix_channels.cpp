@@ -63,6 +63,13 @@ Tensor mix_channels(Tensor images, Tensor matrix, Tensor offset) {
 
 }  // namespace
 
+STABLE_TORCH_LIBRARY_FRAGMENT(mdnkernels, m) {
+  // images (B, H, W, 3) uint8, on the CPU. Sums are (B, 3) int64; mixed, (B, 3, H, W) float32, is matrix (B, 3, 3)
+  // times the channels plus offset (B, 3). For train/data/colour.py.
+  m.def("channel_sums(Tensor images) -> Tensor");
+  m.def("mix_channels(Tensor images, Tensor matrix, Tensor offset) -> Tensor");
+}
+
 STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CPU, m) {
   m.impl("channel_sums", TORCH_BOX(&channel_sums));
   m.impl("mix_channels", TORCH_BOX(&mix_channels));

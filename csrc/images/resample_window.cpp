@@ -85,6 +85,13 @@ Tensor resample_window(Tensor image, double step_x, double x0, double step_y, do
 
 }  // namespace
 
+STABLE_TORCH_LIBRARY_FRAGMENT(mdnkernels, m) {
+  // image (h, w, 3) uint8, on the CPU, as (height, width, 3): the output's point (x, y) shows the image's point
+  // (step_x x + x0, step_y y + y0). For train/data/images.py.
+  m.def(
+      "resample_window(Tensor image, float step_x, float x0, float step_y, float y0, int height, int width) -> Tensor");
+}
+
 STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CPU, m) { m.impl("resample_window", TORCH_BOX(&resample_window)); }
 
 }  // namespace mdn

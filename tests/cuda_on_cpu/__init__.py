@@ -4,10 +4,11 @@
         loss = mdnkernels.mixture_nll(...)
     report.launches[0].read.sectors
 
-runs the public functions as they will run on a GPU, with the kernels of csrc/ops/*/cuda.cuh in place of the CPU's. A
-mistake of a kernel raises KernelError, which names the kernel, the block and the thread.
+runs the public functions as they will run on a GPU: every csrc/ops/*/cuda.cu, host code and kernels, in place of the
+CPU's. A mistake of a kernel raises KernelError, which names the kernel, the block and the thread.
 
-An op is added by its bindings alone: bindings_OP.cpp, as bindings.h says. Nothing else is to be registered.
+Nothing is to be added here for an op. The files are compiled as they are: cuda_runtime.h has what they call of CUDA,
+registration.h registers their ops as torch.ops.cuda_on_cpu.OP, and call_memory.cpp makes and knows their tensors.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import os
 import shutil
 import subprocess
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -32,12 +33,13 @@ import torch
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
+TORCH = Path(torch.__file__).parent
 # Kernels are large templates, and compiling them takes longer than running them: -O1. It also leaves the instructions
 # that are counted as they stand in the source, but for jump threading, which would copy them.
-KERNEL_FLAGS = "-O1 -fno-thread-jumps"
+KERNEL_FLAGS = f"-O1 -fno-thread-jumps -include {FOLDER / 'registration.h'} -x c++"
 ENGINE_FLAGS = "-O2"
 COMPILE_FLAGS = [
-    *("-std=c++17", "-fPIC", "-DMDN_CUDA_ON_CPU"),
+    *("-std=c++17", "-fPIC", "-DMDN_CUDA_ON_CPU", "-DTORCH_TARGET_VERSION=0x020a000000000000"),
     *("-Wall", "-Wextra", "-Wno-attributes", "-Wno-unknown-pragmas", "-Wno-psabi"),
 ]
 NO_COMPILER = "the CUDA kernels run on the CPU where there is a C++ compiler: set CXX or install g++ or clang++"
@@ -46,6 +48,10 @@ PARTS = {
     "mixture_nll": ("mixture_nll", "scatter_points"),
     "gather_patches": ("gather_patches", "gather_patches_backward"),
 }
+
+
+class KernelError(RuntimeError):
+    """A mistake of a kernel: says which, of which block and thread, and where in the source."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ def compiler() -> str | None:
 
 
 def build() -> Path:
-    """Build the module with every bindings_*.cpp, where a source or a flag changed since, and return its path.
+    """Build the module with every csrc/ops/*/cuda.cu, where a source or a flag changed since, and return its path.
 
     CXXFLAGS and LDFLAGS are those of the environment: `make sanitize` builds it with sanitizers. `make test` builds
     before the tests begin, `python -m tests.cuda_on_cpu` alone.
@@ -107,10 +113,11 @@ def build() -> Path:
     compile_flags = [
         *COMPILE_FLAGS,
         *(f"-I{FOLDER}", f"-I{ROOT / 'csrc'}"),
+        *("-isystem", str(TORCH / "include")),
         *("-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")),
         *os.environ.get("CXXFLAGS", "").split(),
     ]
-    link_flags = os.environ.get("LDFLAGS", "").split()
+    link_flags = [f"-L{TORCH / 'lib'}", "-ltorch_cpu", "-lc10", "-ldl", *os.environ.get("LDFLAGS", "").split()]
     # Flags and the interpreter decide the folder; within it ninja rebuilds what changed.
     identity = " ".join(
         [host_compiler, KERNEL_FLAGS, ENGINE_FLAGS, *compile_flags, *link_flags, sysconfig.get_config_var("EXT_SUFFIX")]
@@ -152,13 +159,14 @@ def _ninja(module: str, host_compiler: str, compile_flags: list[str], link_flags
         "  depfile = $out.d",
         "  deps = gcc",
         "rule link",
-        f"  command = {host_compiler} -shared $in -o $out {' '.join(link_flags)} -ldl",
+        f"  command = {host_compiler} -shared $in -o $out {' '.join(link_flags)}",
     ]
-    sources = sorted(FOLDER.glob("*.cpp"))
-    for source in sources:
-        optimization = KERNEL_FLAGS if source.stem.startswith("bindings_") else ENGINE_FLAGS
-        lines += [f"build {source.stem}.o: compile {source}", f"  optimization = {optimization}"]
-    lines += [f"build {module}: link {' '.join(f'{source.stem}.o' for source in sources)}", ""]
+    objects = []
+    for source in sorted([*(ROOT / "csrc").glob("ops/*/cuda.cu"), *FOLDER.glob("*.cu"), *FOLDER.glob("*.cpp")]):
+        objects.append(f"{source.parent.name}.{source.stem}.o")
+        optimization = KERNEL_FLAGS if source.suffix == ".cu" else ENGINE_FLAGS
+        lines += [f"build {objects[-1]}: compile {source}", f"  optimization = {optimization}"]
+    lines += [f"build {module}: link {' '.join(objects)}", ""]
     return "\n".join(lines)
 
 
@@ -177,15 +185,50 @@ def kernels() -> ModuleType:
     return loaded
 
 
-def kernel_error() -> type[RuntimeError]:
-    """What a mistake of a kernel raises."""
-    return kernels().KernelError
+@cache
+def _library() -> torch.library.Library:
+    """Define the ops of cuda_on_cpu by the schemas of mdnkernels'; the library has them for as long as it lives."""
+    kernels()
+    library = torch.library.Library("cuda_on_cpu", "FRAGMENT")
+    for name in _registered():
+        packet = getattr(torch.ops.mdnkernels, name, None)
+        if packet is not None and not hasattr(torch.ops.cuda_on_cpu, name):
+            library.define(str(packet.default._schema).removeprefix("mdnkernels::"))
+    return library
+
+
+@cache
+def _registered() -> list[str]:
+    """Name the ops that a .cu registers."""
+    kernels()
+    names = (name.split("::") for name in torch._C._dispatch_get_registrations_for_dispatch_key("CPU"))
+    return [name for library, name in names if library == "cuda_on_cpu"]
+
+
+def op(name: str) -> Callable[..., Any]:
+    """Return an op on the CUDA kernels here, of the arguments that its schema names.
+
+    Raises:
+        KernelError: when it is called and a kernel makes a mistake.
+    """
+    _library()
+    function = getattr(torch.ops.cuda_on_cpu, name).default
+
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except RuntimeError as error:
+            message = str(error)
+            if not message.startswith("KernelError: "):
+                raise
+        raise KernelError(message.removeprefix("KernelError: "))
+
+    return call
 
 
 def ops() -> list[str]:
     """The ops of the native library that have kernels here."""
-    names = (name for name in dir(kernels()) if not name.startswith("_"))
-    return [name for name in names if hasattr(torch.ops.mdnkernels, name)]
+    return [name for name in _registered() if hasattr(torch.ops.mdnkernels, name)]
 
 
 def missing(op: str) -> str | None:
@@ -193,7 +236,7 @@ def missing(op: str) -> str | None:
     if compiler() is None:
         return NO_COMPILER
     absent = [part for part in PARTS.get(op, (op,)) if part not in ops()]
-    return f"tests/cuda_on_cpu binds no CUDA kernels of {', '.join(absent)}" if absent else None
+    return f"csrc/ops has no CUDA kernels of {', '.join(absent)}" if absent else None
 
 
 @contextmanager
@@ -214,7 +257,7 @@ def running(seed: int = 0, count: bool = True) -> Iterator[Report]:
     library = torch.library.Library("mdnkernels", "IMPL")
     try:
         for name in ops():
-            library.impl(name, getattr(module, name), "CPU", allow_override=True)
+            library.impl(name, op(name), "CPU", allow_override=True)
         yield report
     finally:
         library._destroy()

@@ -45,6 +45,13 @@ Range* find_range(uintptr_t address, unsigned bytes, Access access) {
   return last_range;
 }
 
+bool is_writeable(const void* begin, size_t bytes) {
+  const uintptr_t address = reinterpret_cast<uintptr_t>(begin);
+  return std::any_of(ranges.begin(), ranges.end(), [&](const std::unique_ptr<Range>& range) {
+    return range->writeable && address >= range->begin && address + bytes <= range->end;
+  });
+}
+
 std::string nearest_range(uintptr_t address, Access access) {
   const Range* nearest = nullptr;
   uintptr_t least = ~uintptr_t{0};

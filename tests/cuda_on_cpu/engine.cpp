@@ -1,9 +1,6 @@
 #include "engine.h"
 
-#include <cxxabi.h>
-#include <dlfcn.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <algorithm>
@@ -12,13 +9,14 @@
 
 #include "buffers.h"
 #include "fibers.h"
+#include "kernel_names.h"
 #include "traffic.h"
 
 namespace cuda_on_cpu {
 namespace {
 
-constexpr unsigned sector_bytes = 32;
-constexpr size_t most_shared_bytes = 227 * 1024;  // of a block, on the newest GPUs
+constexpr size_t most_shared_bytes = 227 * 1024;   // of a block, on the newest GPUs
+constexpr size_t common_shared_bytes = 48 * 1024;  // of a kernel that was not allowed more
 
 // Thrown in a kernel's thread, caught where its fiber began.
 struct Failure {
@@ -165,30 +163,10 @@ Watcher& current_watcher() {
   return *watcher;
 }
 
-// The mangled name of the kernel at that address, or null where it has none.
-const char* symbol_of(const void* address) {
-  Dl_info info;
-  return dladdr(address, &info) != 0 && info.dli_saddr == address ? info.dli_sname : nullptr;
-}
-
-std::string kernel_name(const void* address) {
-  const char* symbol = symbol_of(address);
-  if (symbol == nullptr) return "kernel at " + hexadecimal(reinterpret_cast<uintptr_t>(address));
-  int status = 0;
-  char* demangled = abi::__cxa_demangle(symbol, nullptr, nullptr, &status);
-  std::string name = status == 0 ? demangled : symbol;
-  free(demangled);
-  // "void mdn::device::kernel<float>(float const*)": the name and its template arguments alone.
-  int depth = 0;
-  for (size_t i = 0; i < name.size(); ++i) {
-    if (name[i] == '<') ++depth;
-    if (name[i] == '>') --depth;
-    if (name[i] == '(' && depth == 0 && name.compare(i, 21, "(anonymous namespace)") != 0) {
-      name.resize(i);
-      break;
-    }
-  }
-  return name.compare(0, 5, "void ") == 0 ? name.substr(5) : name;
+// Of each kernel that was allowed more than the common number.
+std::unordered_map<const void*, size_t>& allowed_shared_bytes() {
+  static std::unordered_map<const void*, size_t> bytes;
+  return bytes;
 }
 
 void Engine::run(const Kernel& kernel, dim3 grid, dim3 block, size_t shared_bytes) {
@@ -207,6 +185,10 @@ void Engine::run(const Kernel& kernel, dim3 grid, dim3 block, size_t shared_byte
   if (shared_bytes > most_shared_bytes) {
     throw Error(name_ + ": " + std::to_string(shared_bytes) +
                 " bytes of dynamic shared memory are more than a GPU has");
+  }
+  if (shared_bytes > common_shared_bytes && shared_bytes > allowed_shared_bytes()[kernel.address]) {
+    throw Error(name_ + ": " + std::to_string(shared_bytes) +
+                " bytes of dynamic shared memory are more than cudaFuncSetAttribute allowed it");
   }
 
   kernel_ = kernel;
@@ -548,6 +530,8 @@ std::string Engine::describe_stall() const {
 }  // namespace
 
 void watch(Watcher watcher) { current_watcher() = std::move(watcher); }
+
+void allow_shared_bytes(const void* kernel, size_t bytes) { allowed_shared_bytes()[kernel] = bytes; }
 
 void configure(const Options& options) { engine().options = options; }
 

@@ -24,9 +24,10 @@ constexpr int warpSize = 32;
 
 namespace cuda_on_cpu {
 
-// A mistake of a kernel or of its launch; says which kernel, block and thread.
+// A mistake of a kernel or of its launch; says which kernel, block and thread. Torch hands errors to Python as
+// RuntimeError: by how it begins __init__.py knows this one.
 struct Error : std::runtime_error {
-  using std::runtime_error::runtime_error;
+  explicit Error(const std::string& message) : std::runtime_error("KernelError: " + message) {}
 };
 
 // A line of a kernel's source, for messages. As a function's last parameters CUDA_ON_CPU_CALLER are where it is called
@@ -92,6 +93,9 @@ class Buffer {
   Range* range_ = nullptr;
 };
 
+// Whether all of it lies in one writeable buffer.
+bool is_writeable(const void* begin, size_t bytes);
+
 [[noreturn]] void fail(const std::string& message, Place place);
 
 // An access of `bytes` bytes at an address that must be a multiple of them, in a buffer. The place it is called from
@@ -131,6 +135,9 @@ struct DynamicSharedMemory {
   size_t size;
 };
 DynamicSharedMemory dynamic_shared_memory();
+
+// As cudaFuncSetAttribute does: without it no launch of a kernel may have more than 48 KiB of dynamic shared memory.
+void allow_shared_bytes(const void* kernel, size_t bytes);
 
 struct Kernel {
   const void* address;

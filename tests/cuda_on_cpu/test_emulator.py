@@ -12,15 +12,10 @@ from tests import cuda_on_cpu
 pytestmark = pytest.mark.skipif(cuda_on_cpu.compiler() is None, reason=cuda_on_cpu.NO_COMPILER)
 
 
-@pytest.fixture
-def kernels():
-    return cuda_on_cpu.kernels()
-
-
 def launched(kernel, *arguments, seed=0, count=True):
     """Run a toy kernel, and return its result and its one launch."""
     with cuda_on_cpu.running(seed, count) as report:
-        result = getattr(cuda_on_cpu.kernels(), f"toy_{kernel}")(*arguments)
+        result = cuda_on_cpu.op(f"toy_{kernel}")(*arguments)
     (launch,) = report.launches
     return result, launch
 
@@ -165,7 +160,7 @@ def test_votes_of_a_block(threads):
 
 
 def test_every_thread_of_a_grid_of_three_axes_runs_once():
-    result, _ = launched("indices", (3, 2, 4), (5, 3, 2), seed=2)
+    result, _ = launched("indices", torch.empty(0), (3, 2, 4), (5, 3, 2), seed=2)
     assert torch.equal(result, torch.arange(24, dtype=torch.int32)[:, None] * 1000 + torch.arange(30))
 
 
@@ -210,15 +205,15 @@ def test_half_precision_rounds_as_torch_does(dtype, wide):
 def test_the_seed_decides_the_order_of_threads_and_of_blocks():
     threads, blocks = set(), set()
     for seed in range(10):
-        (of_block, of_grid), _ = launched("racy", 6, seed=seed)
-        again, _ = launched("racy", 6, seed=seed)
+        (of_block, of_grid), _ = launched("racy", torch.empty(0), 6, seed=seed)
+        again, _ = launched("racy", torch.empty(0), 6, seed=seed)
         assert torch.equal(again[0], of_block)
         assert torch.equal(again[1], of_grid)
         threads.add(tuple(of_block.tolist()))
         blocks.add(of_grid.item())
     assert len(threads) == 10
     assert len(blocks) > 2
-    natural, _ = launched("racy", 6)
+    natural, _ = launched("racy", torch.empty(0), 6)
     assert natural[0].tolist() == [63] * 6
     assert natural[1].item() == 5
 
@@ -259,10 +254,10 @@ MISSING = {
 def assert_reported(pattern, mistake, seed, values):
     for count in (True, False):
         with (
-            pytest.raises(cuda_on_cpu.kernel_error()) as caught,
+            pytest.raises(cuda_on_cpu.KernelError) as caught,
             cuda_on_cpu.running(seed, count),
         ):
-            cuda_on_cpu.kernels().toy_mistaken(mistake, values)
+            cuda_on_cpu.op("toy_mistaken")(mistake, values)
         assert re.fullmatch(pattern, str(caught.value)), str(caught.value)
 
 
@@ -286,28 +281,34 @@ def test_a_mask_may_not_name_lanes_that_the_block_does_not_have():
     assert_reported(pattern, "names_lanes_beyond_the_block", 0, torch.zeros(100))
 
 
-def test_after_a_mistake_the_next_launch_is_as_good_as_any(kernels):
+def test_what_one_call_wrote_is_an_input_of_the_next():
+    copy, _ = launched("copy", torch.zeros(128), 1, 128, 0, 1)
+    assert_reported(WHERE + MISTAKES["writes_an_input"], "writes_an_input", 0, copy)
+
+
+def test_after_a_mistake_the_next_launch_is_as_good_as_any():
     for mistake in MISTAKES:
-        with pytest.raises(cuda_on_cpu.kernel_error()):
-            kernels.toy_mistaken(mistake, torch.zeros(128))
+        with pytest.raises(cuda_on_cpu.KernelError):
+            cuda_on_cpu.op("toy_mistaken")(mistake, torch.zeros(128))
         test_block_sums_through_shuffles_and_shared_memory_have_the_same_bits_for_every_seed(3)
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("name", "arguments", "words"),
     [
-        (lambda kernels: kernels.toy_indices((1, 1, 1), (32, 33, 1)), "a block of (32, 33, 1) threads"),
-        (lambda kernels: kernels.toy_indices((0, 1, 1), (32, 1, 1)), "a grid of (0, 1, 1) blocks"),
-        (lambda kernels: kernels.toy_indices((1, 65536, 1), (1, 1, 1)), "a grid of (1, 65536, 1) blocks"),
-        (lambda kernels: kernels.toy_atomics(torch.zeros(1).int(), 100_000), "400000 bytes of dynamic shared memory"),
+        ("toy_indices", ((1, 1, 1), (32, 33, 1)), "a block of (32, 33, 1) threads"),
+        ("toy_indices", ((0, 1, 1), (32, 1, 1)), "a grid of (0, 1, 1) blocks"),
+        ("toy_indices", ((1, 65536, 1), (1, 1, 1)), "a grid of (1, 65536, 1) blocks"),
+        ("toy_atomics", (100_000,), "400000 bytes of dynamic shared memory are more than a GPU has"),
+        ("toy_atomics", (20_000,), "80000 bytes of dynamic shared memory are more than cudaFuncSetAttribute allowed"),
     ],
 )
-def test_a_launch_that_no_gpu_takes_is_refused(kernels, call, words):
-    with pytest.raises(cuda_on_cpu.kernel_error(), match=re.escape(words)):
-        call(kernels)
+def test_a_launch_that_no_gpu_takes_is_refused(name, arguments, words):
+    with pytest.raises(cuda_on_cpu.KernelError, match=re.escape(words)):
+        cuda_on_cpu.op(name)(torch.zeros(1).int(), *arguments)
 
 
-def test_running_puts_the_kernels_in_place_of_the_cpus_until_the_block_ends(kernels):
+def test_running_puts_the_kernels_in_place_of_the_cpus_until_the_block_ends():
     library = torch.library.Library("mdnkernels", "FRAGMENT")
     library.define("toy_row_sums(Tensor values) -> Tensor")
     library.impl("toy_row_sums", lambda values: torch.full(values.shape[:1], -1.0), "CPU")

@@ -120,3 +120,10 @@ def test_planar_windows_read_each_row_once():
     gather = report.launches[0]
     assert rows * sectors_of_row <= gather.read.sectors <= 1.1 * rows * sectors_of_row
     assert gather.written.sectors == patches.nbytes / SECTOR
+
+
+def test_a_window_that_a_gpu_cannot_number_is_refused():
+    feature, index = torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, dtype=torch.int64)
+    message = "kernel_size must be at most 46340 on a GPU, got 46341"
+    with cuda_on_cpu.running(), mdnkernels.use_backend("native"), pytest.raises(RuntimeError, match=message):
+        mdnkernels.gather_patches(feature, index, 46341)

@@ -94,6 +94,8 @@ bool dense(const std::vector<int64_t>& sizes, const std::vector<int64_t>& stride
 
 }  // namespace
 
+void* address_of(const Tensor& tensor) { return tensor.data_ptr(); }
+
 Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType dtype) {
   const int64_t bytes = bytes_of(sizes, element_size(dtype));
   if (in_recycled_memory(bytes)) return recycled(sizes, contiguous_strides(sizes), dtype, bytes);
@@ -118,6 +120,12 @@ Tensor fresh_strided(const Tensor& like, const std::vector<int64_t>& sizes, cons
 
 void zero(const Tensor& dense) {
   zero_memory(dense.data_ptr(), dense.numel() * static_cast<int64_t>(dense.element_size()));
+}
+
+Tensor zeros(const Tensor& like, const std::vector<int64_t>& sizes) {
+  const Tensor tensor = fresh(like, sizes, like.scalar_type());
+  zero(tensor);
+  return tensor;
 }
 
 ThreadScratch::ThreadScratch(int64_t bytes) : memory_(std::aligned_alloc(64, (bytes + 63) / 64 * 64)) {

@@ -1,18 +1,15 @@
-// The CPU's fresh outputs, and scratch memory for its threads.
+// Memory of the CPU's ops beside their tensors (torch_tensors.h).
 #pragma once
-
-#include <vector>
 
 #include "core/torch_tensors.h"
 
 namespace mdn {
 
-// An uninitialised tensor of the device of `like`; a large one in recycled memory (memory.h).
-Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType dtype);
-// The same of the sizes, strides and dtype of `like`, as torch.empty_like.
-Tensor fresh_like(const Tensor& like);
-// The same of the dtype of `like`; sizes and strides must be those of a dense tensor.
-Tensor fresh_strided(const Tensor& like, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides);
+// A call of an op here, for its host code (ops/OP/call.h), as DeviceCall is one on a GPU.
+struct CpuCall {
+  explicit CpuCall(const Tensor&) {}
+  static View view(const Tensor& tensor, bool gathered = false) { return view_of(tensor, gathered); }
+};
 
 // Zeroes a dense tensor, in parallel.
 void zero(const Tensor& dense);

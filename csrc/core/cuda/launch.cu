@@ -31,5 +31,22 @@ cudaStream_t current_stream(int32_t device) {
 }  // namespace
 
 DeviceCall::DeviceCall(const Tensor& on) : guard_(on.get_device()), stream_(current_stream(on.get_device())) {}
+DeviceCall::~DeviceCall() = default;
+
+void* address_of(const Tensor& tensor) { return tensor.data_ptr(); }
+
+Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType dtype) {
+  return torch::stable::new_empty(like, sizes, dtype);
+}
+
+Tensor fresh_like(const Tensor& like) { return torch::stable::empty_like(like); }
+
+Tensor fresh_strided(const Tensor& like, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides) {
+  return new_empty_strided(like, sizes, strides);
+}
+
+Tensor zeros(const Tensor& like, const std::vector<int64_t>& sizes) {
+  return torch::stable::new_zeros(like, sizes, like.scalar_type());
+}
 
 }  // namespace mdn

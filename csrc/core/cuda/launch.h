@@ -5,22 +5,29 @@
 #include <cuda_runtime.h>
 #include <torch/csrc/stable/accelerator.h>
 
-#include <vector>
+#include <optional>
 
 #include "core/cuda/tiles.cuh"
 #include "core/torch_tensors.h"
 
 namespace mdn {
 
-// Makes the tensor's device the current one for as long as it lives, and knows torch's current stream there.
+// A call of an op on the device of `on`, for its host code (ops/OP/call.h). Makes that device the current one for as
+// long as it lives, and knows torch's current stream there.
 class DeviceCall {
  public:
   explicit DeviceCall(const Tensor& on);
+  ~DeviceCall();
+  DeviceCall(const DeviceCall&) = delete;
+  DeviceCall& operator=(const DeviceCall&) = delete;
   cudaStream_t stream() const { return stream_; }
+  static TileView view(const Tensor& tensor, bool gathered = false) {
+    return {view_of(tensor, gathered), tensor.size(0)};
+  }
 
  private:
-  torch::stable::accelerator::DeviceGuard guard_;
-  cudaStream_t stream_;
+  std::optional<torch::stable::accelerator::DeviceGuard> guard_;  // none in tests/cuda_on_cpu
+  cudaStream_t stream_ = nullptr;
 };
 
 // Makes a run_OP's launches in a call's stream.
@@ -34,7 +41,12 @@ struct Launcher {
     if (shared_bytes > 48 << 10) {  // more than every kernel may use
       check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes), shared_bytes);
     }
-    kernel<<<blocks, threads, shared_bytes, call.stream()>>>(arguments...);
+    // What kernel<<<...>>>(arguments...) calls, in C++ of any compiler.
+    const auto launch = [&](Parameters... values) {
+      void* addresses[] = {&values...};
+      cudaLaunchKernel(kernel, dim3(blocks), dim3(threads), addresses, shared_bytes, call.stream());
+    };
+    launch(arguments...);
     check(cudaGetLastError(), shared_bytes);
   }
 
@@ -44,14 +56,5 @@ struct Launcher {
                     " bytes of shared memory: ", cudaGetErrorString(error));
   }
 };
-
-inline TileView tile_view_of(const Tensor& tensor, bool gathered = false) {
-  return {view_of(tensor, gathered), tensor.size(0)};
-}
-
-// An uninitialised contiguous tensor on the device of `like`.
-inline Tensor fresh(const Tensor& like, const std::vector<int64_t>& sizes, ScalarType dtype) {
-  return torch::stable::new_empty(like, sizes, dtype);
-}
 
 }  // namespace mdn

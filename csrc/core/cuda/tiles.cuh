@@ -11,10 +11,6 @@
 
 namespace mdn {
 
-constexpr int element_bytes(DType dtype) {
-  return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : dtype == DType::boolean ? 1 : 2;
-}
-
 // The order in which the threads take a tile's elements.
 enum class Walk {
   points,           // one each, along the positions

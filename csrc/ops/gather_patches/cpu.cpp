@@ -9,36 +9,33 @@
 
 #include "core/cpu/simd_level.h"
 #include "core/cpu/tensors.h"
+#include "ops/gather_patches/call.h"
 
 namespace mdn {
 namespace {
 
-MapView map_of(const Tensor& map) {
-  return {map.data_ptr(), dtype_of(map), map.size(1),   map.size(2),  map.size(3),
-          map.stride(0),  map.stride(1), map.stride(2), map.stride(3)};
-}
+struct PatchesOnCpu : CpuCall {
+  using CpuCall::CpuCall;
+  static void check(const Tensor&, const Tensor&, int64_t) {}
+  static void gather(const PatchCall& call);
+  static void scatter(const PatchCall& call, const Tensor& gradient);
+};
 
-Tensor gather_patches(Tensor feature, Tensor index, int64_t kernel_size) {
-  const Tensor cells = torch::stable::contiguous(index);
-  const int64_t batch = feature.size(0), points = index.size(1);
-  const int64_t window = kernel_size * kernel_size, length = feature.size(1) * window;
-  const Tensor patches = fresh(feature, {batch, points, length}, feature.scalar_type());
-  if (patches.numel() == 0) return patches;
-
-  const MapView map = map_of(feature);
+void PatchesOnCpu::gather(const PatchCall& call) {
+  const MapView& map = call.map;
+  const int64_t window = call.kernel_size * call.kernel_size, length = map.channels * window;
+  if (call.batch * call.points * length == 0) return;
   const PatchKernel& kernel = MDN_AT_SIMD_LEVEL(patch_kernel);
-  const int64_t* cell = static_cast<const int64_t*>(cells.data_ptr());
-  const int64_t element = feature.element_size();
+  const int64_t element = element_bytes(map.dtype);
   const char* from = static_cast<const char*>(map.data);
-  char* to = static_cast<char*>(patches.data_ptr());
+  char* to = static_cast<char*>(call.patches);
   const int64_t grain = std::max<int64_t>(1, 4096 / length);
-  torch::stable::parallel_for(0, batch * points, grain, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, call.batch * call.points, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const char* image = from + i / points * map.batch_stride * element;
-      kernel.gather(map, image, cell[i], static_cast<int>(kernel_size), to + i * length * element);
+      const char* image = from + i / call.points * map.batch_stride * element;
+      kernel.gather(map, image, call.index[i], static_cast<int>(call.kernel_size), to + i * length * element);
     }
   });
-  return patches;
 }
 
 // One image's covered cells, by position.
@@ -78,31 +75,28 @@ Cover cover_of(const MapView& map, const int64_t* index, int64_t points, int64_t
   return cover;
 }
 
-Tensor gather_patches_backward(Tensor grad_patches, Tensor index, std::vector<int64_t> size,
-                               std::vector<int64_t> stride, int64_t kernel_size) {
-  const Tensor gradient = fresh_strided(grad_patches, size, stride);
-  if (gradient.numel() == 0) return gradient;
+void PatchesOnCpu::scatter(const PatchCall& call, const Tensor& gradient) {
+  if (gradient.numel() == 0) return;
   zero(gradient);
-  if (index.numel() == 0) return gradient;
+  const MapView& map = call.map;
+  const int64_t points = call.points;
+  if (call.batch * points == 0) return;
 
-  const Tensor patches = torch::stable::contiguous(grad_patches);
-  const Tensor index_contiguous = torch::stable::contiguous(index);
-  const int64_t batch = index.size(0), points = index.size(1);
-  const MapView map = map_of(gradient);
-  const int64_t window = kernel_size * kernel_size, length = map.channels * window;
-  const int64_t* first = static_cast<const int64_t*>(index_contiguous.data_ptr());
-  std::vector<Cover> covers(batch);
-  torch::stable::parallel_for(0, batch, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) covers[b] = cover_of(map, first + b * points, points, kernel_size);
+  const int64_t window = call.kernel_size * call.kernel_size, length = map.channels * window;
+  std::vector<Cover> covers(call.batch);
+  torch::stable::parallel_for(0, call.batch, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) {
+      covers[b] = cover_of(map, call.index + b * points, points, call.kernel_size);
+    }
   });
 
   const PatchKernel& kernel = MDN_AT_SIMD_LEVEL(patch_kernel);
-  const int64_t element = gradient.element_size();
-  const char* from = static_cast<const char*>(patches.data_ptr());
+  const int64_t element = element_bytes(map.dtype);
+  const char* from = static_cast<const char*>(call.patches);
   char* to = static_cast<char*>(map.data);
   constexpr int64_t block = 64;  // channels; whole cache lines of a channels_last map
   const int64_t blocks = (map.channels + block - 1) / block;
-  torch::stable::parallel_for(0, batch * blocks, 1, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, call.batch * blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t b = i / blocks, channel = i % blocks * block;
       kernel.scatter(map, to + b * map.batch_stride * element, covers[b].cells.data(),
@@ -110,14 +104,17 @@ Tensor gather_patches_backward(Tensor grad_patches, Tensor index, std::vector<in
                      from + b * points * length * element, window, channel, std::min(channel + block, map.channels));
     }
   });
-  return gradient;
 }
 
 }  // namespace
 
+STABLE_TORCH_LIBRARY_FRAGMENT(mdnkernels, m) {
+  m.def(gather_patches_schema);
+  m.def(gather_patches_backward_schema);
+}
 STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CPU, m) {
-  m.impl("gather_patches", TORCH_BOX(&gather_patches));
-  m.impl("gather_patches_backward", TORCH_BOX(&gather_patches_backward));
+  m.impl("gather_patches", TORCH_BOX(&gather_patches<PatchesOnCpu>));
+  m.impl("gather_patches_backward", TORCH_BOX(&gather_patches_backward<PatchesOnCpu>));
 }
 
 }  // namespace mdn

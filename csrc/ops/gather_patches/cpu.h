@@ -1,17 +1,9 @@
-// What the two halves of gather_patches share, as in mixture_nll.h.
+// What the two halves of gather_patches share, as in ops/mixture_nll/cpu.h.
 #pragma once
 
 #include "core/cpu/elements.h"
 
 namespace mdn {
-
-// A (B, C, H, W) map in place.
-struct MapView {
-  void* data;
-  DType dtype;
-  int64_t channels, height, width;
-  int64_t batch_stride, channel_stride, row_stride, column_stride;  // in elements
-};
 
 // One element of a window: which object's, and which of its kernel_size^2 cells.
 struct WindowElement {

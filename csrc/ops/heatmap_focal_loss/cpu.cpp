@@ -1,4 +1,4 @@
-// heatmap_focal_loss on the CPU: outputs, blocks over threads, and the reduction.
+// heatmap_focal_loss on the CPU: blocks over threads, and the reduction.
 //
 // The gradient needs the number of positives before its first element is written. Counting them first reads the target
 // once more, a third of the bytes that the op must move; writing gradients without the divisor and scaling them later
@@ -10,10 +10,9 @@
 // number of threads.
 #include "ops/heatmap_focal_loss/cpu.h"
 
-#include <tuple>
-
 #include "core/cpu/simd_level.h"
 #include "core/cpu/tensors.h"
+#include "ops/heatmap_focal_loss/call.h"
 
 namespace mdn {
 namespace {
@@ -21,28 +20,20 @@ namespace {
 constexpr int64_t blocks_in_share = 4;        // the least that is worth a thread
 constexpr int64_t cached_gradient = 4 << 20;  // bytes that may still be in a cache when backward is done
 
-std::tuple<Tensor, Tensor> heatmap_focal_loss(Tensor logits, Tensor target, double alpha, double beta,
-                                              bool logits_gradient) {
-  const ScalarType accumulate = arithmetic_of(logits);
-  const Tensor loss = fresh(logits, {}, accumulate);
-  const Tensor gradient = logits_gradient ? fresh_like(logits) : fresh(logits, {0}, logits.scalar_type());
+struct FocalOnCpu : CpuCall {
+  using CpuCall::CpuCall;
+  using Call = FocalCall;
+  static void run(Call& call, const Tensor& loss);
+};
 
-  FocalCall call = {};
-  call.logits = logits.data_ptr();
-  call.target = target.data_ptr();
-  call.gradient = logits_gradient ? gradient.data_ptr() : nullptr;
-  call.logits_dtype = dtype_of(logits);
-  call.target_dtype = dtype_of(target);
-  call.count = logits.numel();
-  call.double_precision = accumulate == ScalarType::Double;
-  call.alpha = alpha;
-  call.beta = beta;
-  call.past_cache = call.count * logits.element_size() > cached_gradient;
+void FocalOnCpu::run(Call& call, const Tensor& loss) {
+  call.double_precision = call.logits_dtype == DType::float64;
+  call.past_cache = call.count * element_bytes(call.logits_dtype) > cached_gradient;
 
   const FocalKernel& kernel = MDN_AT_SIMD_LEVEL(focal_kernel);
   const int64_t blocks = (call.count + focal_block - 1) / focal_block;
   std::vector<FocalSum> sums(blocks);
-  if (logits_gradient) {
+  if (call.gradient != nullptr) {
     torch::stable::parallel_for(0, blocks, blocks_in_share, [&](int64_t begin, int64_t end) {
       for (int64_t block = begin; block < end; ++block) sums[block].positives = kernel.count_positives(call, block);
     });
@@ -59,11 +50,13 @@ std::tuple<Tensor, Tensor> heatmap_focal_loss(Tensor logits, Tensor target, doub
     total.positives += sum.positives;
   }
   torch::stable::fill_(loss, total.positives > 0 ? total.loss / static_cast<double>(total.positives) : total.loss);
-  return {loss, gradient};
 }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CPU, m) { m.impl("heatmap_focal_loss", TORCH_BOX(&heatmap_focal_loss)); }
+STABLE_TORCH_LIBRARY_FRAGMENT(mdnkernels, m) { m.def(heatmap_focal_loss_schema); }
+STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CPU, m) {
+  m.impl("heatmap_focal_loss", TORCH_BOX(&heatmap_focal_loss<FocalOnCpu>));
+}
 
 }  // namespace mdn

@@ -1,4 +1,4 @@
-// What the two halves of heatmap_focal_loss share, as in mixture_nll.h.
+// What the two halves of heatmap_focal_loss share, as in ops/mixture_nll/cpu.h.
 #pragma once
 
 #include "core/cpu/elements.h"

@@ -1,12 +1,9 @@
-// mixture_mode on the CPU: outputs, and blocks of positions over threads.
+// mixture_mode on the CPU: blocks of positions over threads.
 #include "ops/mixture_mode/cpu.h"
-
-#include <algorithm>
-#include <tuple>
 
 #include "core/cpu/simd_level.h"
 #include "core/cpu/tensors.h"
-#include "mixture/options.h"
+#include "ops/mixture_mode/call.h"
 
 namespace mdn {
 namespace {
@@ -23,65 +20,36 @@ int block_positions(const ModeCall& call) {
   return block;
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(Tensor logits, Tensor loc, OptionalTensor scale,
-                                                        OptionalTensor index, std::string select,
-                                                        std::optional<std::vector<int64_t>> components,
-                                                        std::string scale_activation, double min_scale) {
-  const bool gathered = index.has_value();
-  const int64_t batch = loc.size(0), count = logits.size(1), points = gathered ? index->size(1) : loc.size(2);
+struct ModeOnCpu : CpuCall {
+  using CpuCall::CpuCall;
+  using Call = ModeCall;
+  using Allowed = std::vector<unsigned char>;
+  static Call& observed(Call& call) { return call; }
+  static Allowed allow(Call& call, const std::vector<int64_t>& components, const Tensor&);
+  static void run(Call& call, const Tensor&);
+};
 
-  ModeCall call = {};
-  call.batch = batch;
-  call.points = points;
-  call.components = count;
-  call.dims = loc.size(1) / count;
-  call.scales = scale ? scale->size(1) / count : 0;
-  call.selection = selection_of(select);
-  call.activation = activation_of(scale_activation);
-  call.min_scale = min_scale;
-  call.logits = view_of(logits, gathered);
-  call.loc = view_of(loc, gathered);
-  if (scale) call.scale = view_of(*scale, gathered);
-  Tensor index_contiguous;
-  if (gathered) {
-    index_contiguous = torch::stable::contiguous(*index);
-    call.index = static_cast<const int64_t*>(index_contiguous.data_ptr());
-  }
-  std::vector<unsigned char> allowed;
-  if (components) {
-    allowed.resize(count);
-    for (const int64_t component : *components) allowed[component] = 1;
-    call.allowed = allowed.data();
-  }
+ModeOnCpu::Allowed ModeOnCpu::allow(Call& call, const std::vector<int64_t>& components, const Tensor&) {
+  Allowed allowed(call.components);
+  for (const int64_t component : components) allowed[component] = 1;
+  call.allowed = allowed.data();
+  return allowed;
+}
+
+void ModeOnCpu::run(Call& call, const Tensor&) {
   call.block = block_positions(call);
-
-  // The modes of a map whose channels lie side by side have theirs so too.
-  const bool by_point = !gathered && loc.stride(1) == 1 && loc.stride(2) != 1;
-  const auto output = [&](int64_t channels) {
-    if (!by_point) return fresh(loc, {batch, channels, points}, loc.scalar_type());
-    return torch::stable::transpose(fresh(loc, {batch, points, channels}, loc.scalar_type()), 1, 2);
-  };
-  const Tensor mode_loc = output(call.dims);
-  const Tensor mode_scale = scale ? output(call.scales) : fresh(loc, {0}, loc.scalar_type());
-  const Tensor component = fresh(loc, {batch, points}, ScalarType::Long);
-  const Tensor weight = fresh(loc, {batch, points}, loc.scalar_type());
-  call.mode_loc = view_of(mode_loc);
-  if (scale) call.mode_scale = view_of(mode_scale);
-  call.component = static_cast<int64_t*>(component.data_ptr());
-  call.weight = weight.data_ptr();
-
   const ModeKernel& kernel = MDN_AT_SIMD_LEVEL(mode_kernel);
   const int64_t scratch_bytes = kernel.scratch_bytes(call);
-  const int64_t blocks = (batch * points + call.block - 1) / call.block;
+  const int64_t blocks = (call.batch * call.points + call.block - 1) / call.block;
   torch::stable::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
     const ThreadScratch scratch(scratch_bytes);
     for (int64_t block = begin; block < end; ++block) kernel.run(call, block, scratch.get());
   });
-  return {mode_loc, mode_scale, component, weight};
 }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CPU, m) { m.impl("mixture_mode", TORCH_BOX(&mixture_mode)); }
+STABLE_TORCH_LIBRARY_FRAGMENT(mdnkernels, m) { m.def(mixture_mode_schema); }
+STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CPU, m) { m.impl("mixture_mode", TORCH_BOX(&mixture_mode<ModeOnCpu>)); }
 
 }  // namespace mdn

@@ -1,69 +1,359 @@
-// mixture_mode on a GPU: outputs, workspaces and launches. Nothing waits for the device.
-#include <tuple>
-
+// The mixture's prediction at every position.
+//
+// Memory story. A block reads the logits of a tile of positions into shared memory (for "density" the scales too) and
+// leaves one number a position, the choice; then only the chosen component's loc and scale are read. Neighbouring
+// threads take neighbouring positions of a planar map one by one, not 16 bytes each: which component they want changes
+// from cell to cell, and so each sector that holds a wanted value is read once. In a channels_last map they take the
+// chosen component's run of channels. "mean" reads everything once, 16 bytes a thread in a planar map.
+#include "core/cuda/dispatch.cuh"
 #include "core/cuda/launch.h"
-#include "mixture/options.h"
-#include "ops/mixture_mode/cuda.cuh"
+#include "mixture/observation.cuh"
+#include "mixture/scale.h"
+#include "mixture/selection.h"
+#include "ops/mixture_mode/call.h"
 
 namespace mdn {
+
+struct ModeCall {
+  // Views of (B, channels, points). With an index, the inputs are read at its points.
+  TileView logits, loc, scale;    // scale may be absent: no channels
+  TileView mode_loc, mode_scale;  // of the inputs' dtype
+  int64_t* component;             // (B, points), contiguous
+  void* weight;                   // (B, points), contiguous, of the inputs' dtype
+  Observed observed;              // no mask: which points the index names
+  const uint32_t* allowed;        // a bit for each component, or null where all are allowed
+  int64_t batch, points;
+  int components, dims, scales;  // 1 scale where there is none
+  Selection selection;
+  ScaleActivation activation;
+  double min_scale;
+};
+
+// How a call is launched.
+struct ModePlan {
+  Tiling tiling;
+  Divisor by_logits, by_scale, by_dims, by_scales;
+  // Where things begin, in bytes, as in mixture_nll: rows and the index's bits in shared memory or in a block's part of
+  // the workspace, chosen points and components always in shared memory.
+  int rows, stride, seen, large, chosen, component, shared;
+  unsigned char* workspace;
+};
+
+// Fills in all of a plan but its workspace.
+inline ModePlan plan_mode(const ModeCall& call) {
+  const int64_t element = call.loc.dtype == DType::float64 ? 8 : 4;
+  ModePlan plan = {};
+  plan.rows = call.components + (call.selection == Selection::density ? call.components * call.scales : 0);
+  const auto seen_of = [&](int positions) {
+    return up_to(16, int64_t(plan.rows) * stride_of(call.logits, positions) * element);
+  };
+  const auto large_of = [&](int positions) { return seen_of(positions) + seen_bytes(call.observed, positions); };
+  plan.tiling = tiling_of(call.batch, call.points, sector_positions(call.loc.dtype),
+                          [&](int positions) { return large_of(positions) + chosen_bytes(positions) + positions * 4; });
+  const int positions = plan.tiling.positions;
+  plan.stride = stride_of(call.logits, positions);
+  plan.seen = static_cast<int>(seen_of(positions));
+  plan.large = static_cast<int>(large_of(positions));
+  plan.chosen = plan.tiling.shared ? plan.large : 0;
+  plan.component = plan.chosen + static_cast<int>(chosen_bytes(positions));
+  plan.shared = plan.component + positions * 4;
+  plan.by_logits = Divisor(call.components);
+  plan.by_scale = Divisor(call.components * call.scales);
+  plan.by_dims = Divisor(call.dims);
+  plan.by_scales = Divisor(call.scales);
+  return plan;
+}
+
+inline int64_t workspace_bytes(const ModePlan& plan) {
+  return plan.tiling.shared ? 0 : int64_t(plan.tiling.blocks) * plan.large;
+}
+
+// Bits of the allowed components travel to the device as arguments of launches, so many words each: no copy from the
+// host, which a CUDA graph would make of memory that is gone when it is replayed.
+template <int count>
+struct AllowedWords {
+  uint32_t words[count];
+};
+constexpr int words_in_launch = 64;
+
+namespace device {
+
+template <int most>
+__global__ void allow_components(const __grid_constant__ AllowedWords<most> from, uint32_t* to, int count) {
+  const int word = threadIdx.x;
+  if (word < count) store_global(to + word, from.words[word]);
+}
+
+// One block at work on its tile. A member function is one pass over the tile; barriers stand between.
+template <class Element, bool shared>
+class ModeBlock {
+  using T = typename ArithmeticOf<Element>::Type;
+
+ public:
+  MDN_ON_DEVICE ModeBlock(const ModeCall& call, const ModePlan& plan, unsigned char* memory)
+      : call_(call),
+        plan_(plan),
+        observation_(call.observed, plan.tiling.positions, memory, plan.seen, plan.chosen),
+        rows_(memory, 0, plan.rows, plan.stride),
+        component_(dynamic_shared<int>(plan.component, plan.tiling.positions)) {}
+
+  MDN_ON_DEVICE void run(int number) {
+    tile_ = tile_of(plan_.tiling, call_.points, number);
+    if (observation_.look(tile_, number, false)) {
+      read_rows();
+      __syncthreads();
+    }
+    choose();
+    __syncthreads();
+    if (call_.selection == Selection::mean) {
+      average();
+    } else {
+      pick();
+    }
+  }
+
+ private:
+  MDN_ON_DEVICE bool is_real(int position) const { return observation_.observed().has(position); }
+
+  MDN_ON_DEVICE bool allowed(int m) const {
+    return call_.allowed == nullptr || (load_global(call_.allowed + (m >> 5)) >> (m & 31) & 1) != 0;
+  }
+
+  MDN_ON_DEVICE int64_t point_of(const View& view, int position) const {
+    return view.gathered ? observation_.chosen(position) : tile_.first + position;
+  }
+
+  MDN_ON_DEVICE T sigma_of(T raw) const {
+    return activate<T, T>(call_.activation, raw, static_cast<T>(call_.min_scale)).sigma;
+  }
+
+  // The logits, and behind them for "density" every sigma.
+  MDN_ON_DEVICE void read_rows() {
+    const auto observed = observation_.observed();
+    const auto logits_point = [this](int position) { return point_of(call_.logits, position); };
+    read_tile<Element>(call_.logits, tile_, plan_.by_logits, observed, logits_point,
+                       [&](auto n, int m, int position, const auto& logits) {
+                         constexpr int N = decltype(n)::value;
+                         Values<T, N> values;
+#pragma unroll
+                         for (int j = 0; j < N; ++j) values[j] = logits[j];
+                         rows_.template set<N>(m, position, values);
+                       });
+    if (call_.selection != Selection::density) return;
+    const auto scale_point = [this](int position) { return point_of(call_.scale, position); };
+    read_tile<Element>(call_.scale, tile_, plan_.by_scale, observed, scale_point,
+                       [&](auto n, int ms, int position, const auto& raw) {
+                         constexpr int N = decltype(n)::value;
+                         Values<T, N> sigma;
+#pragma unroll
+                         for (int j = 0; j < N; ++j) sigma[j] = sigma_of(raw[j]);
+                         rows_.template set<N>(call_.components + ms, position, sigma);
+                       });
+  }
+
+  // At its own mean a component's density is alpha / prod_d sigma_d, up to factors that all components share.
+  MDN_ON_DEVICE T log_sigmas(int m, int position) const {
+    T sum = 0;
+    for (int s = 0; s < call_.scales; ++s) sum += log(rows_.get(call_.components + m * call_.scales + s, position));
+    return static_cast<T>(call_.dims / call_.scales) * sum;
+  }
+
+  // The first of the largest scores; NaN is larger than all else, as in torch.argmax. Logits are scores too: alpha has
+  // their order, but where it underflows it no longer tells components apart. For "mean" the logits' rows then hold
+  // each component's share: alpha of the allowed ones alone, from their logits for the same reason.
+  MDN_ON_DEVICE void choose() {
+    const int count = call_.components;
+    for_each_position(tile_, 1, [&](int, int position) {
+      if (!is_real(position)) {
+        component_[position] = -1;
+        write_choice(position, -1, T(0));
+        if (call_.selection == Selection::mean) {
+          for (int m = 0; m < count; ++m) rows_.set(m, position, T(0));
+        }
+        return;
+      }
+      T top = rows_.get(0, position);
+      for (int m = 1; m < count; ++m) top = maximum(top, rows_.get(m, position));
+      T sum = 0;
+      for (int m = 0; m < count; ++m) sum += exp(rows_.get(m, position) - top);
+      const T normaliser = call_.selection == Selection::density ? log(sum) : T(0);
+      T best = 0;
+      int component = -1;
+      for (int m = 0; m < count; ++m) {
+        if (!allowed(m)) continue;
+        T score = rows_.get(m, position);
+        if (call_.selection == Selection::density) score = score - top - normaliser - log_sigmas(m, position);
+        if (component < 0 || score > best || (score != score && best == best)) {
+          best = score;
+          component = m;
+        }
+      }
+      component_[position] = component;
+      write_choice(position, component, exp(rows_.get(component, position) - top) / sum);
+      if (call_.selection != Selection::mean) return;
+      T total = 0;
+      for (int m = 0; m < count; ++m) {
+        const T share = allowed(m) ? exp(rows_.get(m, position) - best) : T(0);
+        rows_.set(m, position, share);
+        total += share;
+      }
+      for (int m = 0; m < count; ++m) rows_.set(m, position, rows_.get(m, position) / total);
+    });
+  }
+
+  MDN_ON_DEVICE void write_choice(int position, int component, T weight) const {
+    if (position >= tile_.count) return;
+    const int64_t at = tile_.batch * call_.points + tile_.first + position;
+    store_global(call_.component + at, static_cast<int64_t>(component));
+    Element element;
+    to_element(weight, element);
+    store_global(static_cast<Element*>(call_.weight) + at, element);
+  }
+
+  MDN_ON_DEVICE T read_one(const View& view, int channel, int position) const {
+    const Element* data = static_cast<const Element*>(view.data);
+    return to_number(load_global(data + tile_.batch * view.batch_stride + point_of(view, position) * view.point_stride +
+                                 channel * view.channel_stride));
+  }
+
+  MDN_ON_DEVICE void pick() const {
+    write_tile<Element, Packs::none>(call_.mode_loc, tile_, plan_.by_dims, [this](auto, int d, int position) {
+      const int m = component_[position];
+      return Values<T, 1>{{m < 0 ? T(0) : read_one(call_.loc, m * call_.dims + d, position)}};
+    });
+    if (call_.scale.channels == 0) return;
+    write_tile<Element, Packs::none>(call_.mode_scale, tile_, plan_.by_scales, [this](auto, int s, int position) {
+      const int m = component_[position];
+      if (m < 0) return Values<T, 1>{};
+      const int ms = m * call_.scales + s;
+      if (call_.selection == Selection::density) return Values<T, 1>{{rows_.get(call_.components + ms, position)}};
+      return Values<T, 1>{{sigma_of(read_one(call_.scale, ms, position))}};
+    });
+  }
+
+  // One channel of N positions, zeros where they are not real.
+  template <int N>
+  MDN_ON_DEVICE Values<T, N> read_some(const TileView& view, int channel, int position) const {
+    Values<T, N> values;
+    if (N > 1 && view.walk == Walk::points_packed && position + N <= tile_.count) {
+      const Element* data = static_cast<const Element*>(view.data);
+      const Pack<Element, N> pack =
+          load_global(reinterpret_cast<const Pack<Element, N>*>(data + offset_of(view, tile_, channel, position)));
+#pragma unroll
+      for (int j = 0; j < N; ++j) values[j] = to_number(pack[j]);
+    } else {
+#pragma unroll
+      for (int j = 0; j < N; ++j) values[j] = is_real(position + j) ? read_one(view, channel, position + j) : T(0);
+    }
+    return values;
+  }
+
+  // sum_m share_m mu_m and sum_m share_m sigma_m.
+  MDN_ON_DEVICE void average() const {
+    average_channels(call_.loc, call_.mode_loc, plan_.by_dims, [](T value) { return value; });
+    if (call_.scale.channels == 0) return;
+    average_channels(call_.scale, call_.mode_scale, plan_.by_scales, [this](T raw) { return sigma_of(raw); });
+  }
+
+  template <class Function>
+  MDN_ON_DEVICE void average_channels(const TileView& from, const TileView& to, const Divisor& channels,
+                                      Function function) const {
+    const int lines = static_cast<int>(channels.divisor);
+    write_tile<Element, Packs::points>(to, tile_, channels, [&](auto n, int channel, int position) {
+      constexpr int N = decltype(n)::value;
+      Values<T, N> sum = {};
+      for (int m = 0; m < call_.components; ++m) {
+        if (!allowed(m)) continue;
+        const Values<T, N> values = read_some<N>(from, m * lines + channel, position);
+        const Values<T, N> share = rows_.template get<N>(m, position);
+#pragma unroll
+        for (int j = 0; j < N; ++j) sum[j] += share[j] * function(values[j]);
+      }
+      return sum;
+    });
+  }
+
+  const ModeCall& call_;
+  const ModePlan& plan_;
+  Observation<shared> observation_;
+  const TileRows<T, shared> rows_;
+  const DynamicSharedArray<int> component_;
+  Tile tile_;
+};
+
+template <class Element, bool shared>
+__global__ void __launch_bounds__(tile_threads, sizeof(Element) == 8 || !shared ? 2 : 4)
+    mixture_mode(const __grid_constant__ ModeCall call, const __grid_constant__ ModePlan plan) {
+  unsigned char* memory = shared ? nullptr : plan.workspace + int64_t(blockIdx.x) * plan.large;
+  ModeBlock<Element, shared> block(call, plan, memory);
+  block.run(own_tile(plan.tiling));
+}
+
+}  // namespace device
+
+// The launches of a planned call with its workspace: launch(kernel, blocks, threads, bytes of shared memory,
+// arguments...).
+template <class Launch>
+void run_mixture_mode(ModeCall call, ModePlan plan, void* workspace, Launch launch) {
+  plan.workspace = static_cast<unsigned char*>(workspace);
+  respect_gaps(call.logits, call.logits, call.scale, call.mode_loc, call.mode_scale);
+  with_element_type(call.loc.dtype, [&](auto type) {
+    using Element = typename decltype(type)::Type;
+    for_each_launch(plan.tiling, [&](int blocks) {
+      launch(plan.tiling.shared ? device::mixture_mode<Element, true> : device::mixture_mode<Element, false>, blocks,
+             tile_threads, plan.shared, call, plan);
+    });
+  });
+}
+
+inline int allowed_words(int components) { return (components + 31) / 32; }
+
+// Writes the bits of `allowed` (component numbers) to `to`, allowed_words(components) words.
+template <class Numbers, class Launch>
+void run_allow_components(const Numbers& allowed, int components, uint32_t* to, Launch launch) {
+  for (int first = 0; first < allowed_words(components); first += words_in_launch) {
+    AllowedWords<words_in_launch> words = {};
+    for (const int64_t m : allowed) {
+      const int64_t word = m / 32 - first;
+      if (word >= 0 && word < words_in_launch) words.words[word] |= uint32_t(1) << (m % 32);
+    }
+    const int left = allowed_words(components) - first;
+    const int count = left < words_in_launch ? left : words_in_launch;
+    launch(device::allow_components<words_in_launch>, 1, words_in_launch, 0, words, to + first, count);
+  }
+}
+
 namespace {
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> mixture_mode(Tensor logits, Tensor loc, OptionalTensor scale,
-                                                        OptionalTensor index, std::string select,
-                                                        std::optional<std::vector<int64_t>> components,
-                                                        std::string scale_activation, double min_scale) {
-  const bool gathered = index.has_value();
-  const int64_t batch = loc.size(0), points = gathered ? index->size(1) : loc.size(2);
-  const DeviceCall device(loc);
-  const Launcher launch = {device, "mixture_mode"};
+struct ModeOnGpu : DeviceCall {
+  using DeviceCall::DeviceCall;
+  using Call = ModeCall;
+  using Allowed = Tensor;
+  static Observed& observed(Call& call) { return call.observed; }
+  Allowed allow(Call& call, const std::vector<int64_t>& components, const Tensor& like) const;
+  void run(Call& call, const Tensor& like) const;
+};
 
-  ModeCall call = {};
-  call.batch = batch;
-  call.points = points;
-  call.selection = selection_of(select);
-  call.activation = activation_of(scale_activation);
-  call.min_scale = min_scale;
-  call.logits = tile_view_of(logits, gathered);
-  call.loc = tile_view_of(loc, gathered);
-  if (scale) call.scale = tile_view_of(*scale, gathered);
-  set_sizes(call);
-  Tensor index_contiguous, allowed;
-  if (gathered) {
-    index_contiguous = torch::stable::contiguous(*index);
-    call.observed.index = static_cast<const int64_t*>(index_contiguous.data_ptr());
-  }
-  if (components) {
-    allowed = fresh(loc, {allowed_words(call.components)}, ScalarType::Int);
-    uint32_t* words = static_cast<uint32_t*>(allowed.data_ptr());
-    run_allow_components(*components, call.components, words, launch);
-    call.allowed = words;
-  }
+Tensor ModeOnGpu::allow(Call& call, const std::vector<int64_t>& components, const Tensor& like) const {
+  const Tensor allowed = fresh(like, {allowed_words(call.components)}, ScalarType::Int);
+  uint32_t* words = data_of<uint32_t>(allowed);
+  run_allow_components(components, call.components, words, Launcher{*this, "mixture_mode"});
+  call.allowed = words;
+  return allowed;
+}
 
-  // The modes of a map whose channels lie side by side have theirs so too.
-  const bool by_point = !gathered && loc.stride(1) == 1 && loc.stride(2) != 1;
-  const auto output = [&](int64_t channels) {
-    if (!by_point) return fresh(loc, {batch, channels, points}, loc.scalar_type());
-    return torch::stable::transpose(fresh(loc, {batch, points, channels}, loc.scalar_type()), 1, 2);
-  };
-  const Tensor mode_loc = output(call.dims);
-  const Tensor mode_scale = scale ? output(call.scales) : fresh(loc, {0}, loc.scalar_type());
-  const Tensor component = fresh(loc, {batch, points}, ScalarType::Long);
-  const Tensor weight = fresh(loc, {batch, points}, loc.scalar_type());
-  call.mode_loc = tile_view_of(mode_loc);
-  if (scale) call.mode_scale = tile_view_of(mode_scale);
-  call.component = static_cast<int64_t*>(component.data_ptr());
-  call.weight = weight.data_ptr();
-
+void ModeOnGpu::run(Call& call, const Tensor& like) const {
+  if (call.scales == 0) call.scales = 1;  // nothing is divided by 0
+  plan_groups(call.observed, call.points, call.dims);
   const ModePlan plan = plan_mode(call);
-  STD_TORCH_CHECK(plan.tiling.count <= most_tiles, "mixture_mode: ", batch, " x ", points,
+  STD_TORCH_CHECK(plan.tiling.count <= most_tiles, "mixture_mode: ", call.batch, " x ", call.points,
                   " positions are too many for a GPU");
-  const Tensor workspace = fresh(loc, {workspace_bytes(plan)}, ScalarType::Byte);
-  run_mixture_mode(call, plan, workspace.data_ptr(), launch);
-  return {mode_loc, mode_scale, component, weight};
+  const Tensor workspace = fresh(like, {workspace_bytes(plan)}, ScalarType::Byte);
+  run_mixture_mode(call, plan, address_of(workspace), Launcher{*this, "mixture_mode"});
 }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CUDA, m) { m.impl("mixture_mode", TORCH_BOX(&mixture_mode)); }
+STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CUDA, m) { m.impl("mixture_mode", TORCH_BOX(&mixture_mode<ModeOnGpu>)); }
 
 }  // namespace mdn

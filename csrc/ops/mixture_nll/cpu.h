@@ -1,4 +1,4 @@
-// What the two halves of mixture_nll share: mixture_nll.cpp knows torch and threads, mixture_nll_kernel.cpp is built
+// What the two halves of mixture_nll share: cpu.cpp knows torch and threads, cpu_kernel.cpp is built
 // once for each instruction set and knows neither.
 #pragma once
 
@@ -13,6 +13,7 @@ struct MixtureCall {
   // gradients included, has a point for each entry of the index.
   View logits, loc, scale, target, mask, weight;  // mask and weight may be absent: data is null
   View nll;                                       // per position; absent where the loss is reduced
+  bool reduced, mean;  // to one number; to the mean of all positions with something observed, else to their sum
   View grad_logits, grad_loc, grad_scale, grad_target;
   bool parameter_gradients, target_gradient;
   const int64_t* index;  // (B, points), contiguous, or null

@@ -9,6 +9,7 @@
 
 #include "core/cpu/simd_level.h"
 #include "core/cpu/tensors.h"
+#include "ops/splat_gaussians/call.h"
 #include "ops/splat_gaussians/formula.h"
 
 namespace mdn {
@@ -38,45 +39,44 @@ ObjectsOfMaps sort_by_map(const int64_t* label, int64_t batch, int64_t count, in
   return objects;
 }
 
-Tensor splat_gaussians(Tensor center, Tensor radius, Tensor label, int64_t labels, int64_t height, int64_t width) {
-  const Tensor centers = torch::stable::contiguous(center), radii = torch::stable::contiguous(radius);
-  const Tensor label_of_objects = torch::stable::contiguous(label);
-  const int64_t batch = label.size(0), count = label.size(1), cells = height * width;
-  const Tensor heatmap = fresh(label, {batch, labels, height, width}, ScalarType::Float);
-  const auto* center_of = static_cast<const int64_t*>(centers.data_ptr());
-  const auto* radius_of = static_cast<const int64_t*>(radii.data_ptr());
-  const ObjectsOfMaps objects =
-      sort_by_map(static_cast<const int64_t*>(label_of_objects.data_ptr()), batch, count, labels);
-  auto* maps = static_cast<float*>(heatmap.data_ptr());
+struct SplatOnCpu : CpuCall {
+  using CpuCall::CpuCall;
+  static void run(const SplatCall& call);
+};
+
+void SplatOnCpu::run(const SplatCall& call) {
+  const int64_t cells = call.height * call.width;
+  const ObjectsOfMaps objects = sort_by_map(call.label, call.batch, call.objects, call.labels);
   const SplatKernel& kernel = MDN_AT_SIMD_LEVEL(splat_kernel);
-  const bool past_cache = batch * labels * cells * int64_t(sizeof(float)) > (4 << 20);
+  const bool past_cache = call.batch * call.labels * cells * int64_t(sizeof(float)) > (4 << 20);
 
   const int64_t grain = std::max<int64_t>(1, cells_in_share / cells);
-  torch::stable::parallel_for(0, batch * labels, grain, [&](int64_t begin, int64_t end) {
-    const ThreadScratch scratch(kernel.scratch_bytes(height, width));
+  torch::stable::parallel_for(0, call.batch * call.labels, grain, [&](int64_t begin, int64_t end) {
+    const ThreadScratch scratch(kernel.scratch_bytes(call.height, call.width));
     for (int64_t m = begin; m < end; ++m) {
-      float* map = maps + m * cells;
+      float* map = call.heatmap + m * cells;
       const int64_t first = objects.first[m], last = objects.first[m + 1];
       kernel.zero(map, cells, past_cache && first == last);
       for (int64_t i = first; i < last; ++i) {
         const int64_t object = objects.object[i];
-        const int64_t x = center_of[2 * object], y = center_of[2 * object + 1], r = radius_of[object];
+        const int64_t x = call.center[2 * object], y = call.center[2 * object + 1], r = call.radius[object];
         const SplatWindow window = {x,
                                     y,
                                     std::max<int64_t>(x - r, 0),
-                                    std::min(x + r + 1, width),
+                                    std::min(x + r + 1, call.width),
                                     std::max<int64_t>(y - r, 0),
-                                    std::min(y + r + 1, height),
+                                    std::min(y + r + 1, call.height),
                                     baseline::gaussian_sigma(r)};
-        if (window.left < window.right && window.top < window.bottom) kernel.splat(map, width, window, scratch.get());
+        if (window.left < window.right && window.top < window.bottom)
+          kernel.splat(map, call.width, window, scratch.get());
       }
     }
   });
-  return heatmap;
 }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CPU, m) { m.impl("splat_gaussians", TORCH_BOX(&splat_gaussians)); }
+STABLE_TORCH_LIBRARY_FRAGMENT(mdnkernels, m) { m.def(splat_gaussians_schema); }
+STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CPU, m) { m.impl("splat_gaussians", TORCH_BOX(&splat_gaussians<SplatOnCpu>)); }
 
 }  // namespace mdn

@@ -1,4 +1,4 @@
-// What the two halves of splat_gaussians share, as in mixture_nll.h.
+// What the two halves of splat_gaussians share, as in ops/mixture_nll/cpu.h.
 #pragma once
 
 #include <stdint.h>

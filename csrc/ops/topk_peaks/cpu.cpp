@@ -9,13 +9,13 @@
 #include <algorithm>
 #include <cmath>
 #include <mutex>
-#include <tuple>
 #include <type_traits>
 #include <vector>
 
 #include "core/cpu/elements.h"
 #include "core/cpu/simd_level.h"
 #include "core/cpu/tensors.h"
+#include "ops/topk_peaks/call.h"
 
 namespace mdn {
 namespace {
@@ -96,14 +96,20 @@ struct Scan {
 
 // The rows of all images, cut over threads; each image's candidates, then its best k.
 template <class T, class Storage>
-void find_peaks(const Scan<T, Storage>& scan, int64_t batch, int64_t k, bool logits, Storage* score, int64_t* label,
-                int64_t* index) {
+void find_peaks(const PeakCall& call, int64_t (*next_above)(const T*, int64_t, int64_t, T)) {
+  const Scan<T, Storage> scan = {static_cast<const Storage*>(call.heatmap),
+                                 call.labels,
+                                 call.height,
+                                 call.width,
+                                 call.kernel_size / 2,
+                                 next_above};
+  Storage* score = static_cast<Storage*>(call.score);
   const int64_t cells = scan.height * scan.width, rows = scan.labels * scan.height;
   const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(scan.width, 1));
-  const size_t kept = static_cast<size_t>(std::min(k, scan.labels * cells));
-  std::vector<std::vector<Candidate<T>>> found(batch);
+  const size_t kept = static_cast<size_t>(std::min(call.k, scan.labels * cells));
+  std::vector<std::vector<Candidate<T>>> found(call.batch);
   std::mutex lock;
-  torch::stable::parallel_for(0, batch * rows, grain, [&](int64_t begin, int64_t end) {
+  torch::stable::parallel_for(0, call.batch * rows, grain, [&](int64_t begin, int64_t end) {
     std::vector<T> buffer(std::is_same_v<T, Storage> ? 0 : scan.width);
     while (begin < end) {
       const int64_t image = begin / rows, stop = std::min(end, (image + 1) * rows);
@@ -113,56 +119,41 @@ void find_peaks(const Scan<T, Storage>& scan, int64_t batch, int64_t k, bool log
       found[image].insert(found[image].end(), best.candidates().begin(), best.candidates().end());
     }
   });
-  for (int64_t image = 0; image < batch; ++image) {
+  for (int64_t image = 0; image < call.batch; ++image) {
     auto& candidates = found[image];
     std::sort(candidates.begin(), candidates.end(), better<T>);
-    for (int64_t i = 0; i < k; ++i) {
+    for (int64_t i = 0; i < call.k; ++i) {
       const bool real = i < static_cast<int64_t>(std::min(candidates.size(), kept));
       const T value = real ? candidates[i].value : T(0);
-      baseline::convert(!real ? T(0) : logits ? 1 / (1 + std::exp(-value)) : value, score[image * k + i]);
-      label[image * k + i] = real ? candidates[i].cell / cells : -1;
-      index[image * k + i] = real ? candidates[i].cell % cells : -1;
+      baseline::convert(!real ? T(0) : call.logits ? 1 / (1 + std::exp(-value)) : value, score[image * call.k + i]);
+      call.label[image * call.k + i] = real ? candidates[i].cell / cells : -1;
+      call.index[image * call.k + i] = real ? candidates[i].cell % cells : -1;
     }
   }
 }
 
-std::tuple<Tensor, Tensor, Tensor> topk_peaks(Tensor map, int64_t k, int64_t kernel_size, bool logits) {
-  const Tensor heatmap = torch::stable::contiguous(map);
-  const int64_t batch = heatmap.size(0);
-  const Tensor score = torch::stable::new_empty(heatmap, {batch, k});
-  const Tensor label = torch::stable::new_empty(heatmap, {batch, k}, ScalarType::Long);
-  const Tensor index = torch::stable::new_empty(heatmap, {batch, k}, ScalarType::Long);
+struct PeaksOnCpu : CpuCall {
+  using CpuCall::CpuCall;
+  static void run(const PeakCall& call, const Tensor&);
+};
+
+void PeaksOnCpu::run(const PeakCall& call, const Tensor&) {
   const PeakKernel& kernel = MDN_AT_SIMD_LEVEL(peak_kernel);
-  const auto find = [&](auto element, auto next_above) {
-    using Storage = decltype(element);
-    using T = std::conditional_t<std::is_same_v<Storage, double>, double, float>;
-    const Scan<T, Storage> scan = {static_cast<const Storage*>(heatmap.data_ptr()),
-                                   heatmap.size(1),
-                                   heatmap.size(2),
-                                   heatmap.size(3),
-                                   kernel_size / 2,
-                                   next_above};
-    find_peaks(scan, batch, k, logits, static_cast<Storage*>(score.data_ptr()), static_cast<int64_t*>(label.data_ptr()),
-               static_cast<int64_t*>(index.data_ptr()));
-  };
-  switch (dtype_of(heatmap)) {
+  switch (call.dtype) {
     case DType::float64:
-      find(double{}, kernel.next_above_double);
-      break;
+      return find_peaks<double, double>(call, kernel.next_above_double);
     case DType::bfloat16:
-      find(BFloat16{}, kernel.next_above_float);
-      break;
+      return find_peaks<float, BFloat16>(call, kernel.next_above_float);
     case DType::float16:
-      find(Float16{}, kernel.next_above_float);
-      break;
+      return find_peaks<float, Float16>(call, kernel.next_above_float);
     default:
-      find(float{}, kernel.next_above_float);
+      return find_peaks<float, float>(call, kernel.next_above_float);
   }
-  return {score, label, index};
 }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CPU, m) { m.impl("topk_peaks", TORCH_BOX(&topk_peaks)); }
+STABLE_TORCH_LIBRARY_FRAGMENT(mdnkernels, m) { m.def(topk_peaks_schema); }
+STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CPU, m) { m.impl("topk_peaks", TORCH_BOX(&topk_peaks<PeaksOnCpu>)); }
 
 }  // namespace mdn

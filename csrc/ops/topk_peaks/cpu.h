@@ -1,4 +1,4 @@
-// What the two halves of topk_peaks share, as in mixture_nll.h.
+// What the two halves of topk_peaks share, as in ops/mixture_nll/cpu.h.
 #pragma once
 
 #include <stdint.h>
