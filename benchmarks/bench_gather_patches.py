@@ -95,7 +95,7 @@ def test_gather_patches(benchmark, layout, backward, peer):
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "forward + backward"])
 def test_native_is_no_slower_than_compiled_eager(benchmark, backward):
-    """Alternating the two, so that a busy moment of the machine meets both."""
+    """Alternate the two, so that a busy moment of the machine meets both."""
     inputs = Inputs("planar")
     contestants = {name: PEERS[name](inputs, backward) for name in ("native", "torch.compile(eager)")}
     medians = alternating_medians(contestants, rounds=15, warmup=3)

@@ -58,7 +58,7 @@ def forward_alone(inputs: Inputs) -> Callable[[], object]:
 
 
 def floor(inputs: Inputs) -> Callable[[], object]:
-    """Reading logits and target once and writing the gradient into memory already touched."""
+    """Return what reads logits and target once and writes the gradient into memory already touched."""
     logits, target = inputs.logits.detach(), inputs.target
     output = torch.zeros_like(logits)
 
@@ -89,7 +89,7 @@ def test_forward_and_backward(benchmark, dtype, layout, peer):
 
 
 def test_native_is_at_least_three_times_as_fast_as_compiled_eager(benchmark):
-    """Alternating them, so that a busy moment of the machine meets all."""
+    """Alternate them, so that a busy moment of the machine meets all."""
     inputs = Inputs(torch.float32, "contiguous")
     contestants = {"native": native(inputs), "compiled": compiled(inputs), "floor": floor(inputs)}
     medians = alternating_medians(contestants, rounds=12, warmup=3)

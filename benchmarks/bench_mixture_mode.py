@@ -48,7 +48,7 @@ def on(backend: str, mode: Callable[[], object]) -> Callable[[], object]:
 
 
 def lines_a_mode(inputs: Inputs) -> float:
-    """How many components a cache line of a planar map holds on average: the lines read for each line of the modes."""
+    """Return how many components a cache line of a planar map holds on average: the lines read for one of the modes."""
     logits = inputs.values[0]
     cells = 64 // logits.element_size()
     chosen = logits.argmax(1).flatten().view(-1, cells)
@@ -106,7 +106,7 @@ def test_mode_of_pose_maps(benchmark, case, select, peer):
 
 @pytest.mark.parametrize("case", ["smooth", "noise"])
 def test_native_beside_its_floors_and_compiled_eager(benchmark, case):
-    """Alternating them, so that a busy moment of the machine meets all."""
+    """Alternate them, so that a busy moment of the machine meets all."""
     inputs = Inputs(case)
     contestants = {name: PEERS[name](inputs) for name in PEERS if name != "eager"}
     medians = alternating_medians(contestants, rounds=30, warmup=5)

@@ -93,7 +93,7 @@ def mixture_same_family(inputs: Inputs) -> Callable[[], object]:
 
 
 def floor(inputs: Inputs) -> Callable[[], object]:
-    """Reading parameters, target and mask once and writing the parameters' gradients into memory already touched."""
+    """Return what reads parameters, target and mask once and writes the gradients into memory already touched."""
     sources = [value.detach() for value in inputs.parameters]
     outputs = [torch.zeros_like(value) for value in sources]
 
@@ -106,7 +106,7 @@ def floor(inputs: Inputs) -> Callable[[], object]:
 
 
 def bare_kernel(inputs: Inputs) -> Callable[[], object]:
-    """The native op alone, without checks and autograd, with fresh outputs."""
+    """Return the native op alone, without checks and autograd, with fresh outputs."""
     points = [value.detach().flatten(2) for value in inputs.parameters]
     options = (None, None, None, "gaussian", 0.0, "elu", 1.0, "mean", True, False)
     target, mask = inputs.target.flatten(2), inputs.mask.flatten(2)
@@ -145,7 +145,7 @@ def test_layouts_dtypes_and_numbers_of_components(benchmark, variant, peer):
 
 
 def compare(benchmark, contestants: dict[str, Callable[[], object]], rounds: int = 20, warmup: int = 6) -> list[float]:
-    """The contestants' median seconds, taken in turn so that a busy moment of the machine meets all; prints them."""
+    """Return and print the contestants' median seconds, taken in turn so that a busy moment meets all."""
     medians = alternating_medians(contestants, rounds=rounds, warmup=warmup)
     benchmark.extra_info.update(medians)
     benchmark.pedantic(next(iter(contestants.values())), rounds=3)
@@ -166,7 +166,7 @@ def test_native_is_at_least_ten_times_as_fast_as_compiled_eager_on_pose(benchmar
 
 @pytest.mark.parametrize("together", [True, False], ids=["together", "at random"])
 def test_time_falls_with_the_observed_share(benchmark, together):
-    """5 % of the positions, rows of a map that lie together or any."""
+    """Observe 5 % of the positions: rows of a map that lie together, or any."""
     benchmark.group = "mixture_nll, pose, 5 % observed"
     generator = torch.Generator().manual_seed(1)
     observed = torch.rand(8, 1, 128, 128, generator=generator) < 0.05
@@ -186,7 +186,7 @@ def test_time_falls_with_the_observed_share(benchmark, together):
 
 
 def test_indexed(benchmark):
-    """32 objects an image on full pose maps: forward, and backward into full-size gradients."""
+    """Time 32 objects an image on full pose maps: forward, and backward into full-size gradients."""
     benchmark.group = "mixture_nll, pose, 32 objects an image by index"
     *parameters, target, index = Case(OPS["mixture_nll"], "pose, 32 objects by index").call().arguments.values()
     parameters = [value.requires_grad_() for value in parameters]

@@ -19,7 +19,7 @@ def centernet(heatmap: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def heatmap() -> Tensor:
-    """Scores like a trained detector's: a low, noisy background and some smooth bumps."""
+    """Draw scores like a trained detector's: a low, noisy background and some smooth bumps."""
     generator = torch.Generator().manual_seed(0)
     background = torch.rand(1, LABELS, SIDE, SIDE, generator=generator) * 0.02
     bumps = (torch.rand(1, LABELS, SIDE, SIDE, generator=generator) > 0.9998).float()

@@ -64,8 +64,10 @@ def run_row(arch: str, task: str, variant: str, work: str, options: Options) -> 
 
 
 def measure(run: Callable[[], Tensor], options: Options) -> dict[str, Any]:
-    """The mean time of a call among others, and the most memory that was allocated. Raises AssertionError where what it
-    gives is not finite."""
+    """Return the mean time of a call among others, and the most memory that was allocated.
+
+    Raises AssertionError where what the call gives is not finite.
+    """
     on_gpu = options.device == "cuda"
 
     def wait() -> None:
@@ -108,7 +110,7 @@ def network(arch: str, task: str, components: int, device: str) -> Network:
 
 
 def prepare(arch: str, task: str, variant: str, work: str, batch: int, options: Options) -> Callable[[], Tensor]:
-    """What runs one step, or one batch of inference, and gives the loss or the scores."""
+    """Return what runs one step, or one batch of inference, and gives the loss or the scores."""
     components, sparse = VARIANTS[variant]
     model = network(arch, task, components, options.device)
     model.zero_grad(set_to_none=True)  # those of an earlier item are none of this one's memory

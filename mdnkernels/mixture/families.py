@@ -31,7 +31,7 @@ class Family(ABC):
     @property
     @abstractmethod
     def constant(self) -> float:
-        """What does not."""
+        """What does not depend on z, beside log sigma."""
 
     @property
     def parameter(self) -> float:

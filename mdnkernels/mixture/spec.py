@@ -134,7 +134,7 @@ class MixtureSpec:
         return activate_scale(raw, self.scale_activation, self.min_scale)
 
     def _check_channels(self, **parameters: Tensor | None) -> None:
-        """Leaves what is no tensor of two dimensions to the ops' own checks."""
+        """Raise ValueError for another mixture's channels; leave what is no tensor to the ops' own checks."""
         letters = {"logits": "M", "loc": "M*C", "scale": "M*S"}
         for name, value in parameters.items():
             if isinstance(value, Tensor) and (value.ndim < 2 or value.shape[1] != self.channels[name]):

@@ -37,7 +37,7 @@ class Criterion(nn.Module, ABC, Generic[Targets]):
         return torch.stack([weight * losses[name] for name, weight in self.weights.items()]).sum()
 
     def counts(self, targets: Targets) -> Tensor:
-        """Return of how many cells, objects or keypoints each loss is the mean: (L,) float32, in the weights' order."""
+        """Return how many cells, objects or keypoints each loss is the mean of: (L,) float32, in the weights' order."""
         counts = self._counts(targets)
         return torch.stack([counts[name] for name in self.weights]).float()
 
@@ -70,5 +70,5 @@ def count_centres(heatmap: Tensor) -> Tensor:
 
 
 def read_points(values: Tensor, index: Tensor) -> Tensor:
-    """(B, C, N): a sparse output as it is, a dense (B, C, h, w) one at the flat cells; padding reads cell 0."""
+    """Return (B, C, N): a sparse output as it is, a dense (B, C, h, w) one at the flat cells; padding reads cell 0."""
     return values if values.ndim == 3 else read_cells(values, index)

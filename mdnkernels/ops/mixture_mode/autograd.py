@@ -118,8 +118,10 @@ def _mixture_mode_backward(
     _: None,
     grad_weight: Tensor | None,
 ) -> tuple[Tensor | None, ...]:
-    """From the chosen component, in PyTorch: predictions are seldom differentiated. Beside the zero-filled gradients it
-    touches what that component alone holds ("mean" has a share in all of them)."""
+    """Return the gradients in PyTorch: predictions are seldom differentiated.
+
+    Beside the zero-filled gradients it touches what the chosen component alone holds; "mean" has a share in all.
+    """
     refuse_second_derivative("mixture_mode", backend)
     logits, loc, scale, index, component = ctx.saved_tensors
     select, components, scale_activation, min_scale = ctx.options

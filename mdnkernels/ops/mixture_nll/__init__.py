@@ -33,7 +33,7 @@ def mixture_nll(
     min_scale: float = 1.0,
     reduction: str = "mean",
 ) -> Tensor:
-    r"""Negative log-likelihood of `target` under a mixture of M components at every position.
+    r"""Return the negative log-likelihood of `target` under a mixture of M components at every position.
 
     With sigma = act(scale), z_d = (t_d - mu_md) / (sigma_md kappa_d) and the sums over the observed dimensions d::
 

@@ -31,7 +31,7 @@ def mixture_nll_outputs(
     parameter_gradients: bool,
     target_gradient: bool,
 ) -> Loss:
-    """Empty outputs of the op: its fake kernel, and what a kernel in Python fills.
+    """Return empty outputs of the op: its fake kernel, and what a kernel in Python fills.
 
     Beside an index the gradients are those of the gathered points; those of half-precision inputs stay in float32 until
     they have been multiplied by what comes from above, for a mean's would underflow.

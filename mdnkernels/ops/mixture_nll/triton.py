@@ -31,7 +31,7 @@ _COUNTED = 1024  # positions that a program counts at a time: eight masks for ea
 
 @triton.jit
 def place(position, total, points, mask, mask_b, mask_c, mask_p, index, index_b, index_p, G: tl.constexpr):
-    """Where flat positions are: image, point, point of the maps, and whether anything is observed there."""
+    """Return where flat positions are: image, point, point of the maps, and whether anything is observed there."""
     batch = position // points
     point = position % points
     source = point
@@ -57,7 +57,7 @@ def observed_weight_kernel(
     partial, total, points, rounds,
     G: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The weight (or count) of the positions with something observed, as partial sums, one a program."""
+    """Write the weight (or count) of the positions with something observed, as partial sums, one a program."""
     first = tl.program_id(0).to(tl.int64) * rounds * BLOCK
     weights = tl.zeros((BLOCK,), tl.float64)
     for i in range(rounds):
@@ -75,7 +75,7 @@ def observed_weight_kernel(
 
 @triton.jit
 def around(anything, NEIGHBOURS: tl.constexpr, BLOCK: tl.constexpr):
-    """Whether anything is observed at a position or at those that share a sector of memory with it.
+    """Tell whether anything is observed at a position or at those that share a sector of memory with it.
 
     A load masked position by position moves one element at a time. The sector is what memory moves in any case, so
     asking sector by sector reads not a byte more, and keeps loads of 16 bytes.
@@ -87,7 +87,7 @@ def around(anything, NEIGHBOURS: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def spread_of(scale_at, scale_c, near, s, T: tl.constexpr, ACTIVATION: tl.constexpr, min_scale: tl.constexpr):
-    """Scale s of each component: log sigma, 1 / sigma and d sigma / d raw."""
+    """Return scale s of each component: log sigma, 1 / sigma and d sigma / d raw."""
     raw = tl.load(scale_at + tl.cast(s, tl.int64) * scale_c, mask=near, other=1.0).to(T)
     sigma, derivative = activate(raw, ACTIVATION, min_scale)
     return tl.log(sigma), 1 / sigma, derivative
@@ -106,7 +106,7 @@ def residual_of(
     loc_at, loc_c, target_at, target_c, mask_at, mask_c, inverse_kappa, near, valid, inverse, d,
     T: tl.constexpr, DIMS_IN_GROUP: tl.constexpr,
 ):  # fmt: skip
-    """Dimension d of each component: the standardised residual, 0 where it is not observed, and where it is."""
+    """Return dimension d of each component: the standardised residual, 0 where it is not observed, and where it is."""
     seen = valid
     if mask_at is not None:
         mask = tl.load(mask_at + tl.cast(d // DIMS_IN_GROUP, tl.int64) * mask_c, mask=near, other=0)
@@ -120,7 +120,7 @@ def residual_of(
 def write_residual_gradients(
     slope, weight, grad_loc_at, grad_loc_c, grad_target_at, grad_target_c, d, stored, inside
 ):  # fmt: skip
-    """Of loc and target, from the slope and the share of the posterior over sigma kappa."""
+    """Write the gradients of loc and target, from the slope and the share of the posterior over sigma kappa."""
     gradient = slope * weight
     if grad_loc_at is not None:
         tl.store(grad_loc_at + tl.cast(d, tl.int64) * grad_loc_c, -gradient, mask=stored)
@@ -273,8 +273,10 @@ def mixture_nll_kernel(
 
 
 def _kept_words(loc: Tensor, mask: Tensor | None) -> int:
-    """Of the 255 registers that a thread can have, those that may hold what is kept from reading to writing: as many as
-    leave nothing to spill. Masks and the 64-bit constants of double need more of the others."""
+    """Return how many of a thread's 255 registers may hold what is kept from reading to writing, so that none spills.
+
+    Masks and the 64-bit constants of double need more of the others.
+    """
     return 160 if mask is None and loc.dtype != torch.float64 else 120
 
 
@@ -364,7 +366,7 @@ def _mixture_nll(
 
 @op("scatter_points", "(Tensor values, Tensor index, SymInt positions) -> Tensor")
 def _scatter_points(values: Tensor, index: Tensor, positions: int) -> Tensor:
-    """Points are patches of one cell, on a map of one row."""
+    """Add points as patches of one cell, on a map of one row."""
     maps = values.new_zeros(*values.shape[:2], positions)
     add_patches(values.transpose(1, 2), index, maps.unsqueeze(2), 1)
     return maps
