@@ -27,7 +27,8 @@ def arguments(
 ) -> Arguments:
     """groups: of the mask, None for none; points: of an index, None for all positions; kappa: with dim_scale."""
     activation = options.get("scale_activation", "elu")
-    drawn = mixture.parameters(draw, components, dims, scales, activation, spread, None)
+    # Farther extremes would leave float32 no digits of the difference between two components' energies.
+    drawn = mixture.parameters(draw, components, dims, scales, activation, 1.0 if extreme else spread, None)
     if extreme:
         drawn = {name: draw.stretch(value, 1e4) for name, value in drawn.items()}
     where = draw.positions if points is None else (draw.count(points),)
