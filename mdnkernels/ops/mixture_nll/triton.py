@@ -272,11 +272,14 @@ def mixture_nll_kernel(
                 tl.store(grad_scale_at + tl.cast(s, tl.int64) * grad_scale_c, gradient, mask=stored)
 
 
-def _kept_words(loc: Tensor, mask: Tensor | None) -> int:
+def _kept_words(loc: Tensor, mask: Tensor | None, family: str) -> int:
     """Return how many of a thread's 255 registers may hold what is kept from reading to writing, so that none spills.
 
-    Masks and the 64-bit constants of double need more of the others.
+    Masks and the 64-bit constants of double need more of the others; most of all does a family whose value is no
+    multiple of its pull, where the logarithms of all unrolled dimensions are computed at once.
     """
+    if family not in VALUE_OF_PULL:
+        return 40
     return 160 if mask is None and loc.dtype != torch.float64 else 120
 
 
@@ -316,9 +319,8 @@ def _mixture_nll(
     # residuals stay in registers; one where positions do not lie side by side: more programs then share the waiting.
     widest = 16 // max(loc.element_size(), 4) if wide else 1
     words = (dims + 2 * scales) * loss.element_size() // 4
-    fitting = [
-        each for each in (widest, widest // 2) if each > 0 and words * max(each, rows // 8) <= _kept_words(loc, mask)
-    ]
+    room = _kept_words(loc, mask, family)
+    fitting = [each for each in (widest, widest // 2) if each > 0 and words * max(each, rows // 8) <= room]
     keep = (parameter_gradients or target_gradient) and len(fitting) > 0
     block = max(32 * _WARPS * (fitting[0] if keep else widest) // rows, 16)
 
