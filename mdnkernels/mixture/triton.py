@@ -10,40 +10,45 @@ import triton.language as tl
 
 from mdnkernels.triton.functions import log1p
 
-# The value as a multiple of the pull, z times the slope, for families where it is one: the sum of the pulls, which the
-# scale's gradient takes, then gives the values too, and takes no further registers.
+# The value as a multiple of the pull, for families where it is one: the sum of the pulls, which the scale's gradient
+# takes, then gives the values too, and takes no further registers.
 VALUE_OF_PULL = {"gaussian": 0.5, "laplace": 1.0}
 
 
 @triton.jit
 def gaussian(z):
-    return 0.5 * z * z, z
+    return 0.5 * z * z, z, z * z
 
 
 @triton.jit
 def laplace(z):
-    return tl.abs(z), tl.where(z > 0, 1.0, tl.where(z < 0, -1.0, z))
+    return tl.abs(z), tl.where(z > 0, 1.0, tl.where(z < 0, -1.0, z)), tl.abs(z)
 
 
 @triton.jit
 def student_t(z, df: tl.constexpr):
     root = tl.abs(z) * df**-0.5
-    inner = tl.where(root > 1, 1 / root, root)  # log(1 + x) = log(x) + log(1 + 1 / x): no square overflows
-    outer = tl.where(root > 1, root, 1.0)
-    return (df + 1) / 2 * (log1p(inner * inner) + 2 * tl.log(outer)), (df + 1) / (df / z + z)
+    inner = tl.minimum(root, 1 / root)  # log(1 + x) = log(x) + log(1 + 1 / x): no square overflows
+    outer = tl.maximum(root, 1.0)
+    slope = (df + 1) / (df / z + z)
+    return (df + 1) / 2 * (log1p(inner * inner) + 2 * tl.log(outer)), slope, z * slope
 
 
 @triton.jit
-def value_and_slope(z, FAMILY: tl.constexpr, parameter: tl.constexpr):
-    """Return what a dimension adds to -log phi beside log sigma and the family's constant, and its derivative by z."""
+def terms_of(z, FAMILY: tl.constexpr, parameter: tl.constexpr):
+    """Return a dimension's value, slope and pull.
+
+    The value is what it adds to -log phi beside log sigma and the family's constant, the slope is its
+    derivative by z, and the pull is z times the slope.
+    """
     if FAMILY == "gaussian":
-        value, slope = gaussian(z)
+        value, slope, pull = gaussian(z)
     elif FAMILY == "laplace":
-        value, slope = laplace(z)
+        value, slope, pull = laplace(z)
     else:
         tl.static_assert(FAMILY == "student_t")
-        value, slope = student_t(z, parameter)
-    return value, slope
+        value, slope, pull = student_t(z, parameter)
+    return value, slope, pull
 
 
 @triton.jit

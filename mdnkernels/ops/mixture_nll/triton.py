@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from mdnkernels.mixture import families
-from mdnkernels.mixture.triton import VALUE_OF_PULL, activate, value_and_slope
+from mdnkernels.mixture.triton import VALUE_OF_PULL, activate, terms_of
 from mdnkernels.ops.gather_patches.triton import add_patches
 from mdnkernels.ops.mixture_nll import autograd
 from mdnkernels.triton.launch import COUNTERS, NAMESPACE, op, padded, strides, wrap_triton, write_total
@@ -182,7 +182,7 @@ def mixture_nll_kernel(
     for s in (tl.static_range if KEEP else tl.range)(S):
         log_sigma, inverse, _ = spread_of(scale_at, scale_c, near, s, T, ACTIVATION, min_scale)
         values = tl.zeros((ROWS, BLOCK), T)
-        pulls = tl.zeros((ROWS, BLOCK), T)  # their sum gives the scale's gradient: z times the slope each
+        pulls = tl.zeros((ROWS, BLOCK), T)  # their sum gives the scale's gradient
         count = tl.zeros((ROWS, BLOCK), T)
         for j in (tl.static_range if KEEP else tl.range)(C // S):
             inverse_kappa = inverse_kappa_of(dim_scale, dim_scale_d, j * S + s, T)
@@ -190,8 +190,8 @@ def mixture_nll_kernel(
                 loc_at, loc_c, target_at, target_c, mask_at, mask_c, inverse_kappa, near, valid, inverse,
                 j * S + s, T, DIMS_IN_GROUP,
             )  # fmt: skip
-            value, slope = value_and_slope(z, FAMILY, family_parameter)
-            pulls += z * slope
+            value, _, pull = terms_of(z, FAMILY, family_parameter)
+            pulls += pull
             if value_of_pull == 0:
                 values += value
             count += seen.to(T)
@@ -260,9 +260,9 @@ def mixture_nll_kernel(
                         j * S + s, T, DIMS_IN_GROUP,
                     )  # fmt: skip
                     count += seen.to(T)
-                _, slope = value_and_slope(z, FAMILY, family_parameter)
+                _, slope, pull = terms_of(z, FAMILY, family_parameter)
                 if not KEEP:
-                    pulls += z * slope
+                    pulls += pull
                 write_residual_gradients(
                     slope, tl.where(seen, share * (inverse * inverse_kappa), 0.0), grad_loc_at, grad_loc_c,
                     grad_target_at, grad_target_c, j * S + s, stored, inside,
@@ -272,11 +272,14 @@ def mixture_nll_kernel(
                 tl.store(grad_scale_at + tl.cast(s, tl.int64) * grad_scale_c, gradient, mask=stored)
 
 
-def _kept_words(loc: Tensor, mask: Tensor | None) -> int:
+def _kept_words(loc: Tensor, mask: Tensor | None, family: str) -> int:
     """Return how many of a thread's 255 registers may hold what is kept from reading to writing, so that none spills.
 
-    Masks and the 64-bit constants of double need more of the others.
+    Masks and the 64-bit constants of double need more of the others; most of all does a family whose value is no
+    multiple of its pull, where the logarithms of all unrolled dimensions are computed at once.
     """
+    if family not in VALUE_OF_PULL:
+        return 40
     return 160 if mask is None and loc.dtype != torch.float64 else 120
 
 
@@ -316,9 +319,8 @@ def _mixture_nll(
     # residuals stay in registers; one where positions do not lie side by side: more programs then share the waiting.
     widest = 16 // max(loc.element_size(), 4) if wide else 1
     words = (dims + 2 * scales) * loss.element_size() // 4
-    fitting = [
-        each for each in (widest, widest // 2) if each > 0 and words * max(each, rows // 8) <= _kept_words(loc, mask)
-    ]
+    room = _kept_words(loc, mask, family)
+    fitting = [each for each in (widest, widest // 2) if each > 0 and words * max(each, rows // 8) <= room]
     keep = (parameter_gradients or target_gradient) and len(fitting) > 0
     block = max(32 * _WARPS * (fitting[0] if keep else widest) // rows, 16)
 
