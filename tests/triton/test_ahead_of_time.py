@@ -30,8 +30,15 @@ def test_widths_are_of_calls_that_are_compiled():
     assert WIDE.keys() <= CALLS.keys()
 
 
-@pytest.mark.parametrize("capability", CAPABILITIES)
-@pytest.mark.parametrize("call", CALLS)
+# Each call for one GPU, and each GPU for some calls; all others take minutes.
+COMPILED = [
+    pytest.param(call, capability, marks=[pytest.mark.slow] * (number % len(CAPABILITIES) != place))
+    for number, call in enumerate(CALLS)
+    for place, capability in enumerate(CAPABILITIES)
+]
+
+
+@pytest.mark.parametrize(("call", "capability"), COMPILED)
 def test_every_kernel_compiles_without_local_memory_and_with_wide_accesses(call, capability):
     binaries = compile_call(CALLS[call](), capability)
     assert binaries

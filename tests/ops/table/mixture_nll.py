@@ -27,10 +27,12 @@ def arguments(
 ) -> Arguments:
     """groups: of the mask, None for none; points: of an index, None for all positions; kappa: with dim_scale."""
     activation = options.get("scale_activation", "elu")
-    # Farther extremes would leave float32 no digits of the difference between two components' energies.
-    drawn = mixture.parameters(draw, components, dims, scales, activation, 1.0 if extreme else spread, None)
+    drawn = mixture.parameters(draw, components, dims, scales, activation, spread, None)
     if extreme:
-        drawn = {name: draw.stretch(value, 1e4) for name, value in drawn.items()}
+        # One parameter at a position: float32 has no digits of the difference of a large logit and a large energy.
+        which = draw.integers(0, len(drawn), draw.batch, 1, *draw.positions)
+        for number, (name, value) in enumerate(drawn.items()):
+            drawn[name] = torch.where(which == number, draw.stretch(value, 1e4), value)
     where = draw.positions if points is None else (draw.count(points),)
     drawn["target"] = spread * draw.normal(dims, where)
     made: Arguments = {name: draw.floats(value) for name, value in drawn.items()}
