@@ -60,7 +60,7 @@ class Process:
         return self._process.exitcode is not None
 
     def kill(self) -> None:
-        """SIGKILL, and wait until it has died."""
+        """Send SIGKILL, and wait until it has died."""
         self._process.kill()
         self._process.join()
 

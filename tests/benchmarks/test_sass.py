@@ -105,7 +105,7 @@ def build_toy(folder: Path, architecture: str) -> Kernel:
 
 
 def aligned(rows: int) -> np.ndarray:
-    """Zeros, 256 a row, from a multiple of 128 bytes on: a line of a GPU's caches."""
+    """Return zeros, 256 a row, from a multiple of 128 bytes on: a line of a GPU's caches."""
     data = np.zeros(rows * 256 + 32, dtype=np.float32)
     first = -data.ctypes.data % 128 // 4
     return data[first : first + rows * 256].reshape(rows, 256)

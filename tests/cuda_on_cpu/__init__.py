@@ -94,7 +94,7 @@ class Report:
 
 
 def compiler() -> str | None:
-    """The host's C++ compiler, or None."""
+    """Return the host's C++ compiler, or None."""
     return os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 
 
@@ -227,12 +227,12 @@ def op(name: str) -> Callable[..., Any]:
 
 
 def ops() -> list[str]:
-    """The ops of the native library that have kernels here."""
+    """Return the ops of the native library that have kernels here."""
     return [name for name in _registered() if hasattr(torch.ops.mdnkernels, name)]
 
 
 def missing(op: str) -> str | None:
-    """Why the public function `op` does not run on the CUDA kernels here, or None where it does."""
+    """Return why the public function `op` does not run on the CUDA kernels here, or None where it does."""
     if compiler() is None:
         return NO_COMPILER
     absent = [part for part in PARTS.get(op, (op,)) if part not in ops()]
@@ -241,7 +241,7 @@ def missing(op: str) -> str | None:
 
 @contextmanager
 def running(seed: int = 0, count: bool = True) -> Iterator[Report]:
-    """Within the block, CPU tensors go through the CUDA kernels. Ops without kernels here stay as they are.
+    """Let CPU tensors go through the CUDA kernels within the block. Ops without kernels here stay as they are.
 
     Args:
         seed: 0 runs blocks and threads in their natural order, any other one in an order of its own.

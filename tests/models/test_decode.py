@@ -35,7 +35,7 @@ def perfect_maps() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def decode(heatmap: Tensor, offset: Tensor, size: Tensor | tuple[Tensor, ...], **options: Any) -> Detections:
-    """Of the base where size is one map, else of the mixture."""
+    """Decode with the base's regression where size is one map, else with the mixture's."""
     maps = size if isinstance(size, tuple) else (size,)
     components = maps[0].shape[1] if isinstance(size, tuple) else 0
     return decode_detections(heatmap, offset, maps, regression=size_regression(components), **options)

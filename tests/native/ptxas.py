@@ -35,7 +35,7 @@ def nvcc() -> str | None:
 
 @functools.cache
 def reports(architectures: tuple[str, ...] = ARCHITECTURES) -> dict[tuple[str, str], list[Resources]]:
-    """The kernels of each source on each architecture, compiled again where the sources changed.
+    """Return the kernels of each source on each architecture, compiled again where the sources changed.
 
     Raises:
         RuntimeError: nvcc refused the sources; says why.
@@ -66,7 +66,7 @@ def reports(architectures: tuple[str, ...] = ARCHITECTURES) -> dict[tuple[str, s
 
 
 def parse(text: str) -> list[Resources]:
-    """The kernels that a report of ptxas names."""
+    """Return the kernels that a report of ptxas names."""
     kernels = []
     for entry in text.split("Compiling entry function '")[1:]:
         name = entry.split("'")[0]
@@ -79,14 +79,14 @@ def parse(text: str) -> list[Resources]:
 
 
 def readable(kernel: str) -> str:
-    """The kernel's name with its template arguments, without its parameters."""
+    """Return the kernel's name with its template arguments, without its parameters."""
     program = shutil.which("c++filt")
     name = subprocess.run([program, kernel], capture_output=True, text=True).stdout if program else kernel
     return re.sub(r"^void |mdn::|device::|\((?:[^()]|\([^()]*\))*\)\s*$", "", name.strip())
 
 
 def table() -> str:
-    """Registers of each kernel, as Markdown."""
+    """Return the registers of each kernel, as Markdown."""
     by_kernel: dict[str, dict[str, Resources]] = {}
     for (_, architecture), kernels in reports().items():
         for resources in kernels:

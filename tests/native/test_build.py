@@ -19,7 +19,7 @@ KNOWN = ["7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0"]
 
 @pytest.fixture
 def setup(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """setup.py as a module, on a machine with a compiler and CUDA 13.0's toolkit, without a GPU."""
+    """Load setup.py as a module, on a machine with a compiler and CUDA 13.0's toolkit, without a GPU."""
     pytest.importorskip("setuptools", minversion="77")
     specification = importlib.util.spec_from_file_location("mdnkernels_setup", ROOT / "setup.py")
     assert specification is not None

@@ -14,17 +14,17 @@ FIRST_INFINITE = 0x7F800000
 
 
 def bits(first: int, last: int, step: int = 1) -> Tensor:
-    """The non-negative float32 numbers of these bit patterns, in rising order."""
+    """Return the non-negative float32 numbers of these bit patterns, in rising order."""
     return torch.arange(first, last, step, dtype=torch.int32).view(torch.float32)
 
 
 def binade(exponent: int) -> Tensor:
-    """All 2^23 float32 numbers of one biased exponent, 0 (zero and the subnormals) to 255 (infinity and NaN)."""
+    """Return all 2^23 float32 numbers of one biased exponent, 0 (zero and the subnormals) to 255 (infinity and NaN)."""
     return (torch.arange(1 << 23, dtype=torch.int32) + (exponent << 23)).view(torch.float32)
 
 
 def worst_ulp(name: str, x: Tensor, expected: Tensor | None = None) -> float:
-    """The largest error at `x`, against float64; NaN and infinities must be those of the correctly rounded result.
+    """Return the largest error at `x` against float64; NaN and infinities must be those of the rounded result.
 
     A result that float64 rounds to infinity may be the largest number, one that rounds to it infinity: 1 ulp.
     """
@@ -42,7 +42,7 @@ def worst_ulp(name: str, x: Tensor, expected: Tensor | None = None) -> float:
 
 
 def dense() -> None:
-    """Each binade at 8416 places, the usual arguments densely, and every special value."""
+    """Yield each binade at 8416 places, the usual arguments densely, and every special value."""
     positive = torch.cat([bits(0, FIRST_INFINITE, 997), torch.linspace(0.25, 4, 1 << 20)])
     assert worst_ulp("exp", torch.cat([SPECIAL, EDGES, positive, -positive, torch.linspace(-104, 89, 1 << 20)])) < 1.1
     assert worst_ulp("log", torch.cat([SPECIAL, positive])) < 1
@@ -52,7 +52,7 @@ def dense() -> None:
 
 
 def exhaustive() -> None:
-    """All 2^32 arguments of exp and log, and all of log1p in [0, 1]."""
+    """Yield all 2^32 arguments of exp and log, and all of log1p in [0, 1]."""
     worst = dict.fromkeys(("exp", "log", "log1p"), 0.0)
 
     def add(name: str, x: Tensor, expected: Tensor | None = None) -> None:

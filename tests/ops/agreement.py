@@ -75,8 +75,10 @@ def expected_results(call: Call) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def assert_equal(actual: Tensor, expected: Tensor, dtype: torch.dtype, size: float) -> None:
-    """Within TOLERANCE[dtype] of the largest element, or of `size` where that is larger; integers, NaN and infinities
-    are the same."""
+    """Check that they are within TOLERANCE[dtype] of the largest element, or of `size` where that is larger.
+
+    Integers, NaN and infinities must be the same.
+    """
     assert actual.shape == expected.shape, (actual.shape, expected.shape)
     actual = actual.cpu()
     if not expected.is_floating_point():
@@ -94,7 +96,10 @@ def assert_equal(actual: Tensor, expected: Tensor, dtype: torch.dtype, size: flo
 def assert_agree(
     actual: tuple[list[Tensor], list[Tensor]], expected: tuple[list[Tensor], list[Tensor]], dtype: torch.dtype
 ) -> None:
-    """Both are what `results` gives. A gradient near 0 is a rest of terms whose size the other gradients show."""
+    """Check two outcomes of `results` against one another.
+
+    A gradient near 0 is a rest of terms whose size the other gradients show.
+    """
     for a, e in zip(actual[0], expected[0], strict=True):
         assert_equal(a, e, dtype, 0.0)
     sizes = [g[g.isfinite()].abs().max().item() for g in expected[1] if g.isfinite().any()]

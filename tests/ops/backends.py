@@ -30,12 +30,12 @@ def absent() -> dict[str, str]:
 
 
 def device_of(backend: str) -> str:
-    """Where the tensors of a test on `backend` must be."""
+    """Return where the tensors of a test on `backend` must be."""
     return "cuda" if backend in ON_A_GPU else "cpu"
 
 
 def missing(op: str, backend: str) -> str | None:
-    """Why the public function `op` cannot run on `backend` here, or None where it can."""
+    """Return why the public function `op` cannot run on `backend` here, or None where it can."""
     if backend != "cuda_on_cpu":
         return backends.missing(op, ON_A_GPU.get(backend, backend), device_of(backend))
     return backends.missing(op, "native", "cpu") or cuda_on_cpu.missing(op)
@@ -43,7 +43,7 @@ def missing(op: str, backend: str) -> str | None:
 
 @contextmanager
 def on(backend: str, seed: int = 0) -> Iterator[None]:
-    """Within the block the public functions, and backward passes of what they gave, run on `backend`.
+    """Run the public functions, and backward passes of what they gave, on `backend` within the block.
 
     Args:
         backend: one of BACKENDS.
@@ -58,7 +58,7 @@ def on(backend: str, seed: int = 0) -> Iterator[None]:
 
 
 def skip_where_missing(op: str, backend: str) -> None:
-    """Skips the running test where `op` does not run on `backend`, with the reason."""
+    """Skip the running test where `op` does not run on `backend`, with the reason."""
     reason = missing(op, backend)
     if reason is not None:
         pytest.skip(f"{backend}: {reason}")

@@ -93,7 +93,7 @@ def mixture_cases(draw: st.DrawFn) -> MixtureCase:
 def loss_and_gradients(
     backend: str, arguments: list[Tensor], others: dict[str, Any], dtype: torch.dtype
 ) -> list[Tensor]:
-    """The loss and its gradients in `dtype`; per-position losses are summed with unequal factors."""
+    """Return the loss and its gradients in `dtype`; per-position losses are summed with unequal factors."""
     arguments = [value.detach().to(dtype).requires_grad_() for value in arguments]
     others = {
         name: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -44,7 +44,7 @@ def position_nll(
     activation: str,
     min_scale: float,
 ) -> mpmath.mpf:
-    """One position: logits [M], loc [M][C], scale [M][S], target, observed and kappa [C]."""
+    """Return the loss of one position: logits [M], loc [M][C], scale [M][S], target, observed and kappa [C]."""
     if not any(observed):
         return mpmath.mpf(0)
     name, parameter = (family, 0.0) if isinstance(family, str) else (family.name, family.parameter)
@@ -73,7 +73,7 @@ def mixture_nll(
     scale_activation: str = "elu",
     min_scale: float = 1.0,
 ) -> list[list[mpmath.mpf]]:
-    """Per-position losses [B][P] for tensors (B, K, P)."""
+    """Return per-position losses [B][P] for tensors (B, K, P)."""
     batch, dims, points = target.shape
     components = logits.shape[1]
     kappa = [1.0] * dims if dim_scale is None else dim_scale.tolist()

@@ -80,7 +80,7 @@ def all_extremes(*dtypes: torch.dtype):
 
 
 def allowed_errors(extremes: Extremes, actual: list[Tensor], expected: list[Tensor]) -> list[Tensor]:
-    """Of the gradients at each position, (1, P) for each argument, before they are rounded to the inputs' dtype.
+    """Return those of the gradients at each position, (1, P) for each argument, before rounding to the inputs' dtype.
 
     A posterior is an exponential of log densities, whose rounding is part of every gradient of two components: beside a
     loss of 1e12 a difference of 1e4 between logits is none in float32. One component has no such part.
@@ -119,7 +119,7 @@ def test_gradients_are_finite_and_those_of_float64(backend, extremes):
 
 
 def slope_by_differences(values: list[list[float]], which: int, place: int, family: str, activation: str) -> mpmath.mpf:
-    """d loss / d values[which][place] of one position of two components, from the formula itself in 60 digits."""
+    """Return d loss / d values[which][place] of a position of two components, from the formula in 60 digits."""
 
     def loss(value: mpmath.mpf) -> mpmath.mpf:
         logits, loc, scale, target = (

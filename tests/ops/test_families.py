@@ -26,7 +26,7 @@ def backend(request):
 
 
 def one_dimension(z, family, dtype=torch.float64):
-    """-log density of residuals with sigma 1, and its derivatives by logits, loc, raw scale and target."""
+    """Return -log density of residuals with sigma 1, and its derivatives by logits, loc, raw scale and target."""
     nothing = torch.zeros(1, 1, len(z), dtype=dtype)
     target = z.to(dtype).view(1, 1, -1)
     arguments = [value.clone().requires_grad_() for value in (nothing, nothing, nothing, target)]

@@ -19,7 +19,7 @@ DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
 @pytest.fixture(params=["native", "eager"])
 def backend(request):
-    """Every test that asks for it runs on both backends."""
+    """Run every test that asks for it on both backends."""
     with mdnkernels.use_backend(request.param):
         yield request.param
 

@@ -43,7 +43,7 @@ def random_maps(shape, seed, dtype=torch.float32):
 
 
 def by_hand(logits, target, alpha=2, beta=4):
-    """The formula, an element at a time, in extended precision."""
+    """Compute the formula, an element at a time, in extended precision."""
     with mpmath.workdps(50):
         total, positives = mpmath.mpf(0), 0
         for logit, wanted in zip(logits.flatten().tolist(), target.flatten().tolist(), strict=True):

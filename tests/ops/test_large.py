@@ -29,7 +29,7 @@ def _native():
 
 
 def untouched(elements: int, dtype: torch.dtype) -> Tensor:
-    """A vector that commits no memory until it is written; skips where the system does not even give the addresses."""
+    """Return a vector that commits no memory until it is written; skip where the system gives no addresses for it."""
     try:
         return torch.empty(elements, dtype=dtype)
     except RuntimeError as error:  # RLIMIT_AS, or vm.overcommit_memory = 2

@@ -21,7 +21,7 @@ SELECTIONS = ["weight", "density", "mean"]
 
 @pytest.fixture(params=["native", "eager"])
 def backend(request):
-    """Every test that asks for it runs on both backends."""
+    """Run every test that asks for it on both backends."""
     with mdnkernels.use_backend(request.param):
         yield request.param
 
@@ -34,7 +34,7 @@ def mixture():
 
 
 def by_hand(mixture, b, y, x, select, components):
-    """One position's mode by a loop over components."""
+    """Return one position's mode by a loop over components."""
     logits, loc, scale = (value[b, :, y, x] for value in mixture)
     alpha = torch.softmax(logits, 0)
     means, sigmas = loc.view(M, C), activate_scale(scale, "elu", 1.0).view(M, S)
@@ -169,7 +169,7 @@ def test_second_derivative_of_native_is_refused(mixture):
 
 
 def laid_out(value, layout):
-    """`value` in other memory: the same numbers."""
+    """Return `value` in other memory: the same numbers."""
     if layout == "channels_last":
         return value.contiguous(memory_format=torch.channels_last)
     if layout == "sliced":

@@ -23,7 +23,7 @@ BACKENDS = ["native", "eager"]
 
 
 def assert_close(actual: list[torch.Tensor], expected: list[torch.Tensor], tolerance: float) -> None:
-    """Relative to the largest element of each tensor.
+    """Compare relative to the largest element of each tensor.
 
     A scale's gradient is share (1 - z^2) / sigma, which cancels near z = 1: its rounding is that of its terms, whose
     size the other gradients show. So is a loss near 0 the rest of a difference. Hence the floor under each size.

@@ -62,7 +62,7 @@ def test_masking_dimensions_equals_removing_them(backend, case, data):
     masked = loss_and_gradients(backend, [logits, loc, scale, target], {**others, "mask": mask}, torch.float64)
 
     def without(value: Tensor, size: int) -> Tensor:
-        """The channels of the kept dimensions, of `size` a component; a shared scale stays."""
+        """Return the channels of the kept dimensions, of `size` a component; a shared scale stays."""
         if size == 1 and dims > 1:
             return value
         return value.unflatten(1, (-1, size))[:, :, kept].flatten(1, 2)

@@ -26,7 +26,7 @@ def random_objects(batch, count, labels, size, largest_radius, seed):
 
 
 def by_hand(center, radius, label, num_labels, size):
-    """An object, a row, a cell at a time."""
+    """Draw an object, a row, a cell at a time."""
     heatmap = torch.zeros(center.shape[0], num_labels, *size)
     for b in range(center.shape[0]):
         for n in range(center.shape[1]):

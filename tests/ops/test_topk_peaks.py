@@ -16,7 +16,7 @@ BACKENDS = ["native", "eager"]
 
 
 def brute_force(heatmap: Tensor, k: int, kernel_size: int) -> list[list[tuple[float, int, int]]]:
-    """Peaks (value, label, index) of each image by the definition, one cell at a time."""
+    """Return the peaks (value, label, index) of each image by the definition, one cell at a time."""
     batch, labels, height, width = heatmap.shape
     reach = kernel_size // 2
     images = []

@@ -38,7 +38,7 @@ def tensors_of(arguments: dict[str, Any]) -> dict[str, Tensor]:
 def outputs_and_gradients(
     variant: Variant, arguments: dict[str, Any], function: Callable[..., Any] | None = None
 ) -> list[Tensor]:
-    """All that `function`, the variant's own where none is given, gives for these arguments, and their gradients."""
+    """Return what `function`, the variant's own by default, gives for these arguments, and their gradients."""
     outputs, gradients = results(Call(variant.entry, arguments), function)
     return [*outputs, *gradients]
 
@@ -102,7 +102,7 @@ class Exportable(nn.Module):
 
 
 def dynamic_shapes(variant: Variant) -> tuple[dict[int, Any], ...]:
-    """Batch, map and number of points may all change: what does, from one call to another of other sizes of each."""
+    """Return what changes of batch, map and number of points, from one call to another of other sizes of each."""
     sizes = {"batch": (2, 3), "height": (7, 5), "width": (9, 8), "points": (16, 13)}
     dims = {pair: torch.export.Dim(name, min=2) for name, pair in sizes.items()}
     calls = [variant.leaves((sizes["height"][i], sizes["width"][i]), batch=sizes["batch"][i]) for i in range(2)]

@@ -36,7 +36,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> DataPaths:
 
 @pytest.fixture(scope="session")
 def animals(tmp_path_factory: pytest.TempPathFactory) -> DataPaths:
-    """Animals with five keypoints, which tests only read."""
+    """Draw animals with five keypoints, which tests only read."""
     return draw_animals(tmp_path_factory.mktemp("animals"))
 
 

@@ -42,7 +42,7 @@ class Binary:
     local_bytes: int  # spills and what else is in local memory
 
     def accesses(self, kind: str) -> list[str]:
-        """Each "ld" or "st" of global memory, as "v4.b32" or "b32"."""
+        """Return each "ld" or "st" of global memory, as "v4.b32" or "b32"."""
         return re.findall(rf"\b{kind}\.global\.(?:L1::\w+\.|L2::\w+\.)*((?:v\d\.)?b\d+)", self.ptx)
 
 
@@ -63,7 +63,7 @@ class NoDevice:
 
 
 def resources(cubin: bytes) -> tuple[int, int]:
-    """Registers a thread and bytes of local memory."""
+    """Return registers a thread and bytes of local memory."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
@@ -72,7 +72,7 @@ def resources(cubin: bytes) -> tuple[int, int]:
 
 
 def compile_call(call: Call, capability: int) -> dict[str, Binary]:
-    """The kernels that a call of an op would launch, by name."""
+    """Return the kernels that a call of an op would launch, by name."""
     binaries = {}
 
     class Compiling:

@@ -13,7 +13,7 @@ TESTS = Path(__file__).parents[1]
 
 
 def run_interpreted(*arguments: str) -> None:
-    """Each test that pytest finds by `arguments`, by its own name in the output should one fail or be skipped."""
+    """Run each test that pytest finds by `arguments`, by its own name in the output should one fail or be skipped."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
         env={**os.environ, "TRITON_INTERPRET": "1"},

@@ -20,7 +20,7 @@ def arguments(
     float32_target: bool = False,
     **options: Any,
 ) -> Arguments:
-    """slopes: the share of cells on the slope of an object, where the target lies between 0 and 0.9."""
+    """Draw a call. slopes: the share of cells on the slope of an object, where the target lies between 0 and 0.9."""
     logits = draw.normal(labels) * spread + shift
     target = 0.9 * ((draw.uniform(labels) - 1) / slopes + 1).clamp(min=0)
     target = torch.where(draw.happens(positives, target), 1.0, target)

@@ -22,7 +22,10 @@ def arguments(
     extreme: bool = False,
     **options: Any,
 ) -> Arguments:
-    """scales: None for no scale; below: how far the logits of the `chosen` lie below those of the others."""
+    """Draw a call.
+
+    scales: None for no scale. below: how far the logits of the `chosen` lie below those of the others.
+    """
     activation = options.get("scale_activation", "elu")
     drawn = mixture.parameters(draw, components, dims, scales or 1, activation, spread, change)
     if extreme:

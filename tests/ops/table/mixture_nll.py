@@ -25,7 +25,10 @@ def arguments(
     extreme: bool = False,
     **options: Any,
 ) -> Arguments:
-    """groups: of the mask, None for none; points: of an index, None for all positions; kappa: with dim_scale."""
+    """Draw a call.
+
+    groups: of the mask, None for none. points: of an index, None for all positions. kappa: with dim_scale.
+    """
     activation = options.get("scale_activation", "elu")
     drawn = mixture.parameters(draw, components, dims, scales, activation, spread, None)
     if extreme:

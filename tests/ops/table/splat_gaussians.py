@@ -11,7 +11,7 @@ from tests.ops.table.entry import Arguments, Entry, Moved, Workload, size_of
 
 
 def arguments(draw: Draw, points: int = 6, labels: int = 3, largest: int = 4, padded: bool = True) -> Arguments:
-    """largest: radius; padded: some of the objects are padding."""
+    """Draw a call. largest: radius; padded: some of the objects are padding."""
     height, width = draw.positions
     shape = (draw.batch, draw.count(points))
     center = torch.stack([draw.integers(0, width, *shape), draw.integers(0, height, *shape)], -1)

@@ -18,7 +18,10 @@ def arguments(
     special: tuple[float, ...] = (),
     **options: Any,
 ) -> Arguments:
-    """levels: how many a unit has, for plateaus and ties; special: what lies at a twentieth of the cells each."""
+    """Draw a call.
+
+    levels: how many a unit has, for plateaus and ties. special: what lies at a twentieth of the cells each.
+    """
     heatmap = draw.normal(labels)
     if levels is not None:
         heatmap = (heatmap * levels).round() / levels

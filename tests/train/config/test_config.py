@@ -105,7 +105,7 @@ def test_defaults_are_in_range(config: FitConfig) -> None:
 
 
 def groups_of(kind: type) -> Iterator[type]:
-    """A configuration's class and those of the configurations in its fields."""
+    """Return a configuration's class and those of the configurations in its fields."""
     yield kind
     for hint in get_type_hints(kind).values():
         if dataclasses.is_dataclass(hint):
@@ -113,7 +113,7 @@ def groups_of(kind: type) -> Iterator[type]:
 
 
 def plain_types_of(hint: Any) -> set[type]:
-    """The numbers, texts and paths that a field can hold: what its type alone does not keep from being wrong."""
+    """Return the numbers, texts and paths that a field can hold: what its type alone does not keep from being wrong."""
     return {hint} & {int, float, str, Path} | set().union(
         *(plain_types_of(part) for part in get_args(hint) if get_origin(hint) is not Literal)
     )

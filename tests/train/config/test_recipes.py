@@ -187,7 +187,7 @@ def test_a_recorded_weight_stays_what_it_was() -> None:
 
 
 def weights_of(config: FitConfig) -> dict[str, float]:
-    """The weight of each loss that the configured network is trained with."""
+    """Return the weight of each loss that the configured network is trained with."""
     task = make_task(config.model.task, [Category(1, "one")])
     with torch.device("meta"):
         return task.criterion(task.build_model(config.model), config.optimizer).weights

@@ -47,7 +47,7 @@ def found(boxes: list[list[float]], labels: list[int]) -> Detections:
 
 
 def results(found: Detections, matrix: np.ndarray) -> list[dict[str, Any]]:
-    """Of one image of 65 x 50 pixels."""
+    """Return the results of one image of 65 x 50 pixels."""
     batch = placed(Detections(*(values[None] for values in found)), torch.from_numpy(matrix)[None])
     return DetectionTask(CATEGORIES).results(Detections(*(values[0] for values in batch)), (65, 50))
 

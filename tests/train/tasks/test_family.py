@@ -33,7 +33,7 @@ def restored_family(model: Network) -> Family:
 
 
 def laplace_loss(output: dict[str, Tensor], targets: DetectionTargets) -> Tensor:
-    """By torch.distributions in float64, object by object."""
+    """Compute the loss by torch.distributions in float64, object by object."""
     values = []
     for image, point in (targets.index >= 0).nonzero().tolist():
         logits, loc, raw = (output[name][image, :, point].double() for name in ("logits", "loc", "scale"))
@@ -46,7 +46,7 @@ def laplace_loss(output: dict[str, Tensor], targets: DetectionTargets) -> Tensor
 
 @pytest.fixture(scope="module")
 def run(drawn: DataPaths, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[Tensor, Tensor]]]:
-    """A run of a few steps with Laplace, and each step's loss beside torch's own of the same outputs and targets."""
+    """Make a run of a few steps with Laplace; give each step's loss beside torch's of the same outputs and targets."""
     losses = []
 
     def recorded(self: DetectionCriterion, outputs: list[dict[str, Tensor]], targets: Any) -> dict[str, Tensor]:

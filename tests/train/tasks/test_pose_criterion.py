@@ -165,7 +165,7 @@ def test_the_configured_least_scale_reaches_network_and_criterion() -> None:
 
 
 def floor(model: Network) -> float:
-    """The least sigma that the network's own prediction can have."""
+    """Return the least sigma that the network's own prediction can have."""
     regression = model.regression
     assert isinstance(regression, MixtureRegression)
     values = [torch.full((1, count, 1), -1e4) for count in regression.channels.values()]
