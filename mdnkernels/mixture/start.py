@@ -1,0 +1,132 @@
+"""Where a mixture's components begin: at clusters of the targets, and not all at one place."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mdnkernels import checks
+from mdnkernels.mixture.clusters import k_means
+from mdnkernels.mixture.spec import MixtureSpec
+
+
+class MixtureStart(NamedTuple):
+    """The values that a mixture's parameters have at the first step, in the order of `MixtureSpec.channels`."""
+
+    logits: Tensor
+    """(M,), float32: 0, equal weights."""
+    loc: Tensor
+    """(M*C,), float32: the means of the clusters, in the target's units."""
+    scale: Tensor
+    """(M*S,), float32: the raw scales whose sigmas are the clusters' spreads."""
+    share: Tensor
+    """(M,), float32: the share of the targets in each component's cluster; 0 where there are fewer clusters."""
+
+
+def start_from_targets(
+    spec: MixtureSpec,
+    targets: Tensor,
+    *,
+    mask: Tensor | None = None,
+    dim_scale: Tensor | None = None,
+    features: Tensor | None = None,
+    seed: int = 0,
+) -> MixtureStart:
+    """Return a start of the mixture at the M clusters that k-means finds among the targets.
+
+    A mixture whose components all start alike is decided in its first steps, and often by one of them. A component's
+    loc is the mean of its cluster. Its sigma, of any family, is the cluster's standard deviation about loc, over
+    `dim_scale`; one that spec.min_scale does not allow begins a tenth of itself above min_scale, where its gradient
+    lives. Logits are 0. Where there are fewer different targets than components, those left over start beside the
+    largest cluster: one sigma to either side of it, then two, and so on. Components are in ascending order of the sum
+    of what k-means compared, at their clusters' centres.
+
+    Args:
+        spec: the mixture.
+        targets: (N, C), what is regressed, in the target's units; of maps, the columns with something observed.
+        mask: (N, C), bool, True where observed; None: everything is.
+        dim_scale: (C,), as in `mixture_nll`.
+        features: (N, F), finite, what k-means compares in the place of the targets: logarithms of sizes, for instance.
+        seed: of k-means. The same arguments give the same bits for any number of threads.
+
+    Raises:
+        TypeError: targets, features or dim_scale that are no float tensor, a mask that is not bool.
+        ValueError: a wrong shape, nothing observed, a value that is not finite, a dim_scale that is not positive.
+    """
+    checks.tensor("targets", targets, checks.FLOATS)
+    if targets.ndim != 2 or targets.shape[1] != spec.dims:
+        raise ValueError(f"targets must be (N, C) with C = {spec.dims} of {spec}, got shape {tuple(targets.shape)}")
+    if mask is not None:
+        checks.tensor("mask", mask, (torch.bool,))
+        checks.shape("mask", mask, targets.shape, "that of targets")
+    kappa = np.ones(spec.dims)
+    if dim_scale is not None:
+        checks.tensor("dim_scale", dim_scale, checks.FLOATS)
+        checks.shape("dim_scale", dim_scale, (spec.dims,), "(C,)")
+        checks.positive("dim_scale", dim_scale)
+        kappa = dim_scale.detach().cpu().double().numpy()
+    values = targets.detach().cpu().double().numpy()
+    seen = np.ones(values.shape, bool) if mask is None else mask.cpu().numpy()
+    if not np.isfinite(values[seen]).all():
+        raise ValueError("targets must be finite where they are observed")
+    if features is None:
+        clusters = k_means(values / kappa, seen, clusters=spec.components, seed=seed)
+    else:
+        checks.tensor("features", features, checks.FLOATS)
+        if features.ndim != 2 or len(features) != len(targets):
+            raise ValueError(f"features must be (N, F) with N = {len(targets)}, got shape {tuple(features.shape)}")
+        clusters = k_means(features.detach().cpu().double().numpy(), clusters=spec.components, seed=seed)
+    found = len(clusters.centres)
+    everything = _mean(values, seen, np.zeros(spec.dims))
+    loc = np.empty((spec.components, spec.dims))
+    sigma = np.empty((spec.components, spec.scales))
+    counts = np.zeros(spec.components)
+    for k in range(found):
+        rows = clusters.labels == k
+        counts[k] = rows.sum()
+        loc[k] = _mean(values[rows], seen[rows], everything)
+        sigma[k] = _spread((values[rows] - loc[k]) / kappa, seen[rows], spec.scales)
+    sigma = np.maximum(sigma, 0.1 * _typical(sigma[:found], spec.min_scale))
+    largest = int(counts.argmax())
+    for k in range(found, spec.components):
+        step = (k - found) // 2 + 1
+        sigma[k] = sigma[largest]
+        loc[k] = loc[largest] + (step if (k - found) % 2 == 0 else -step) * np.resize(sigma[k], spec.dims) * kappa
+    raw = _raw(sigma, spec.scale_activation, spec.min_scale)
+    logits = np.zeros(spec.components)
+    values_of = (logits, loc, raw, counts / counts.sum())
+    return MixtureStart(*(torch.tensor(value, dtype=torch.float32).flatten() for value in values_of))
+
+
+def _mean(values: np.ndarray, seen: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """Return the mean (C,) of what is observed of each dimension, `otherwise` where nothing is."""
+    count = seen.sum(0)
+    return np.where(count > 0, np.where(seen, values, 0.0).sum(0) / np.maximum(count, 1), otherwise)
+
+
+def _spread(residual: np.ndarray, seen: np.ndarray, scales: int) -> np.ndarray:
+    """Return the root mean square (S,) of what is observed of each scale's dimensions, d % S; 0 where nothing is."""
+    squares = np.where(seen, residual, 0.0) ** 2
+    total, count = (value.sum(0).reshape(-1, scales).sum(0) for value in (squares, seen.astype(float)))
+    return np.sqrt(total / np.maximum(count, 1))
+
+
+def _typical(sigma: np.ndarray, min_scale: float) -> float:
+    """Return a spread that stands for those that are 0: the mean of the others, else min_scale, else 1."""
+    positive = sigma[sigma > 0]
+    return float(positive.mean()) if len(positive) else (min_scale or 1.0)
+
+
+def _raw(sigma: np.ndarray, activation: str, min_scale: float) -> np.ndarray:
+    """Return the raw scales of these sigmas, of sigmas below min_scale those a tenth of sigma above it."""
+    if activation == "identity":
+        return sigma
+    above = np.maximum(sigma - min_scale, 0.1 * sigma)
+    if activation == "exp":
+        return np.log(above)
+    if activation == "softplus":
+        return above + np.log(-np.expm1(-above))
+    return np.where(above > 1, above - 1, np.log(np.minimum(above, 1)))
