@@ -5,6 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from mdnkernels.backends import use_backend
 from mdnkernels.mixture.families import Family, Gaussian, Laplace, StudentT
 from mdnkernels.mixture.spec import MixtureSpec
+from mdnkernels.mixture.start import MixtureStart, init_from_targets, start_from_targets
 from mdnkernels.native import empty_cache
 from mdnkernels.ops.gather_patches import gather_patches
 from mdnkernels.ops.heatmap_focal_loss import heatmap_focal_loss
@@ -25,14 +26,17 @@ __all__ = [
     "MixtureMode",
     "MixtureNLLLoss",
     "MixtureSpec",
+    "MixtureStart",
     "Peaks",
     "StudentT",
     "empty_cache",
     "gather_patches",
     "heatmap_focal_loss",
+    "init_from_targets",
     "mixture_mode",
     "mixture_nll",
     "splat_gaussians",
+    "start_from_targets",
     "topk_peaks",
     "use_backend",
 ]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mdnkernels import checks
 from mdnkernels.mixture.clusters import k_means
@@ -99,6 +99,47 @@ def start_from_targets(
     logits = np.zeros(spec.components)
     values_of = (logits, loc, raw, counts / counts.sum())
     return MixtureStart(*(torch.tensor(value, dtype=torch.float32).flatten() for value in values_of))
+
+
+@torch.no_grad()
+def init_from_targets(
+    layer: nn.Module,
+    spec: MixtureSpec,
+    targets: Tensor,
+    *,
+    mask: Tensor | None = None,
+    dim_scale: Tensor | None = None,
+    features: Tensor | None = None,
+    seed: int = 0,
+    weight_factor: float = 0.1,
+) -> MixtureStart:
+    """Let a mixture's last layer begin at the clusters of the targets: set its bias, and make its weights small.
+
+    Args:
+        layer: gives the mixture's parameters, logits, loc and scale in this order, as its M + M*C + M*S outputs: an
+            nn.Linear, a convolution, or any module with such a `bias` and a `weight`.
+        spec, targets, mask, dim_scale, features, seed: as in `start_from_targets`.
+        weight_factor: of the layer's weights, at least 0: with small ones each input begins near the clusters.
+
+    Returns:
+        The start that the bias now holds.
+
+    Raises:
+        TypeError: the layer has no bias or no weight.
+        ValueError: its bias is not of the mixture's outputs; and as `start_from_targets`. Nothing is changed then.
+    """
+    checks.number("weight_factor", weight_factor, 0.0)
+    bias, weight = getattr(layer, "bias", None), getattr(layer, "weight", None)
+    if not isinstance(bias, Tensor) or not isinstance(weight, Tensor):
+        raise TypeError(f"layer must have a weight and a bias, got {layer}")
+    outputs = sum(spec.channels.values())
+    if tuple(bias.shape) != (outputs,):
+        sizes = " + ".join(f"{count} {name}" for name, count in spec.channels.items())
+        raise ValueError(f"layer must have {sizes} = {outputs} outputs for {spec}, its bias is {tuple(bias.shape)}")
+    start = start_from_targets(spec, targets, mask=mask, dim_scale=dim_scale, features=features, seed=seed)
+    bias.copy_(torch.cat(start[:3]))
+    weight.mul_(weight_factor)
+    return start
 
 
 def _mean(values: np.ndarray, seen: np.ndarray, otherwise: np.ndarray) -> np.ndarray:

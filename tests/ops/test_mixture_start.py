@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mdnkernels import MixtureSpec, StudentT
-from mdnkernels.mixture.start import start_from_targets
+from mdnkernels import MixtureSpec, StudentT, init_from_targets, start_from_targets
 
 SHARES = (0.07, 0.86, 0.07)
 MEANS = torch.tensor([[4.0, 5.0], [10.0, 8.0], [20.0, 24.0]])
@@ -127,3 +126,32 @@ def test_started_components_take_their_kinds_where_equal_ones_collapse():
 def test_bad_arguments_are_named(targets, options, error, said):
     with pytest.raises(error, match=said):
         start_from_targets(MixtureSpec(3, 2, scales=2), targets, **options)
+
+
+@pytest.mark.parametrize("layer", [torch.nn.Linear(5, 15), torch.nn.Conv2d(5, 15, 1)], ids=["linear", "convolution"])
+def test_a_layer_begins_at_the_start(layer):
+    targets, _ = three_kinds()
+    spec = MixtureSpec(3, 2, scales=2)
+    weight = layer.weight.detach().clone()
+    start = init_from_targets(layer, spec, targets)
+    nothing = torch.zeros(1, 5, *(() if isinstance(layer, torch.nn.Linear) else (2, 2)))
+    outputs = layer(nothing).flatten(2)[0] if nothing.ndim > 2 else layer(nothing)[0, :, None]
+    for name, value in zip(spec.channels, outputs.split(list(spec.channels.values())), strict=True):
+        torch.testing.assert_close(value, getattr(start, name)[:, None].expand_as(value))
+    torch.testing.assert_close(layer.weight, 0.1 * weight)
+    assert layer.weight.requires_grad
+    assert layer.bias.requires_grad
+
+
+def test_a_layer_of_other_outputs_is_refused_and_unchanged():
+    targets, _ = three_kinds()
+    spec = MixtureSpec(3, 2, scales=2)
+    layer = torch.nn.Linear(5, 14)
+    before = layer.bias.detach().clone()
+    with pytest.raises(ValueError, match=r"3 logits \+ 6 loc \+ 6 scale = 15 outputs"):
+        init_from_targets(layer, spec, targets)
+    with pytest.raises(TypeError, match="must have a weight and a bias"):
+        init_from_targets(torch.nn.Linear(5, 15, bias=False), spec, targets)
+    with pytest.raises(ValueError, match="finite"):
+        init_from_targets(torch.nn.Linear(5, 15), spec, torch.full((3, 2), torch.nan))
+    assert (layer.bias == before).all()
