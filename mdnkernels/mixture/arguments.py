@@ -13,10 +13,15 @@ from mdnkernels import checks
 SCALE_ACTIVATIONS = ("elu", "softplus", "exp", "identity")
 
 
-def check_parameters(logits: Tensor, loc: Tensor, scale: Tensor | None, scale_activation: str, min_scale: float) -> int:
-    """Check the mixture's parameters and return C."""
+def check_scale_options(scale_activation: str, min_scale: float) -> None:
+    """Check how raw scales become sigmas."""
     checks.choice("scale_activation", scale_activation, SCALE_ACTIVATIONS)
     checks.number("min_scale", min_scale, 0.0)
+
+
+def check_parameters(logits: Tensor, loc: Tensor, scale: Tensor | None, scale_activation: str, min_scale: float) -> int:
+    """Check the mixture's parameters and return C."""
+    check_scale_options(scale_activation, min_scale)
     checks.tensor("logits", logits, checks.FLOATS)
     if logits.ndim < 2 or logits.shape[1] == 0:
         raise ValueError(f"logits must be (B, M, *P) with M at least 1, got shape {tuple(logits.shape)}")
@@ -35,6 +40,7 @@ def check_parameters(logits: Tensor, loc: Tensor, scale: Tensor | None, scale_ac
 
 
 def check_index(index: Tensor | None, logits: Tensor) -> None:
+    """Check that `index`, where there is one, holds flat positions of `logits`, or -1."""
     if index is None:
         return
     checks.tensor("index", index, (torch.int64,), logits)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mdnkernels import checks
-from mdnkernels.mixture.arguments import SCALE_ACTIVATIONS
+from mdnkernels.mixture.arguments import check_scale_options
 from mdnkernels.mixture.eager import activate_scale
 from mdnkernels.mixture.families import Family, family_of
 from mdnkernels.ops.mixture_mode import MixtureMode, mixture_mode
@@ -49,8 +49,7 @@ class MixtureSpec:
         if self.dims % self.scales:
             raise ValueError(f"scales must divide dims = {self.dims}, got {self.scales}")
         family_of(self.family)
-        checks.choice("scale_activation", self.scale_activation, SCALE_ACTIVATIONS)
-        checks.number("min_scale", self.min_scale, 0.0)
+        check_scale_options(self.scale_activation, self.min_scale)
 
     @property
     def channels(self) -> dict[str, int]:

@@ -55,6 +55,8 @@ def start_from_targets(
     Raises:
         TypeError: targets, features or dim_scale that are no float tensor, a mask that is not bool.
         ValueError: a wrong shape, nothing observed, a value that is not finite, a dim_scale that is not positive.
+
+    Source: k-means++ of Arthur and Vassilvitskii, 2007, with Dixon's distance for missing values, 1979.
     """
     checks.tensor("targets", targets, checks.FLOATS)
     if targets.ndim != 2 or targets.shape[1] != spec.dims:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mdnkernels import backends, checks
-from mdnkernels.mixture.arguments import SCALE_ACTIVATIONS, as_points, check_index, check_parameters, unflatten
+from mdnkernels.mixture.arguments import as_points, check_index, check_parameters, check_scale_options, unflatten
 from mdnkernels.mixture.families import Family, family_of
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -148,8 +148,7 @@ class MixtureNLLLoss(nn.Module):
     ) -> None:
         super().__init__()
         family_of(family)
-        checks.choice("scale_activation", scale_activation, SCALE_ACTIVATIONS)
-        checks.number("min_scale", min_scale, 0.0)
+        check_scale_options(scale_activation, min_scale)
         checks.choice("reduction", reduction, REDUCTIONS)
         self.family, self.scale_activation, self.min_scale, self.reduction = (
             family,

@@ -37,8 +37,8 @@ __all__ = [
     "Moved",
     "Variant",
     "Workload",
+    "laid_out",
 ]
-__all__ += ["laid_out"]
 
 OPS: dict[str, Entry] = {op: importlib.import_module(f"tests.ops.table.{op}").ENTRY for op in backends.TABLE}
 REPRESENTATIVES = tuple(Variant(entry, name) for entry in OPS.values() for name in entry.representatives)
