@@ -18,10 +18,11 @@ Targets = TypeVar("Targets")
 class Criterion(nn.Module, ABC, Generic[Targets]):
     """Named losses, each the mean over the stacks, and their weighted sum."""
 
-    def __init__(self, regression: Regression, weights: Mapping[str, float]) -> None:
-        """regression: the network's. weights: of each loss, by name."""
+    def __init__(self, regression: Regression, weights: Mapping[str, float], choice_weight: float = 1.0) -> None:
+        """regression: the network's. weights: of each loss, by name. choice_weight: as in `Regression.loss`."""
         super().__init__()
         self.regression = regression
+        self.choice_weight = choice_weight
         self.weights = dict(weights)
 
     def forward(self, outputs: list[dict[str, Tensor]], targets: Targets) -> dict[str, Tensor]:

@@ -77,6 +77,7 @@ class DetectionCriterion(Criterion[DetectionTargets]):
                 "offset": weights.offset_weight,
                 regression.loss_name: weights.size_weight,
             },
+            weights.choice_weight,
         )
 
     def regression_at(self, output: Mapping[str, Tensor], targets: DetectionTargets) -> tuple[Tensor, ...]:
@@ -89,7 +90,7 @@ class DetectionCriterion(Criterion[DetectionTargets]):
             "heatmap": heatmap_focal_loss(output["heatmap"], targets.heatmap),
             "offset": mean_absolute_error(read_points(output["offset"], targets.index), targets.offset, observed),
             self.regression.loss_name: self.regression.loss(
-                self.regression_at(output, targets), targets.size, observed
+                self.regression_at(output, targets), targets.size, observed, choice_weight=self.choice_weight
             ),
         }
 

@@ -125,6 +125,7 @@ class PoseCriterion(Criterion[PoseTargets]):
                 "keypoint_heatmap": weights.keypoint_weight,
                 "keypoint_offset": weights.keypoint_weight,
             },
+            weights.choice_weight,
         )
         kappa = torch.tensor(skeleton.sigmas).repeat_interleave(2)
         self.register_buffer("dim_scale", kappa, persistent=False)
@@ -142,7 +143,11 @@ class PoseCriterion(Criterion[PoseTargets]):
             "offset": mean_absolute_error(read_points(output["offset"], targets.index), targets.offset, person),
             "size": mean_absolute_error(read_points(output["size"], targets.index), targets.size, person),
             self.regression.loss_name: self.regression.loss(
-                self.regression_at(output, targets), targets.keypoints, targets.observed, self.dim_scale
+                self.regression_at(output, targets),
+                targets.keypoints,
+                targets.observed,
+                self.dim_scale,
+                self.choice_weight,
             ),
             "keypoint_heatmap": heatmap_focal_loss(output["keypoint_heatmap"], targets.keypoint_heatmap),
             "keypoint_offset": mean_absolute_error(

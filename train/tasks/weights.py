@@ -18,3 +18,4 @@ class LossWeights:
     pose_weight: float | None = None
     """None stands for the task's own."""
     keypoint_weight: float = 1.0
+    choice_weight: float = 1.0
