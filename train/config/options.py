@@ -25,7 +25,7 @@ from train.config.rules import (
 )
 from train.errors import ConfigError
 from train.tasks import TaskName
-from train.tasks.weights import LossWeights
+from train.tasks.weights import LossWeights, MixtureStacks
 
 Device = Annotated[str, arg(metavar="{auto,cpu,cuda,cuda:N}"), CheckedBy("train.loop.network:pick_device")]
 ImageFolder = Annotated[Path, CheckedBy("train.data.sets:CocoImages")]
@@ -165,6 +165,9 @@ class OptimizerConfig:
     L1."""
     keypoint_weight: NotNegative = LossWeights.keypoint_weight
     """Weight of the keypoint heatmaps' focal loss and of the keypoints' L1 offset loss."""
+    mixture_stacks: MixtureStacks = LossWeights.mixture_stacks
+    """Stacks of the network whose mixture is trained, where there are several: all, or last as in the published code of
+    poses, which leaves the others' mixture out of the mean over the stacks (its mdn_inter is off)."""
     accumulate: AtLeastOne = 1
     """Take each process's images of a step in so many parts, one after the other: less memory, the same gradient, but
     that batch norm sees the parts one by one."""

@@ -11,7 +11,7 @@ import torch
 from models import load_imagenet
 from models.network import Network
 from train.config.commands import FitConfig
-from train.config.options import Device, InferenceConfig
+from train.config.options import Device, InferenceConfig, OptimizerConfig
 from train.data.skeletons import check_mirroring
 from train.errors import ConfigError
 from train.run.checkpoint import Checkpoint, load_weights
@@ -38,6 +38,15 @@ def start_from_imagenet(model: Network, path: Path) -> None:
         load_imagenet(model.backbone, path)
     except (ValueError, TypeError, OSError) as error:
         raise ConfigError(f"--imagenet: {error}") from error
+
+
+def freeze_untrained_heads(model: Network, config: OptimizerConfig) -> None:
+    """Freeze the heads that no loss reads: DistributedDataParallel would wait for their gradients."""
+    if config.mixture_stacks == "last":
+        for group in model.head_groups[:-1]:
+            heads = dict(group.items())
+            for name in model.regression.channels:
+                heads[name].requires_grad_(False)
 
 
 def restore_network(checkpoint: Checkpoint) -> tuple[Any, Task]:
