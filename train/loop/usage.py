@@ -115,4 +115,7 @@ class UnusedComponents:
 
     def _remedy(self, shares: Sequence[float]) -> str:
         used = sum(share >= LEAST_SHARE for share in shares)
-        return f"if it stays so, try --components {used}, which is how many have a share"
+        fewer = f"--components {used}, as many as have a share"
+        if self._config.model.start == "zero":
+            return f"a new run with --start data gives each component a kind of objects to start at; or try {fewer}"
+        return f"where no kind of objects is so rare, try another --seed, or {fewer}"
