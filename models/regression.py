@@ -106,7 +106,7 @@ class Regression(ABC):
     def usage(
         self, values: Sequence[Tensor], target: Tensor, observed: Tensor, dim_scale: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Sum up over the objects how the components share them, by name and on the device; nothing for the base.
+        """Add up over the objects how the components share them, by name and on the device; nothing for the base.
 
         The arguments are those of `loss`, and so are the objects: the points of which something is observed.
         """
@@ -293,7 +293,7 @@ class MixtureRegression(Regression):
     def usage(
         self, values: Sequence[Tensor], target: Tensor, observed: Tensor, dim_scale: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Sum up over the objects how the components share them.
+        """Add up over the objects how the components share them.
 
         Returns "objects", their number, and sums over them: "share" (M,) of each component's posterior; "chosen" (M,)
         of 1 where it has the largest mixing weight, which predicts; "choice_entropy" of the mixing weights' entropy

@@ -41,7 +41,7 @@ def start_from_imagenet(model: Network, path: Path) -> None:
 
 
 def freeze_untrained_heads(model: Network, config: OptimizerConfig) -> None:
-    """Freeze the heads that no loss reads: DistributedDataParallel would wait for their gradients."""
+    """Leave the heads that no loss reads without gradients: DistributedDataParallel would wait for them."""
     if config.mixture_stacks == "last":
         for group in model.head_groups[:-1]:
             heads = dict(group.items())

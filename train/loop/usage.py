@@ -45,7 +45,7 @@ class UsageMeter:
         return describe(sums)
 
     def _gather(self) -> None:
-        """Fetch what lies on the device: float32 there, float64 here, where an epoch's sums are long."""
+        """Bring over what lies on the device: float32 there, float64 here, where an epoch's sums are long."""
         if not self._on_device:
             return
         sizes = [value.numel() for value in self._on_device.values()]

@@ -105,6 +105,17 @@ def test_an_unused_component_is_warned_of_once_until_it_recovers(drawn: DataPath
     assert unused.warning(epoch_of(0.0, 0.5, 0.5), 6) is not None
 
 
+@pytest.mark.parametrize(("start", "advice"), [("zero", "a new run with --start data"), ("data", "another --seed")])
+def test_the_warning_advises_what_the_run_did_not_have(
+    drawn: DataPaths, tmp_path: Path, start: str, advice: str
+) -> None:
+    unused = UnusedComponents(tiny_fit(drawn, tmp_path / "run", start=start))
+    message = unused.warning(epoch_of(1.0, 0.0), 1)
+    assert message is not None
+    assert advice in message
+    assert message.endswith("--components 1, as many as have a share")
+
+
 def test_what_cannot_be_judged_is_not_warned_of(drawn: DataPaths, tmp_path: Path) -> None:
     unused = UnusedComponents(tiny_fit(drawn, tmp_path / "run"))
     nan = float("nan")
@@ -182,7 +193,7 @@ def test_a_run_warns_once_of_a_component_that_no_object_belongs_to(
     drawn: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warned: list[str]
 ) -> None:
     with_dead_component(monkeypatch)
-    fit(tiny_fit(drawn, tmp_path / "run", epochs=3))
+    fit(tiny_fit(drawn, tmp_path / "run", epochs=3, start="zero"))
     (message,) = warned
     assert message.startswith("epoch 1: component 1 has 0.00 % of the ")
 
@@ -192,7 +203,7 @@ def test_a_resumed_epoch_counts_its_session_and_is_too_short_for_a_warning(
     posteriors: list[tuple[Tensor, Tensor]],
 ) -> None:  # fmt: skip
     with_dead_component(monkeypatch)
-    run = fit(tiny_fit(drawn, tmp_path / "run", epochs=2, stop_after=1))
+    run = fit(tiny_fit(drawn, tmp_path / "run", epochs=2, stop_after=1, start="zero"))
     assert records(run, "epoch") == []
     resume(run)
     assert records(run, "epoch")[0]["mixture_epoch/objects"] == len(posteriors[1][1])
