@@ -85,8 +85,9 @@ class Regression(ABC):
     ) -> Mode:
         """Predict from what `read` gives.
 
-        select, components: which component of a mixture, as in `mdnkernels.mixture_mode`. Raises ValueError for
-        `components` without a mixture.
+        select, components: which component of a mixture, as in `mdnkernels.mixture_mode`. With "mean", loc and scale
+        are the mixture's means and no component's own; component and weight are those of the strongest. Raises
+        ValueError for a choice without a mixture.
         """
 
     @abstractmethod
@@ -146,12 +147,17 @@ class Regression(ABC):
             raise ValueError(f"a {self.quantity} for each of {self.classes} classes needs the points' label, got None")
         return tuple(of_class(value, label, self.classes) for value in values)
 
-    def check_flip(self, flip: str | None) -> None:
-        """Raise ValueError for an unknown way to join two views, and for one that this form cannot take."""
+    def check_flip(self, flip: str | None, select: str = "weight") -> None:
+        """Raise ValueError for an unknown way to join two views, and for one that this form or choice cannot take.
+
+        select: how `mode` chooses.
+        """
         if flip not in (None, *get_args(Flip)):
             raise ValueError(f"flip must be None, 'average' or 'stronger', not {flip!r}")
         if flip not in (None, *self.flips):
             raise ValueError(f"flip={flip!r} compares mixing weights, and this is the single-mode base")
+        if flip == "stronger" and select == "mean":
+            raise ValueError("flip='stronger' compares the weights of two components, and select='mean' chooses none")
 
 
 @dataclass(frozen=True)
@@ -179,8 +185,9 @@ class SingleMode(Regression):
     def mode(
         self, values: Sequence[Tensor], *, select: str = "weight", components: Sequence[int] | None = None
     ) -> Mode:
-        if components is not None:
-            raise ValueError(f"components={list(components)} needs a mixture, and this is the single-mode base")
+        for name, given in (("components", components), ("select", None if select == "weight" else select)):
+            if given is not None:
+                raise ValueError(f"{name}={given!r} needs a mixture, and this is the single-mode base")
         loc = at_least_float32(values[0])
         weight = torch.ones_like(loc[:, 0])
         return Mode(loc, torch.zeros_like(loc[:, :2]), torch.full_like(weight, -1, dtype=torch.int64), weight)

@@ -103,6 +103,8 @@ def check_inference(model: Network, task: Task, config: InferenceConfig) -> None
     component = config.component
     if component is not None and component >= model.components:
         raise ConfigError(f"--component: {component} is not there; the model has {model.components} mixture components")
+    if config.select != "weight" and model.components == 0:
+        raise ConfigError(f"--select {config.select}: chooses in a mixture, and this is the single-mode base")
     if config.flip_stronger and "stronger" not in model.regression.flips:
         raise ConfigError("--flip-stronger: compares mixing weights, and this is the single-mode base; take --flip")
     if task.skeleton is not None and (config.flip or config.flip_stronger):
