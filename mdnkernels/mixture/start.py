@@ -76,6 +76,8 @@ def start_from_targets(
         kappa = dim_scale.detach().cpu().double().numpy()
     values = targets.detach().cpu().double().numpy()
     seen = np.ones(values.shape, bool) if mask is None else mask.cpu().numpy()
+    if not seen.any():
+        raise ValueError("targets must have at least one value that is observed, got none")
     if not np.isfinite(values[seen]).all():
         raise ValueError("targets must be finite where they are observed")
     if features is None:
