@@ -90,6 +90,8 @@ class EvaluateConfig:
     orientation: Orientation | None = None
     """How the annotations take the images, as for fit. Without it: as the run was trained."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    each_component: bool = True
+    """Mixtures: score each component alone too, from the same pass of the network. Left out with --component."""
     batch: AtLeastOne = 8
     """Images per step, in each process."""
     workers: AtLeastZero = 4

@@ -19,6 +19,7 @@ from train.config.options import InferenceConfig, OptimizerConfig
 from train.data.sampler import EpochBatchSampler, ImageList
 from train.data.sets import BadSamples, EvaluationSet, TrainingSet, training_loader
 from train.errors import TrainingError
+from train.inference.components import describe_components
 from train.inference.evaluation import merge_findings, predict_set, sample_pictures, write_evaluation
 from train.loop.batch_norm import synchronise_batch_norm
 from train.loop.ema import WeightAverage
@@ -250,7 +251,7 @@ class Trainer:
         together = merge_findings(found, self.val_set, self.processes)
         if together is not None:
             score = self.task.score(self.val_set.annotations, together.results)
-            write_evaluation(run.evaluation, together, score)
+            write_evaluation(run.evaluation, together, score, describe_components(together.results, model.components))
             log.say(score.table.rstrip())
             metrics = {f"metrics/{name}": value for name, value in score.metrics.items()}
             log.record("evaluation", step=self.progress.step, epoch=self.progress.epoch, **metrics)
