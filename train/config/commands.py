@@ -184,6 +184,30 @@ class CheckDataConfig:
 
 
 @dataclass(frozen=True)
+class AnalyseConfig:
+    """Compare trained runs with the truth and with one another; writes report.md, analysis.json and figures."""
+
+    runs: Annotated[
+        tuple[Path, ...],
+        Positional,
+        arg(metavar="RUN ...", help_behavior_hint="(required)"),
+        CheckedBy("train.analysis.command:open_subjects"),
+    ]
+    """Run directories, of one task and one val set. What they lack of evaluations is made and kept in them."""
+    only: Annotated[tuple[str, ...], CheckedBy("train.analysis.command:wanted_analyses")] = ()
+    """Make these analyses alone, by their names: accuracy (of the model and of each component alone), speed,
+    resolution, epochs, and more; a wrong name is answered with all of them."""
+    output: OutputFolder | None = None
+    """Folder to write to. Without it: analysis in the first run."""
+    batch: AtLeastOne = 8
+    """Images per step of the evaluations that are missing."""
+    workers: AtLeastZero = 4
+    """Processes that decode and warp images; 0 does it in the main process."""
+    device: Device = "auto"
+    """auto takes a GPU where there is one; cuda:1 is the second GPU."""
+
+
+@dataclass(frozen=True)
 class DemoConfig:
     """Train mixtures and single-mode bases on small synthetic sets of boxes and poses and compare them in a report."""
 

@@ -27,6 +27,8 @@ from train.data.transforms import Views
 from train.errors import ConfigError, DatasetError, EvaluationError
 from train.inference.components import component_table, describe_components
 from train.inference.preparation import autocast_context, prepare_for_inference
+from train.inference.record import FILE as RECORD_FILE
+from train.inference.record import EvaluationRecord, name_of_device
 from train.loop.network import check_inference, find_checkpoint, pick_device, restore_network
 from train.loop.processes import Processes, launched_processes, what_died
 from train.run.checkpoint import Checkpoint, load_checkpoint
@@ -55,8 +57,10 @@ class Findings(NamedTuple):
     """What each component of a mixture finds alone, like `results`, where that was asked for."""
 
 
-def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+def evaluate(config: EvaluateConfig, *, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Score a checkpoint on its run's val set, or on the configured one; write detections.json and metrics.json.
+
+    say: is told COCO's table, that of the components, and the speed.
 
     Under a launcher (torchrun, accelerate launch) the processes share the images out; the main one scores and writes.
     Returns COCO's numbers by name, and "images_per_second", for test-dev the latter alone; of a mixture "components"
@@ -64,7 +68,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     DatasetError, CheckpointError; EvaluationError where a process that is needed has died.
     """
     try:
-        return _evaluate(config)
+        return _evaluate(config, say)
     except Exception as error:
         dead = what_died(error)
         if dead is None:
@@ -72,7 +76,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         raise EvaluationError(f"{dead}; the evaluation is not finished") from error
 
 
-def _evaluate(config: EvaluateConfig) -> dict[str, Any]:
+def _evaluate(config: EvaluateConfig, say: Callable[[str], None]) -> dict[str, Any]:
     check_config(config)
     checkpoint = load_checkpoint(find_checkpoint(config.run, config.checkpoint))
     model, task = restore_network(checkpoint)
@@ -94,6 +98,7 @@ def _evaluate(config: EvaluateConfig) -> dict[str, Any]:
     autocast = autocast_context(config.inference, device)
     # Of one component by name there is no choice to compare it with.
     components = model.components if labelled and config.inference.component is None else 0
+    each_component = components > 0 and config.each_component
     share = predict_set(
         prepare_for_inference(model, config.inference, device),
         dataset,
@@ -103,7 +108,7 @@ def _evaluate(config: EvaluateConfig) -> dict[str, Any]:
         batch=config.batch,
         workers=config.workers,
         autocast=autocast,
-        each_component=components > 0 and config.each_component,
+        each_component=each_component,
         process=processes.number,
         processes=processes.count,
     )
@@ -115,13 +120,27 @@ def _evaluate(config: EvaluateConfig) -> dict[str, Any]:
         described = describe_components(
             found.results, components, [task.score(entries, results) for results in found.alone]
         )
-        metrics = write_evaluation(output, found, score, described)
+        record = EvaluationRecord(
+            step=checkpoint.progress.step,
+            checkpoint=None if config.checkpoint is None else config.checkpoint.resolve(),
+            images=images.resolve(),
+            annotations=annotations.resolve(),
+            orientation=orientation,
+            limit=limit,
+            inference=config.inference,
+            each_component=each_component,
+            command="evaluate",
+            device=name_of_device(device),
+            batch=config.batch,
+            processes=processes.count,
+        )
+        metrics = write_evaluation(output, found, score, record, described)
         if score is not None:
-            print(score.table, end="")
+            say(score.table.rstrip("\n"))
         if described:
-            print(component_table(described, metrics), end="")
+            say(component_table(described, metrics).rstrip("\n"))
         where = f"{device}" if processes.count == 1 else f"{processes.count} processes ({device.type})"
-        print(f"{output}: {metrics['images_per_second']:.3g} images/s in the network and its decoding, on {where}")
+        say(f"{output}: {metrics['images_per_second']:.3g} images/s in the network and its decoding, on {where}")
     return processes.send_from_main(metrics)
 
 
@@ -265,13 +284,19 @@ def predict_batch(
 
 
 def write_evaluation(
-    folder: Path, found: Findings, score: Score | None, components: Sequence[Mapping[str, Any]] = ()
+    folder: Path,
+    found: Findings,
+    score: Score | None,
+    record: EvaluationRecord,
+    components: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Write detections.json (COCO's results format) and metrics.json, and return the numbers in it.
+    """Write detections.json (COCO's results format), metrics.json and the record; return the numbers in metrics.json.
 
     components: of `describe_components`. Without a score detections.json is as the evaluation server takes it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # Killed from here on, the folder holds no evaluation that could be taken for a whole one.
+    (folder / RECORD_FILE).unlink(missing_ok=True)
     results = found.results
     if score is None:
         results = [{name: entry[name] for name in SERVER_FIELDS if name in entry} for entry in results]
@@ -281,6 +306,7 @@ def write_evaluation(
     if components:
         metrics["components"] = list(components)
     write_json(folder / "metrics.json", {**metrics, "skipped_images": len(found.skipped)})
+    record.write(folder)
     if found.skipped:
         logger.warning("%d images could not be read and count as images without detections", len(found.skipped))
     return metrics
