@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from train.analysis import predictions, scales, training, views
+from train.analysis import accuracy, epochs, predictions, resolution, scales, speed, training, views
 from train.analysis.subject import Section, Subject
 from train.tasks import TaskName
 
@@ -20,6 +20,10 @@ class Analysis(NamedTuple):
 
 
 ANALYSES: dict[str, Analysis] = {
+    "accuracy": Analysis(("detection", "pose"), accuracy.analyse),
+    "speed": Analysis(("detection", "pose"), speed.analyse),
+    "resolution": Analysis(("detection", "pose"), resolution.analyse),
+    "epochs": Analysis(("detection", "pose"), epochs.analyse),
     "scales": Analysis(("detection",), scales.analyse),
     "views": Analysis(("pose",), views.analyse),
     "predictions": Analysis(("detection", "pose"), predictions.analyse),
