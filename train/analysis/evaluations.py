@@ -123,5 +123,9 @@ def describe(inference: InferenceConfig) -> str:
     words = [f"{inference.resolution} resolution"]
     if inference.scales != (1.0,):
         words.append(f"scales {', '.join(f'{scale:g}' for scale in inference.scales)}")
+    if inference.select != "weight":
+        words.append(f"select {inference.select}")
+    if inference.component is not None:
+        words.append(f"component {inference.component}")
     words += ["flip"] * (inference.flip or inference.flip_stronger) + ["no refinement"] * (not inference.refine)
     return ", ".join(words)
