@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from train.config.commands import EvaluateConfig
+from train.config.commands import EvaluateConfig, FitConfig
 from train.config.options import DataConfig, Device, InferenceConfig
 from train.errors import ConfigError
 from train.inference.evaluation import evaluate
@@ -83,23 +84,31 @@ def plain_evaluation_of(run: Path, machine: Machine) -> Evaluation:
 
 
 def _needed(run: Path, inference: InferenceConfig, machine: Machine, each_component: bool) -> EvaluationRecord:
-    checkpoint = load_checkpoint(find_checkpoint(run, None))
-    data = checkpoint.config.data
+    file = find_checkpoint(run, None)
+    step, fitted = _step_and_config(file, file.stat().st_mtime_ns if file.is_file() else 0)
+    data = fitted.data
     images, annotations = val_set_of(run, data)
     return EvaluationRecord(
-        step=checkpoint.progress.step,
+        step=step,
         checkpoint=None,
         images=images.resolve(),
         annotations=annotations.resolve(),
         orientation=data.orientation,
         limit=data.val_limit,
         inference=inference,
-        each_component=each_component and checkpoint.config.model.components > 0,
+        each_component=each_component and fitted.model.components > 0,
         command="evaluate",
         device=name_of_device(pick_device(machine.device)),
         batch=machine.batch,
         processes=1,
     )
+
+
+@functools.lru_cache
+def _step_and_config(checkpoint: Path, written: int) -> tuple[int, FitConfig]:
+    """Return what a checkpoint says of itself; a large one takes long to read. written: when, as it may be replaced."""
+    content = load_checkpoint(checkpoint)
+    return content.progress.step, content.config
 
 
 def _find(run: Path, needed: EvaluationRecord, *, timed: bool) -> Evaluation | None:

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from train.analysis.subject import Section, Subject
 from train.analysis.tables import images_a_second, markdown_table, percent
 from train.config.options import InferenceConfig
 from train.drawing.colours import COMPONENT_COLOURS
-from train.drawing.plots import new_plot, tidy
+from train.drawing.plots import new_plot, set_log_pixels, tidy
 from train.inference.evaluation import views_of
 from train.loop.network import build_network
 
@@ -21,6 +20,8 @@ SIDES = (1.0, 1.5, 2.0)
 
 # The factors of CenterNet's test at several scales, and three and one among them.
 SCALES: tuple[tuple[float, ...], ...] = ((1.0,), (0.5, 1.0, 1.5), (0.5, 0.75, 1.0, 1.25, 1.5))
+
+ORIGINAL = "original"
 
 _STYLES = ("-", "--", ":")
 _MARKERS = "osDv"
@@ -67,14 +68,14 @@ def measure_grid(subject: Subject) -> list[dict[str, Any]]:
 
 
 def resolutions(subject: Subject) -> dict[str, InferenceConfig]:
-    """Return how to look at images at each size, by the side in pixels that the network then sees, or "original"."""
+    """Return how to look at images at each size, by the side in pixels that the network then sees, or ORIGINAL."""
     trained, divisor = subject.config.data.input_size, build_network(subject.config, subject.task).divisor
     found = {}
     for factor in SIDES:
         config = InferenceConfig(scales=(factor,))
         ((side, _),) = (place.size for place in views_of(config, trained, divisor).of((trained, trained)))
         found[str(side)] = config
-    return {**found, "original": InferenceConfig(resolution="original")}
+    return {**found, ORIGINAL: InferenceConfig(resolution="original")}
 
 
 def draw_trade_off(points: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
@@ -90,15 +91,23 @@ def draw_trade_off(points: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
             own = [point for point in grid if point["scales"] == count]
             speed, accuracy = zip(*((one["images_per_second"], 100 * max(one["AP"], 0)) for one in own), strict=True)
             label = f"{title}, {count} scale{'s' * (count > 1)}"
-            panel.plot(speed, accuracy, color=colour, linestyle=style, linewidth=1.5, label=label)
+            # The images' own sizes are no step on the way of the squares' sides.
+            squares = [place for place, one in enumerate(own) if one["input"] != ORIGINAL]
+            panel.plot(
+                [speed[place] for place in squares],
+                [accuracy[place] for place in squares],
+                color=colour,
+                linestyle=style,
+                linewidth=1.5,
+                label=label,
+            )
             for marker, x, y in zip(_MARKERS, speed, accuracy, strict=False):
                 panel.plot([x], [y], color=colour, marker=marker, markersize=5)
     sides = list(dict.fromkeys(point["input"] for grid in points.values() for point in grid))
     for marker, side in zip(_MARKERS, sides, strict=False):
         panel.plot([], [], color="#555555", marker=marker, linestyle="", label=side)
-    panel.set_xscale("log")
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    panel.xaxis.set_minor_formatter(NullFormatter())
+    speeds = [point["images_per_second"] for grid in points.values() for point in grid]
+    set_log_pixels(panel, min(speeds) / 1.2, max(speeds) * 1.2)
     panel.set_xlabel("images a second (log axis)")
     panel.set_ylabel("AP (%)")
     tidy(panel)

@@ -73,4 +73,5 @@ def name_of_device(device: torch.device) -> str:
     """Return what a device's speed goes by: "cpu" and the threads, or the name of the GPU."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"cpu, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
+    threads = torch.get_num_threads()
+    return f"cpu, {threads} thread{'s' * (threads > 1)}" if device.type == "cpu" else device.type
