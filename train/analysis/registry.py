@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from train.analysis import predictions, scales, training, views
+from train.analysis import keypoints, predictions, scales, training, viewpoint, views, visibility
 from train.analysis.subject import Section, Subject
 from train.tasks import TaskName
 
@@ -21,6 +21,9 @@ class Analysis(NamedTuple):
 
 ANALYSES: dict[str, Analysis] = {
     "scales": Analysis(("detection",), scales.analyse),
+    "viewpoint": Analysis(("pose",), viewpoint.analyse),
+    "visibility": Analysis(("pose",), visibility.analyse),
+    "keypoints": Analysis(("pose",), keypoints.analyse),
     "views": Analysis(("pose",), views.analyse),
     "predictions": Analysis(("detection", "pose"), predictions.analyse),
     "training": Analysis(("detection", "pose"), training.analyse),
