@@ -20,7 +20,7 @@ MARGIN = 0.1
 
 
 def analyse(subjects: Sequence[Subject]) -> Section:
-    """Say of each mixture's components how often they are taken, how unsure they are, and where they place the sides.
+    """Say how often each mixture's components are taken, how unsure they are, and where they place the body's sides.
 
     Raises ConfigError where no network has a mixture, or the keypoints have no left and right.
     """
@@ -35,7 +35,8 @@ def summarise_components(mixture: Subject) -> dict[int, dict[str, Any]]:
     "predictions" and "share"; "sigma_x", "sigma_y": {"mean", "std"} over the predictions, in the picture's pixels and
     before a keypoint's constant; "relative_sigma": the mean of sqrt(sigma_x sigma_y / area), the area of the
     prediction's box; "left_x", "right_x", "left_y", "right_y": the share of those of the body's left or right parts
-    whose x or y lies beyond the middle of the prediction's box; "view", of VIEWS. A number of nothing is nan.
+    whose x or y lies beyond the middle of the prediction's box, which ends at the picture's border; "view", of VIEWS.
+    A number of nothing is nan.
 
     Someone who faces the viewer has the left side on the picture's right: a component is of the front where left_x is
     above right_x by more than MARGIN, of the back where it is as much below. Raises ConfigError where the keypoints

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -12,10 +13,11 @@ from torch import Tensor, nn
 from mdnkernels import heatmap_focal_loss, splat_gaussians
 from models import Detections, Detector, Network, build_model
 from models.regression import Regression, mean_absolute_error
+from models.start import ObjectSample
 from train.data.coco import CocoAnnotations
 from train.drawing.pictures import draw_detections
 from train.tasks.base import Task, predict_options
-from train.tasks.criterion import Criterion, count_centres, read_points
+from train.tasks.criterion import Criterion, Truth, count_centres, read_points
 from train.tasks.entries import clipped_boxes, corners_of, rounded
 from train.tasks.score import Score, score_results
 from train.tasks.targets import centres_of, flat_cells
@@ -23,6 +25,7 @@ from train.tasks.weights import LossWeights
 
 if TYPE_CHECKING:  # what a network is trained with needs no library of the command line
     from train.config.options import InferenceConfig, ModelConfig, OptimizerConfig
+    from train.tasks.start import SeenObjects
 
 
 class DetectionTargets(NamedTuple):
@@ -74,20 +77,21 @@ class DetectionCriterion(Criterion[DetectionTargets]):
                 "offset": weights.offset_weight,
                 regression.loss_name: weights.size_weight,
             },
+            weights.mixture_stacks,
         )
 
     def regression_at(self, output: Mapping[str, Tensor], targets: DetectionTargets) -> tuple[Tensor, ...]:
         points = {name: read_points(output[name], targets.index) for name in self.regression.channels}
         return self.regression.read(points, targets.label)
 
+    def truth(self, targets: DetectionTargets) -> Truth:
+        return Truth(targets.size, (targets.index >= 0)[:, None], None)
+
     def _one_stack(self, output: Mapping[str, Tensor], targets: DetectionTargets) -> dict[str, Tensor]:
         observed = (targets.index >= 0)[:, None]
         return {
             "heatmap": heatmap_focal_loss(output["heatmap"], targets.heatmap),
             "offset": mean_absolute_error(read_points(output["offset"], targets.index), targets.offset, observed),
-            self.regression.loss_name: self.regression.loss(
-                self.regression_at(output, targets), targets.size, observed
-            ),
         }
 
     def _counts(self, targets: DetectionTargets) -> dict[str, Tensor]:
@@ -119,6 +123,18 @@ class DetectionTask(Task):
 
     def criterion(self, model: Network, weights: OptimizerConfig | LossWeights) -> DetectionCriterion:
         return DetectionCriterion(model.regression, weights)
+
+    def sample(self, objects: SeenObjects) -> ObjectSample:
+        """Return the boxes' sizes; they are alike by the logarithms of their sides."""
+        extent = (objects.boxes[:, 2:] - objects.boxes[:, :2]) * objects.cells[:, None]
+        known = torch.ones(extent.shape, dtype=torch.bool)
+        return ObjectSample(
+            target=torch.from_numpy(extent),
+            observed=known,
+            label=torch.from_numpy(objects.labels),
+            feature=torch.from_numpy(np.log(extent)),
+            feature_observed=known,
+        )
 
     def targets(self, batch: dict[str, Tensor], size: tuple[int, int], stride: int) -> DetectionTargets:
         return detection_targets(batch["boxes"], batch["labels"], len(self.categories), size, stride)

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from mdnkernels import heatmap_focal_loss, splat_gaussians
 from models import COCO_PERSON, Network, PoseEstimator, Poses, Skeleton, build_model
 from models.regression import Regression, mean_absolute_error
+from models.start import ObjectSample
 from train.data.coco import CocoAnnotations
 from train.data.skeletons import SkeletonInFile
 from train.drawing.poses import draw_poses
 from train.tasks.base import Task, predict_options
-from train.tasks.criterion import Criterion, count_centres, read_points
+from train.tasks.criterion import Criterion, Truth, count_centres, read_points
 from train.tasks.entries import clipped_boxes, corners_of, rounded
 from train.tasks.score import Score, score_results
 from train.tasks.targets import centres_of, flat_cells
@@ -25,6 +26,7 @@ from train.tasks.weights import LossWeights
 
 if TYPE_CHECKING:  # what a network is trained with needs no library of the command line
     from train.config.options import InferenceConfig, ModelConfig, OptimizerConfig
+    from train.tasks.start import SeenObjects
 
 
 class PoseTargets(NamedTuple):
@@ -123,6 +125,7 @@ class PoseCriterion(Criterion[PoseTargets]):
                 "keypoint_heatmap": weights.keypoint_weight,
                 "keypoint_offset": weights.keypoint_weight,
             },
+            weights.mixture_stacks,
         )
         kappa = torch.tensor(skeleton.sigmas).repeat_interleave(2)
         self.register_buffer("dim_scale", kappa, persistent=False)
@@ -132,6 +135,9 @@ class PoseCriterion(Criterion[PoseTargets]):
             {name: read_points(output[name], targets.index) for name in self.regression.channels}
         )
 
+    def truth(self, targets: PoseTargets) -> Truth:
+        return Truth(targets.keypoints, targets.observed, self.dim_scale)
+
     def _one_stack(self, output: Mapping[str, Tensor], targets: PoseTargets) -> dict[str, Tensor]:
         person = (targets.index >= 0)[:, None]
         keypoint = (targets.keypoint_index >= 0)[:, None]
@@ -139,9 +145,6 @@ class PoseCriterion(Criterion[PoseTargets]):
             "heatmap": heatmap_focal_loss(output["heatmap"], targets.heatmap),
             "offset": mean_absolute_error(read_points(output["offset"], targets.index), targets.offset, person),
             "size": mean_absolute_error(read_points(output["size"], targets.index), targets.size, person),
-            self.regression.loss_name: self.regression.loss(
-                self.regression_at(output, targets), targets.keypoints, targets.observed, self.dim_scale
-            ),
             "keypoint_heatmap": heatmap_focal_loss(output["keypoint_heatmap"], targets.keypoint_heatmap),
             "keypoint_offset": mean_absolute_error(
                 read_points(output["keypoint_offset"], targets.keypoint_index), targets.keypoint_offset, keypoint
@@ -188,6 +191,34 @@ class PoseTask(Task):
 
     def criterion(self, model: Network, weights: OptimizerConfig | LossWeights) -> PoseCriterion:
         return PoseCriterion(model.regression, weights, self.skeleton)
+
+    def sample(self, objects: SeenObjects) -> ObjectSample:
+        """Return the poses as seen from the corner of the centre's cell, which is half a cell away on average.
+
+        Poses are alike by their shapes, whatever their sizes: by the keypoints' places in units of the box's size, the
+        square root of its area.
+        """
+        centre = (objects.boxes[:, :2] + objects.boxes[:, 2:]) / 2
+        away = objects.keypoints[..., :2] - centre[:, None]
+        low, high = objects.boxes[:, None, :2], objects.boxes[:, None, 2:]
+        known = objects.keypoints[..., 2] > 0
+        ways = []
+        for mirrored in objects.mirrored:
+            columns = list(self.skeleton.mirrored) if mirrored else slice(None)
+            ways.append((away[:, columns] * ((-1, 1) if mirrored else (1, 1)), known[:, columns]))
+        place = np.concatenate([one for one, _ in ways])
+        observed = np.concatenate([one for _, one in ways]).repeat(2, axis=1)
+        cells = np.tile(objects.cells, len(ways))[:, None, None]
+        size = np.sqrt(np.prod(high - low, axis=2))
+        size = np.tile(size, (len(ways), 1))[:, :, None]
+        return ObjectSample(
+            target=torch.from_numpy(np.where(observed, (place * cells + 0.5).reshape(len(place), -1), 0)),
+            observed=torch.from_numpy(observed),
+            label=torch.zeros(len(place), dtype=torch.int64),
+            feature=torch.from_numpy(np.where(observed, (place / size).reshape(len(place), -1), 0)),
+            feature_observed=torch.from_numpy(observed),
+            dim_scale=torch.tensor(self.skeleton.sigmas, dtype=torch.float64).repeat_interleave(2),
+        )
 
     def targets(self, batch: dict[str, Tensor], size: tuple[int, int], stride: int) -> PoseTargets:
         return pose_targets(batch["boxes"], batch["labels"], batch["keypoints"], size, stride)

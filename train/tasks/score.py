@@ -87,11 +87,11 @@ def _similarities(evaluator: COCOeval, image: int, category: int) -> NDArray[np.
     places = np.array([one["keypoints"] for one in truth], dtype=np.float64).reshape(-1, len(sigmas), 3)
     boxes = np.array([one["bbox"] for one in truth], dtype=np.float64)[:, None]
     areas = np.array([one["area"] for one in truth])[:, None] + np.spacing(1)
-    labelled = places[..., 2] > 0
-    known = labelled.any(1, keepdims=True)
+    labelled: NDArray[np.bool_] = places[..., 2] > 0
+    known = (np.count_nonzero(labelled, axis=1) > 0)[:, None]
     below = np.maximum(boxes[..., :2] - boxes[..., 2:] - points, 0)
     above = np.maximum(points - boxes[..., :2] - 2 * boxes[..., 2:], 0)
-    difference = np.where(known[..., None], points - places[..., :2], below + above)
+    difference = np.where(known[:, :, None], points - places[..., :2], below + above)
     similarity = np.exp(-(difference**2).sum(3) / (2 * areas * (2 * sigmas) ** 2))
     counted = labelled | ~known
     mean: NDArray[np.float64] = (similarity * counted).sum(2) / counted.sum(1)
