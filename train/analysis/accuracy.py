@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from train.analysis.published import SOURCE, published_of
 from train.analysis.subject import MIN_SCORE, Section, Subject
-from train.analysis.tables import markdown_table, percent
+from train.analysis.tables import coco_cell, markdown_table, percent
 from train.config.options import InferenceConfig
 
 
@@ -24,10 +25,10 @@ def analyse(subjects: Sequence[Subject]) -> Section:
         rows.append([f"**{subject.title}**", "", *_cells(metrics, names)])
         # One component alone is the model itself.
         for number, one in enumerate(metrics.get("components", []) if subject.components > 1 else []):
-            rows.append([f"component {number}", percent(one["share"]), *_cells(one, names)])
+            rows.append([f"component {number}", _share(one["share"]), *_cells(one, names)])
         for published in published_of(subject):
             if not published.flip:
-                rows.append(["published", "", percent(published.AP), *[""] * (len(names) - 1)])
+                rows.append(["published", "", coco_cell(published.AP), *[""] * (len(names) - 1)])
     lines = [
         "### Accuracy, of the model and of each component alone",
         "",
@@ -35,7 +36,6 @@ def analyse(subjects: Sequence[Subject]) -> Section:
         f"share is of the model's results with a score of {MIN_SCORE} or more. No flip, one scale.",
         "",
         *markdown_table(["", "share", *names], rows),
-        "",
     ]
     if any(map(published_of, subjects)):
         lines += [f"Published: {SOURCE}.", ""]
@@ -50,4 +50,8 @@ def analyse(subjects: Sequence[Subject]) -> Section:
 
 
 def _cells(metrics: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    return [percent(metrics[name]) for name in names]
+    return [coco_cell(metrics[name]) for name in names]
+
+
+def _share(value: float | None) -> str:
+    return percent(math.nan if value is None else value, 1)

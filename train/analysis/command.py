@@ -143,5 +143,4 @@ def _heading(subjects: Sequence[Subject]) -> list[str]:
         f"{len(one.truth['images'])} images of `{one.annotations}`, {len(one.truth['annotations'])} annotations.",
         "",
         *markdown_table(["run", "network", "regression", "epochs", "folder"], rows, words=5),
-        "",
     ]

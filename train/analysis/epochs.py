@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from train.analysis.subject import Section, Subject
-from train.analysis.tables import markdown_table, percent
+from train.analysis.tables import coco_cell, markdown_table
 from train.drawing.colours import COMPONENT_COLOURS
 from train.drawing.plots import new_plot, tidy
 from train.errors import ConfigError
@@ -28,7 +28,7 @@ def analyse(subjects: Sequence[Subject]) -> Section:
         raise ConfigError("no run was evaluated at several epochs; fit --evaluate-every 1 does it after each one")
     epochs = sorted({epoch for history in histories.values() for epoch in history})
     rows = [
-        [str(epoch), *(percent(history[epoch]) if epoch in history else "" for history in histories.values())]
+        [str(epoch), *(coco_cell(history[epoch]) if epoch in history else "" for history in histories.values())]
         for epoch in epochs
     ]
     lines = [
@@ -39,7 +39,6 @@ def analyse(subjects: Sequence[Subject]) -> Section:
         "AP in percent after so many epochs:",
         "",
         *markdown_table(["epoch", *histories], rows, words=0),
-        "",
     ]
     return Section(lines, dict(histories), {name: draw_epochs(histories)})
 

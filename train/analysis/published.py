@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from train.analysis.paper import is_coco_val2017
 from train.analysis.subject import Subject
 from train.tasks import TaskName
 
 SOURCE = "CenterNet's code, readme/MODEL_ZOO.md; images a second on one TITAN Xp"
-COCO_VAL_IMAGES = 5000
 
 
 class Published(NamedTuple):
@@ -29,16 +29,9 @@ CENTERNET: dict[tuple[TaskName, str, int], tuple[Published, ...]] = {
 }
 
 
-def is_coco_val2017(subject: Subject) -> bool:
-    """Tell whether a network was evaluated on all of COCO's val2017, by what the annotation file says of itself."""
-    info = subject.truth.get("info")
-    described = isinstance(info, dict) and info.get("description") == "COCO 2017 Dataset"
-    return described and len(subject.truth["images"]) == COCO_VAL_IMAGES
-
-
 def published_of(subject: Subject) -> tuple[Published, ...]:
     """Return what is published of a network: the base's backbone, trained for as long; nothing on other data."""
-    if subject.components or not is_coco_val2017(subject):
+    if subject.components or not is_coco_val2017(subject.truth):
         return ()
     model, data = subject.config.model, subject.config.data
     if data.train_share < 1 or data.train_limit is not None or data.input_size != 512:

@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from train.analysis.subject import Section, Subject
-from train.analysis.tables import images_a_second, markdown_table, percent
+from train.analysis.tables import coco_cell, images_a_second, markdown_table
 from train.config.options import InferenceConfig
 from train.drawing.colours import COMPONENT_COLOURS
 from train.drawing.plots import new_plot, set_log_pixels, tidy
@@ -32,7 +32,13 @@ def analyse(subjects: Sequence[Subject]) -> Section:
     name = f"{subjects[0].task.name}_resolution.png"
     points = {subject.title: measure_grid(subject) for subject in subjects}
     rows = [
-        [title, point["input"], str(point["scales"]), percent(point["AP"]), images_a_second(point["images_per_second"])]
+        [
+            title,
+            point["input"],
+            str(point["scales"]),
+            coco_cell(point["AP"]),
+            images_a_second(point["images_per_second"]),
+        ]
         for title, grid in points.items()
         for point in grid
     ]
@@ -47,7 +53,6 @@ def analyse(subjects: Sequence[Subject]) -> Section:
         f"![AP against images a second]({name})",
         "",
         *markdown_table(["", "input", "scales", "AP", "images/s"], rows, words=2),
-        "",
     ]
     return Section(lines, points, {name: draw_trade_off(points)})
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from train.analysis.published import SOURCE, published_of
 from train.analysis.subject import Section, Subject
-from train.analysis.tables import images_a_second, markdown_table, percent
+from train.analysis.tables import coco_cell, images_a_second, markdown_table
 from train.config.options import InferenceConfig
 from train.data.skeletons import check_mirroring
 from train.errors import ConfigError
@@ -36,7 +36,7 @@ def analyse(subjects: Sequence[Subject]) -> Section:
             options = [_yes(published.flip), *["yes"] * poses]
             nothing = [""] * (len(names) - 1)
             rows.append(
-                ["published", *options, percent(published.AP), *nothing, images_a_second(published.images_per_second)]
+                ["published", *options, coco_cell(published.AP), *nothing, images_a_second(published.images_per_second)]
             )
     head = ["", "flip", *["refined"] * poses]
     machine = subjects[0].machine
@@ -47,7 +47,6 @@ def analyse(subjects: Sequence[Subject]) -> Section:
         f"images, {machine.batch} a step, on {subjects[0].device_name()}.",
         "",
         *markdown_table([*head, *names, "images/s"], rows, words=len(head)),
-        "",
     ]
     if any(map(published_of, subjects)):
         lines += [f"Published: {SOURCE}, one image a step.", ""]
@@ -70,4 +69,4 @@ def _yes(value: bool) -> str:
 
 
 def _cells(metrics: dict[str, Any], names: Sequence[str]) -> list[str]:
-    return [*(percent(metrics[name]) for name in names), images_a_second(metrics["images_per_second"])]
+    return [*(coco_cell(metrics[name]) for name in names), images_a_second(metrics["images_per_second"])]

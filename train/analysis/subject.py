@@ -133,9 +133,9 @@ class Section(NamedTuple):
                 figure.save(folder / name)
 
 
-def first_mixture(subjects: Sequence[Subject]) -> Subject:
-    """Return the first network that has a mixture. Raises ConfigError where all are single-mode bases."""
-    for subject in subjects:
-        if subject.components:
-            return subject
-    raise ConfigError("an analysis of mixture components needs a run that has some; these are single-mode bases")
+def mixtures_of(subjects: Sequence[Subject]) -> list[Subject]:
+    """Return the networks that have a mixture. Raises ConfigError where all are single-mode bases."""
+    mixtures = [subject for subject in subjects if subject.components]
+    if not mixtures:
+        raise ConfigError("an analysis of mixture components needs a run that has some; these are single-mode bases")
+    return mixtures

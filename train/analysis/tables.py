@@ -1,27 +1,32 @@
-"""Tables of reports, in Markdown."""
+"""Tables of numbers in Markdown."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
-def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, words: int = 1) -> list[str]:
-    """Return the lines of a table whose first `words` columns are aligned left and the others, numbers, right.
-
-    Raises ValueError for a row that has not the head's length.
-    """
-    for row in rows:
-        if len(row) != len(head):
-            raise ValueError(f"a row has {len(row)} cells, the table {len(head)} columns: {list(row)}")
-    marks = ["---"] * words + ["---:"] * (len(head) - words)
-    return [f"| {' | '.join(row)} |" for row in (head, marks, *rows)]
+def shown(value: float, digits: int, unit: str = "") -> str:
+    """Return a number with so many decimals and its unit; "none" where it is not defined (nan)."""
+    return "none" if math.isnan(value) else f"{value:.{digits}f}{unit}"
 
 
-def percent(value: float | None) -> str:
-    """Return a share of 1 in percent, to one decimal; "none" where there is nothing to measure (None, or COCO's -1)."""
-    return "none" if value is None or value < 0 else f"{100 * value:.1f}"
+def percent(share: float, digits: int = 0) -> str:
+    """Return a share in [0, 1] as a percentage; "none" where it is not defined (nan)."""
+    return shown(100 * share, digits, " %")
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> list[str]:
+    """Return the lines of a table, and an empty one. The first `words` columns are of words, the others of numbers."""
+    marks = ["---"] * words + ["---:"] * (len(header) - words)
+    return [*(f"| {' | '.join(line)} |" for line in (header, marks, *rows)), ""]
+
+
+def coco_cell(value: float) -> str:
+    """Return one of COCO's numbers in percent, to one decimal; "none" where there is nothing to measure (-1)."""
+    return "none" if value < 0 else f"{100 * value:.1f}"
 
 
 def images_a_second(value: float) -> str:
-    """Return images a second to three digits."""
+    """Return a speed to three digits."""
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"

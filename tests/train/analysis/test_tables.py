@@ -1,25 +1,12 @@
-"""Tables in Markdown, and numbers in their cells."""
+"""Numbers in the cells of tables."""
 
 from __future__ import annotations
 
-import pytest
-
-from train.analysis.tables import images_a_second, markdown_table, percent
+from train.analysis.tables import coco_cell, images_a_second
 
 
-def test_rows_have_a_cell_for_each_column() -> None:
-    assert markdown_table(["run", "AP"], [["a", "1.0"], ["b", ""]]) == [
-        "| run | AP |",
-        "| --- | ---: |",
-        "| a | 1.0 |",
-        "| b |  |",
-    ]
-    with pytest.raises(ValueError, match=r"a row has 1 cells, the table 2 columns: \['a'\]"):
-        markdown_table(["run", "AP"], [["a"]])
-
-
-def test_what_cannot_be_measured_is_none() -> None:
-    assert [percent(value) for value in (0.12349, 0, 1.0, -1.0, None)] == ["12.3", "0.0", "100.0", "none", "none"]
+def test_what_coco_cannot_measure_is_none() -> None:
+    assert [coco_cell(value) for value in (0.12349, 0, 1.0, -1.0)] == ["12.3", "0.0", "100.0", "none"]
 
 
 def test_speeds_have_three_digits() -> None:
