@@ -23,7 +23,9 @@ def fit_arguments(data: DataPaths, run: Path, *more: str) -> list[str]:
     return ["fit", *paths, *quick, *more]
 
 
-@pytest.mark.parametrize("command", [[], ["fit"], ["evaluate"], ["predict"], ["export"], ["check-data"], ["demo"]])
+@pytest.mark.parametrize(
+    "command", [[], ["fit"], ["evaluate"], ["predict"], ["analyse"], ["export"], ["check-data"], ["demo"]]
+)
 def test_every_command_explains_itself(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parse([*command, "--help"])
@@ -41,7 +43,7 @@ def test_help_lists_every_command_and_answers_without_torch(capsys: pytest.Captu
     with pytest.raises(SystemExit):
         parse(["--help"])
     text = capsys.readouterr().out
-    for command in ("fit", "evaluate", "predict", "export", "check-data", "demo"):
+    for command in ("fit", "evaluate", "predict", "analyse", "export", "check-data", "demo"):
         assert f"• {command} " in text
 
 
@@ -80,7 +82,8 @@ def test_unknown_command_is_answered_with_the_commands(capsys: pytest.CaptureFix
     with pytest.raises(SystemExit) as caught:
         parse(["prdict", "a.jpg"])
     assert caught.value.code == 2
-    assert "fit, evaluate, predict, export, check-data, demo" in capsys.readouterr().err
+    text = " ".join(capsys.readouterr().err.replace("│", " ").split())  # without the lines and their frame
+    assert "fit, evaluate, predict, analyse, export, check-data, demo" in text
 
 
 def test_options_become_fields(drawn: DataPaths, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from train.analysis.subject import Section, Subject, first_mixture
+from train.analysis.subject import Section, Subject, mixtures_of
 from train.drawing.colours import component_colour
 from train.drawing.plots import new_plot, tidy
 from train.run.log import read_log
@@ -23,8 +23,7 @@ def analyse(subjects: Sequence[Subject]) -> Section:
 
     Raises ConfigError where no network has a mixture.
     """
-    first_mixture(subjects)
-    mixtures = [subject for subject in subjects if subject.components]
+    mixtures = mixtures_of(subjects)
     histories = {subject.title: read_log(subject.run / "log.jsonl") for subject in mixtures}
     name = f"{subjects[0].task.name}_component_usage.png"
     lines = ["### How the components share the training objects", ""]
