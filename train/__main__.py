@@ -1,4 +1,4 @@
-"""The command line: python -m train fit | evaluate | predict | export | check-data | demo."""
+"""The command line: python -m train fit | evaluate | predict | export | check-data | demo | reproduce."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ from typing import Annotated, Any
 
 import tyro
 
-from train.config.commands import CheckDataConfig, DemoConfig, EvaluateConfig, ExportConfig, FitConfig, PredictConfig
+from train.config.commands import (
+    CheckDataConfig,
+    DemoConfig,
+    EvaluateConfig,
+    ExportConfig,
+    FitConfig,
+    PredictConfig,
+    ReproduceConfig,
+)
 from train.config.recipes import recipe, recipe_help, recipe_names
 from train.errors import ConfigError, UserError
 from train.loop.interrupt import end_at_once_on_interrupt
 
-Config = FitConfig | EvaluateConfig | PredictConfig | ExportConfig | CheckDataConfig | DemoConfig
+Config = FitConfig | EvaluateConfig | PredictConfig | ExportConfig | CheckDataConfig | DemoConfig | ReproduceConfig
 
 COMMANDS: dict[str, type[Config]] = {
     "fit": FitConfig,
@@ -27,6 +35,7 @@ COMMANDS: dict[str, type[Config]] = {
     "export": ExportConfig,
     "check-data": CheckDataConfig,
     "demo": DemoConfig,
+    "reproduce": ReproduceConfig,
 }
 
 DESCRIPTION = (
@@ -134,6 +143,10 @@ def _function_of(config: Config) -> Callable[[Any], Any]:
         from train.data.check import check_data
 
         return check_data
+    if isinstance(config, ReproduceConfig):
+        from train.reproduce.reproduce import reproduce
+
+        return reproduce
     from train.demo.comparison import run_demo
 
     return run_demo
