@@ -96,6 +96,24 @@ class Network(nn.Module):
                 f"multiples of {self.divisor}: pad or resize the images"
             )
 
+    @torch.no_grad()
+    def start_regression(self, biases: Mapping[str, Tensor], weight_factor: float = 0.1) -> None:
+        """Let the regression of every stack begin at given values, whatever the image.
+
+        biases: of the last layers of its heads, by the heads' names, as `Regression.start` gives them. weight_factor:
+        of these layers' weights: with small ones each cell begins near the biases. Raises ValueError for a missing
+        head, another one, or another number of channels; nothing is changed then.
+        """
+        wanted = {head.name: head.channels for head in self.regression.heads}
+        given = {name: bias.numel() for name, bias in biases.items()}
+        if given != wanted:
+            raise ValueError(f"the heads of {self.regression} have the channels {wanted}, the biases {given}")
+        for group in self.head_groups:
+            for name, head in group.items():
+                if name in biases:
+                    cast("Tensor", head.output.bias).copy_(biases[name])
+                    head.output.weight.mul_(weight_factor)
+
     def features(self, images: Tensor) -> list[Tensor]:
         """Return the backbone's features, (B, feature_dim, H / stride, W / stride) for each stack.
 

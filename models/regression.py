@@ -16,9 +16,10 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from mdnkernels import Family, MixtureSpec
+from mdnkernels import Family, MixtureSpec, start_from_targets
 from mdnkernels.mixture.families import family_of
 from models.heads import HeadConfig
+from models.start import ObjectSample, RegressionStart
 
 # Of a component's sigma, in cells, where a caller of `build_model` says nothing.
 MIN_SCALE = 1.0
@@ -105,6 +106,23 @@ class Regression(ABC):
     def statistics(self, values: Sequence[Tensor], real: Tensor) -> dict[str, Tensor]:
         """Describe what `read` gives at the points (B, N) that are real, for a log: scalars on the device by name."""
 
+    @abstractmethod
+    def _start(self, sample: ObjectSample, seed: int) -> RegressionStart:
+        """Return `start` for one class, from its objects."""
+
+    def start(self, sample: ObjectSample, seed: int = 0) -> RegressionStart:
+        """Return where its heads' biases should stand at the first step, from the objects that it will be trained on.
+
+        The base starts at the mean of what is observed. A mixture starts at the clusters that k-means finds among the
+        objects' features, as `mdnkernels.start_from_targets` says. A class with a regression of its own starts from its
+        own objects, or from all of them where it has none. seed: of k-means. The same arguments give the same bits.
+
+        Raises ValueError where nothing is observed, or a value that is observed is not finite.
+        """
+        if self.classes == 1:
+            return self._start(sample, seed)
+        return RegressionStart.joined([self._start(sample.of_class(y), seed) for y in range(self.classes)])
+
     @property
     def heads(self) -> list[HeadConfig]:
         """The heads that a network needs for it."""
@@ -170,6 +188,17 @@ class SingleMode(Regression):
     def count(self, observed: Tensor) -> Tensor:
         return observed.sum()
 
+    def _start(self, sample: ObjectSample, seed: int) -> RegressionStart:
+        counted = sample.observed.sum(0)
+        if not counted.any():
+            raise ValueError(f"a {self.quantity} starts at the mean of the objects, and nothing of them is observed")
+        total = torch.where(sample.observed, sample.target.double(), 0).sum(0)
+        # A dimension that is never observed starts where PyTorch would: near zero.
+        mean = (total / counted.clamp(min=1)).float()
+        if not mean.isfinite().all():
+            raise ValueError("targets must be finite where they are observed")
+        return RegressionStart({self.head: mean}, torch.ones(1, 1), mean[None, None], None)
+
     def statistics(self, values: Sequence[Tensor], real: Tensor) -> dict[str, Tensor]:
         return {}
 
@@ -215,6 +244,24 @@ class MixtureRegression(Regression):
 
     def count(self, observed: Tensor) -> Tensor:
         return observed.any(1).sum()
+
+    def _start(self, sample: ObjectSample, seed: int) -> RegressionStart:
+        start = start_from_targets(
+            self.spec,
+            sample.target,
+            mask=sample.observed,
+            dim_scale=sample.dim_scale,
+            features=sample.feature,
+            features_mask=sample.feature_observed,
+            seed=seed,
+        )
+        sigma = self.spec.sigma(start.scale[None])
+        return RegressionStart(
+            dict(zip(self.channels, start[:3], strict=True)),
+            start.share[None],
+            start.loc.view(1, self.components, -1),
+            sigma.view(1, self.components, -1),
+        )
 
     @torch.no_grad()
     def statistics(self, values: Sequence[Tensor], real: Tensor) -> dict[str, Tensor]:

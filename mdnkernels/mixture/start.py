@@ -33,6 +33,7 @@ def start_from_targets(
     mask: Tensor | None = None,
     dim_scale: Tensor | None = None,
     features: Tensor | None = None,
+    features_mask: Tensor | None = None,
     seed: int = 0,
 ) -> MixtureStart:
     """Return a start of the mixture at the M clusters that k-means finds among the targets.
@@ -49,12 +50,15 @@ def start_from_targets(
         targets: (N, C), what is regressed, in the target's units; of maps, the columns with something observed.
         mask: (N, C), bool, True where observed; None: everything is.
         dim_scale: (C,), as in `mixture_nll`.
-        features: (N, F), finite, what k-means compares in the place of the targets: logarithms of sizes, for instance.
+        features: (N, F), what k-means compares in the place of the targets: logarithms of sizes, for instance. Finite
+            where observed.
+        features_mask: (N, F), bool, True where a feature is observed, at least one of each row; None: everything is.
         seed: of k-means. The same arguments give the same bits for any number of threads.
 
     Raises:
         TypeError: targets, features or dim_scale that are no float tensor, a mask that is not bool.
-        ValueError: a wrong shape, nothing observed, a value that is not finite, a dim_scale that is not positive.
+        ValueError: a wrong shape, nothing observed, a value that is not finite, a dim_scale that is not positive, a
+            features_mask without features.
 
     Source: k-means++ of Arthur and Vassilvitskii, 2007, with Dixon's distance for missing values, 1979.
     """
@@ -72,15 +76,26 @@ def start_from_targets(
         kappa = dim_scale.detach().cpu().double().numpy()
     values = targets.detach().cpu().double().numpy()
     seen = np.ones(values.shape, bool) if mask is None else mask.cpu().numpy()
+    if not seen.any():
+        raise ValueError("targets must have at least one value that is observed, got none")
     if not np.isfinite(values[seen]).all():
         raise ValueError("targets must be finite where they are observed")
     if features is None:
+        if features_mask is not None:
+            raise ValueError("features_mask says which features are observed, and there are no features")
         clusters = k_means(values / kappa, seen, clusters=spec.components, seed=seed)
     else:
         checks.tensor("features", features, checks.FLOATS)
         if features.ndim != 2 or len(features) != len(targets):
             raise ValueError(f"features must be (N, F) with N = {len(targets)}, got shape {tuple(features.shape)}")
-        clusters = k_means(features.detach().cpu().double().numpy(), clusters=spec.components, seed=seed)
+        known = None
+        if features_mask is not None:
+            checks.tensor("features_mask", features_mask, (torch.bool,))
+            checks.shape("features_mask", features_mask, features.shape, "that of features")
+            known = features_mask.cpu().numpy()
+            if not known.any(1).all():
+                raise ValueError("features_mask must have something observed in each row of features")
+        clusters = k_means(features.detach().cpu().double().numpy(), known, clusters=spec.components, seed=seed)
     found = len(clusters.centres)
     everything = _mean(values, seen, np.zeros(spec.dims))
     loc = np.empty((spec.components, spec.dims))
@@ -112,6 +127,7 @@ def init_from_targets(
     mask: Tensor | None = None,
     dim_scale: Tensor | None = None,
     features: Tensor | None = None,
+    features_mask: Tensor | None = None,
     seed: int = 0,
     weight_factor: float = 0.1,
 ) -> MixtureStart:
@@ -120,7 +136,7 @@ def init_from_targets(
     Args:
         layer: gives the mixture's parameters, logits, loc and scale in this order, as its M + M*C + M*S outputs: an
             nn.Linear, a convolution, or any module with such a `bias` and a `weight`.
-        spec, targets, mask, dim_scale, features, seed: as in `start_from_targets`.
+        spec, targets, mask, dim_scale, features, features_mask, seed: as in `start_from_targets`.
         weight_factor: of the layer's weights, at least 0: with small ones each input begins near the clusters.
 
     Returns:
@@ -138,7 +154,9 @@ def init_from_targets(
     if tuple(bias.shape) != (outputs,):
         sizes = " + ".join(f"{count} {name}" for name, count in spec.channels.items())
         raise ValueError(f"layer must have {sizes} = {outputs} outputs for {spec}, its bias is {tuple(bias.shape)}")
-    start = start_from_targets(spec, targets, mask=mask, dim_scale=dim_scale, features=features, seed=seed)
+    start = start_from_targets(
+        spec, targets, mask=mask, dim_scale=dim_scale, features=features, features_mask=features_mask, seed=seed
+    )
     bias.copy_(torch.cat(start[:3]))
     weight.mul_(weight_factor)
     return start

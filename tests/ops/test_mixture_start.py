@@ -64,6 +64,17 @@ def test_features_decide_the_clusters_and_targets_the_start():
         assert start.loc[k].item() == pytest.approx(size[kind == k].mean().item(), rel=1e-4)
 
 
+def test_a_feature_that_is_not_observed_is_not_compared():
+    """Each of four features tells the kinds apart; two fifths of them are missing, and NaN."""
+    targets, kind = three_kinds()
+    known = torch.from_numpy(np.random.default_rng(2).random((len(kind), 4)) < 0.6)
+    known[:, 0] |= ~known.any(1)
+    features = torch.where(known, 10.0 * kind[:, None] + torch.arange(4), torch.nan)
+    start = start_from_targets(MixtureSpec(3, 2, scales=2), targets, features=features, features_mask=known)
+    expected = torch.stack([targets[kind == k].mean(0) for k in range(3)])
+    torch.testing.assert_close(start.loc.view(3, 2), expected, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("family", ["gaussian", "laplace", StudentT(2.0)])
 def test_fewer_different_targets_than_components_start_apart(family):
     """All targets equal, and two different ones, for five components: every start is finite, no two are the same."""
@@ -120,7 +131,21 @@ def test_started_components_take_their_kinds_where_equal_ones_collapse():
         (torch.zeros(4, 2), {"mask": torch.ones(4, 2)}, TypeError, "mask must be bool"),
         (torch.zeros(4, 2), {"mask": torch.ones(4, 1, dtype=torch.bool)}, ValueError, "mask must have shape"),
         (torch.zeros(4, 2), {"dim_scale": torch.tensor([1.0, 0.0])}, ValueError, "dim_scale must be positive"),
+        (torch.zeros(4, 2), {"mask": torch.zeros(4, 2, dtype=torch.bool)}, ValueError, "observed, got none"),
         (torch.zeros(4, 2), {"features": torch.zeros(3, 1)}, ValueError, r"features must be \(N, F\) with N = 4"),
+        (torch.zeros(4, 2), {"features_mask": torch.ones(4, 1).bool()}, ValueError, "there are no features"),
+        (
+            torch.zeros(4, 2),
+            {"features": torch.zeros(4, 3), "features_mask": torch.ones(4, 2).bool()},
+            ValueError,
+            "features_mask must have shape",
+        ),
+        (
+            torch.zeros(4, 2),
+            {"features": torch.zeros(4, 1), "features_mask": torch.tensor([[True], [False], [True], [True]])},
+            ValueError,
+            "observed in each row",
+        ),
     ],
 )
 def test_bad_arguments_are_named(targets, options, error, said):

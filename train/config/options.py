@@ -33,6 +33,7 @@ AnnotationFile = Annotated[Path, CheckedBy("train.data.coco_file:read_annotation
 MixedPrecision = Literal["no", "bf16", "fp16"]
 Resolution = Literal["fixed", "original"]
 Orientation = Literal["stored", "exif"]
+Start = Literal["data", "zero"]
 FamilyName = Annotated[
     str, arg(metavar="{gaussian,laplace,student_t:DF}"), CheckedBy("train.tasks.base:family_of_option")
 ]
@@ -128,6 +129,9 @@ class ModelConfig:
     keypoint_sigmas: KeypointSigmas | None = None
     """Poses: OKS's constants, one for all keypoints or one for each in the annotations' order; they scale the mixture's
     sigmas too. By default COCO's for the 17 keypoints of its persons; for other keypoints their median, for each."""
+    start: Start = "data"
+    """data: the components start at clusters of the training objects (k-means of boxes' log sizes, of poses' shapes),
+    the base at their mean. zero: all start alike, near zero, and one component often takes everything."""
     class_specific: bool = False
     """Predict a size for each class (the paper's control experiment), not one for all."""
     imagenet: Annotated[Path, CheckedBy("models:load_imagenet")] | None = None

@@ -31,6 +31,7 @@ from train.run.directory import RunDirectory
 from train.run.files import write_text
 from train.tasks import make_task, task_class
 from train.tasks.base import Task
+from train.tasks.start import start_from_data
 
 
 def fit(config: FitConfig) -> Path:
@@ -62,6 +63,9 @@ def fit(config: FitConfig) -> Path:
     model = build_network(config, task)
     if config.model.imagenet is not None and checkpoint is None:
         start_from_imagenet(model, config.model.imagenet)
+    start = None
+    if config.model.start == "data" and checkpoint is None:
+        start = start_from_data(model, task, train_set, config.seed)
     val_set = open_val_set(config, task, model.divisor)
     if checkpoint is not None:
         if checkpoint.categories != categories:
@@ -69,7 +73,7 @@ def fit(config: FitConfig) -> Path:
                 f"{checkpoint.path}: categories: differ from those of {config.data.train_annotations}"
             )
         load_weights(model, checkpoint)
-    trainer = Trainer(config, accelerator, processes, task, model, train_set, val_set, checkpoint)
+    trainer = Trainer(config, accelerator, processes, task, model, train_set, val_set, checkpoint, start)
     if run is None:
         run = trainer.create_run()
     elif processes.is_main:

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from models.network import Network
+from models.start import RegressionStart
 from train.config.commands import FitConfig
 from train.config.options import InferenceConfig, OptimizerConfig
 from train.data.sampler import EpochBatchSampler, ImageList
@@ -30,6 +31,7 @@ from train.run.directory import RunDirectory
 from train.run.log import LossMeter, RunLog
 from train.run.resuming import resumed_progress
 from train.tasks.base import Task
+from train.tasks.start import describe_start
 
 
 def learning_rate(config: OptimizerConfig, epoch: int) -> float:
@@ -59,8 +61,11 @@ class Trainer:
         train_set: TrainingSet,
         val_set: EvaluationSet | None,
         checkpoint: Checkpoint | None,
+        start: RegressionStart | None = None,
     ) -> None:
+        """Take a new network, or one with a checkpoint's weights. start: where a new one's regression starts."""
         self.config = config
+        self.start = start
         self.accelerator = accelerator
         self.device = accelerator.device
         self.task = task
@@ -126,6 +131,7 @@ class Trainer:
             steps=self._steps_of_run(),
         )
         log.say(self._introduction(run))
+        self._log_start(log)
         evaluated = False
         try:
             while self.progress.epoch < epochs:
@@ -146,6 +152,21 @@ class Trainer:
             return None
         finally:
             log.close()
+
+    def _log_start(self, log: RunLog) -> None:
+        """Say where the regression starts, and record the centres of its clusters."""
+        if self.start is None:
+            return
+        for line in describe_start(self.start, self.stepper.criterion.regression.quantity):
+            log.say(line)
+        log.note(
+            "start",
+            step=0,
+            epoch=1,
+            share=self.start.share.tolist(),
+            loc=self.start.loc.tolist(),
+            sigma=None if self.start.sigma is None else self.start.sigma.tolist(),
+        )
 
     def _steps_of_run(self) -> int:
         """Count the steps done and those left; where the batch size has changed, epochs are not all alike."""

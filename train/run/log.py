@@ -46,11 +46,18 @@ class RunLog:
         if not self._enabled:
             return
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        entry = {"kind": kind, "time": round(time.time(), 3), "step": step, "epoch": epoch, **finite}
-        self._file.write(json.dumps(entry) + "\n")
-        self._file.flush()
+        self._write({"kind": kind, "time": round(time.time(), 3), "step": step, "epoch": epoch, **finite})
         for name, value in finite.items():
             self._board.add_scalar(name, value, step)
+
+    def note(self, kind: str, *, step: int, epoch: int, **values: Any) -> None:
+        """Write a record as `record` does, of JSON's values, for the file alone."""
+        if self._enabled:
+            self._write({"kind": kind, "time": round(time.time(), 3), "step": step, "epoch": epoch, **values})
+
+    def _write(self, entry: dict[str, Any]) -> None:
+        self._file.write(json.dumps(entry) + "\n")
+        self._file.flush()
 
     def picture(self, name: str, picture: Image, *, step: int) -> None:
         """Write a picture for TensorBoard."""

@@ -14,6 +14,7 @@ from mdnkernels import Family
 from mdnkernels.mixture.families import FAMILIES, family_of, with_parameter
 from models import Network, Skeleton
 from models.regression import Flip
+from models.start import ObjectSample
 from train.data.coco import Category, CocoAnnotations
 from train.data.skeletons import SkeletonInFile
 from train.errors import ConfigError
@@ -24,6 +25,7 @@ from train.tasks.weights import LossWeights
 
 if TYPE_CHECKING:  # what a network is trained with needs no library of the command line
     from train.config.options import InferenceConfig, ModelConfig, OptimizerConfig
+    from train.tasks.start import SeenObjects
 
 
 class Task(ABC):
@@ -81,6 +83,10 @@ class Task(ABC):
     @abstractmethod
     def criterion(self, model: Network, weights: OptimizerConfig | LossWeights) -> Criterion[Any]:
         """Return the losses of a network that `build_model` made."""
+
+    @abstractmethod
+    def sample(self, objects: SeenObjects) -> ObjectSample:
+        """Return what the regression should say about training objects, as a new network starts at."""
 
     @abstractmethod
     def targets(self, batch: dict[str, Tensor], size: tuple[int, int], stride: int) -> Any:

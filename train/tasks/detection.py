@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from mdnkernels import heatmap_focal_loss, splat_gaussians
 from models import Detections, Detector, Network, build_model
 from models.regression import Regression, mean_absolute_error
+from models.start import ObjectSample
 from train.data.coco import CocoAnnotations
 from train.drawing.pictures import draw_detections
 from train.tasks.base import Task, predict_options
@@ -23,6 +25,7 @@ from train.tasks.weights import LossWeights
 
 if TYPE_CHECKING:  # what a network is trained with needs no library of the command line
     from train.config.options import InferenceConfig, ModelConfig, OptimizerConfig
+    from train.tasks.start import SeenObjects
 
 
 class DetectionTargets(NamedTuple):
@@ -119,6 +122,18 @@ class DetectionTask(Task):
 
     def criterion(self, model: Network, weights: OptimizerConfig | LossWeights) -> DetectionCriterion:
         return DetectionCriterion(model.regression, weights)
+
+    def sample(self, objects: SeenObjects) -> ObjectSample:
+        """Return the boxes' sizes; they are alike by the logarithms of their sides."""
+        extent = (objects.boxes[:, 2:] - objects.boxes[:, :2]) * objects.cells[:, None]
+        known = torch.ones(extent.shape, dtype=torch.bool)
+        return ObjectSample(
+            target=torch.from_numpy(extent),
+            observed=known,
+            label=torch.from_numpy(objects.labels),
+            feature=torch.from_numpy(np.log(extent)),
+            feature_observed=known,
+        )
 
     def targets(self, batch: dict[str, Tensor], size: tuple[int, int], stride: int) -> DetectionTargets:
         return detection_targets(batch["boxes"], batch["labels"], len(self.categories), size, stride)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mdnkernels import heatmap_focal_loss, splat_gaussians
 from models import COCO_PERSON, Network, PoseEstimator, Poses, Skeleton, build_model
 from models.regression import Regression, mean_absolute_error
+from models.start import ObjectSample
 from train.data.coco import CocoAnnotations
 from train.data.skeletons import SkeletonInFile
 from train.drawing.poses import draw_poses
@@ -25,6 +26,7 @@ from train.tasks.weights import LossWeights
 
 if TYPE_CHECKING:  # what a network is trained with needs no library of the command line
     from train.config.options import InferenceConfig, ModelConfig, OptimizerConfig
+    from train.tasks.start import SeenObjects
 
 
 class PoseTargets(NamedTuple):
@@ -188,6 +190,34 @@ class PoseTask(Task):
 
     def criterion(self, model: Network, weights: OptimizerConfig | LossWeights) -> PoseCriterion:
         return PoseCriterion(model.regression, weights, self.skeleton)
+
+    def sample(self, objects: SeenObjects) -> ObjectSample:
+        """Return the poses as seen from the corner of the centre's cell, which is half a cell away on average.
+
+        Poses are alike by their shapes, whatever their sizes: by the keypoints' places in units of the box's size, the
+        square root of its area.
+        """
+        centre = (objects.boxes[:, :2] + objects.boxes[:, 2:]) / 2
+        away = objects.keypoints[..., :2] - centre[:, None]
+        low, high = objects.boxes[:, None, :2], objects.boxes[:, None, 2:]
+        known = objects.keypoints[..., 2] > 0
+        ways = []
+        for mirrored in objects.mirrored:
+            columns = list(self.skeleton.mirrored) if mirrored else slice(None)
+            ways.append((away[:, columns] * ((-1, 1) if mirrored else (1, 1)), known[:, columns]))
+        place = np.concatenate([one for one, _ in ways])
+        observed = np.concatenate([one for _, one in ways]).repeat(2, axis=1)
+        cells = np.tile(objects.cells, len(ways))[:, None, None]
+        size = np.sqrt(np.prod(high - low, axis=2))
+        size = np.tile(size, (len(ways), 1))[:, :, None]
+        return ObjectSample(
+            target=torch.from_numpy(np.where(observed, (place * cells + 0.5).reshape(len(place), -1), 0)),
+            observed=torch.from_numpy(observed),
+            label=torch.zeros(len(place), dtype=torch.int64),
+            feature=torch.from_numpy(np.where(observed, (place / size).reshape(len(place), -1), 0)),
+            feature_observed=torch.from_numpy(observed),
+            dim_scale=torch.tensor(self.skeleton.sigmas, dtype=torch.float64).repeat_interleave(2),
+        )
 
     def targets(self, batch: dict[str, Tensor], size: tuple[int, int], stride: int) -> PoseTargets:
         return pose_targets(batch["boxes"], batch["labels"], batch["keypoints"], size, stride)
