@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from train.config.options import AugmentConfig, ModelConfig, OptimizerConfig
+from train.errors import ConfigError
 from train.synthetic.detection import SHAPES, DetectionSceneConfig, rare_sizes
 from train.synthetic.poses import FIGURES, PoseSceneConfig
 from train.synthetic.sets import SyntheticPaths, SyntheticSet
@@ -96,6 +97,9 @@ class World:
         return AugmentConfig(crop_border=self.setting.image_size // 4)
 
 
+SMALLEST_PICTURE = 96
+"""Side in pixels of pictures that boxes of 20 cells fit into."""
+
 SIZES = Setting(train_pictures=400, val_pictures=150, image_size=128, epochs=14)
 VIEWS = Setting(train_pictures=500, val_pictures=150, image_size=96, epochs=14)
 
@@ -104,9 +108,14 @@ def sizes_world(spread: float, changes: dict[str, Any] | None = None) -> World:
     """Return boxes of three kinds of size, of which 86 % are alike and 7 % each are smaller and larger.
 
     spread: of the kinds: at 1 they are of 4, 10 and 20 cells, at 0 all of 10; a box's category says nothing of its
-    kind. changes: of the setting.
+    kind. changes: of the setting. Raises ConfigError for pictures too small for the largest boxes.
     """
     setting = SIZES.changed(changes or {})
+    if setting.image_size < SMALLEST_PICTURE:
+        raise ConfigError(
+            f"--image-size: must be at least {SMALLEST_PICTURE} for boxes, the largest of which have 80 pixels, not "
+            f"{setting.image_size}"
+        )
     scene = DetectionSceneConfig(
         min_objects=2,
         max_objects=6,

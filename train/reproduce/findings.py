@@ -22,6 +22,8 @@ Verdict = Literal["agrees", "does not agree", "not shown"]
 SCALE_CORRELATION, CATEGORY_CORRELATION = 0.76, 0.10
 # From here on the choice of a component is said to follow the view; one component has all above the second.
 FOLLOWS_VIEW, ALL = 0.5, 0.95
+# Points of AP; a gain that is surely smaller is none.
+NEGLIGIBLE = 2.0
 
 
 class Finding(NamedTuple):
@@ -100,6 +102,24 @@ def verdict_of(gain: Estimate) -> Verdict:
     return "does not agree" if gain.below_zero else "not shown"
 
 
+def verdict_of_none(gain: Estimate) -> Verdict:
+    """Return whether a difference that is claimed to be none, or negative, is below NEGLIGIBLE beyond the spread."""
+    if gain.above_zero:
+        return "does not agree"
+    return "agrees" if gain.mean + gain.half < NEGLIGIBLE else "not shown"
+
+
+def verdict_of_level(*reached: bool | None) -> Verdict:
+    """Return whether levels are all reached; None stands for one that is not defined."""
+    if None in reached:
+        return "not shown"
+    return "agrees" if all(reached) else "does not agree"
+
+
+def _at_least(one: Estimate, level: float) -> bool | None:
+    return None if math.isnan(one.mean) else one.mean >= level
+
+
 def _where_boxes_differ(results: Results, other: int) -> str:
     mixture = results.plan.mixture
     parts = [f"{name} {results.difference(f'AP {name}', mixture, other).text(sign=True)}" for name in SIZE_KINDS]
@@ -121,22 +141,21 @@ def _what_view_does(results: Results) -> str:
 def _follows_scale(results: Results) -> Finding:
     mixture = results.plan.mixture
     scale, category = (results.estimate(name, mixture) for name in ("pearson", "category pearson"))
-    agrees = scale.mean >= SCALE_CORRELATION and category.mean <= CATEGORY_CORRELATION
-    used = results.estimate("used", mixture)
+    apart = _at_least(category, CATEGORY_CORRELATION + 0.005)  # of the two digits that the paper gives
     return Finding(
         claim=f"components stand for scale and not for categories (the paper: correlations {SCALE_CORRELATION} and "
         f"{CATEGORY_CORRELATION:.1f})",
-        verdict="agrees" if agrees else "does not agree",
+        verdict=verdict_of_level(_at_least(scale, SCALE_CORRELATION), None if apart is None else not apart),
         measured=f"correlation of log size with the component {scale.text(2)}, with the category {category.text(2)}; "
         f"Cramer's V of component and category {results.estimate('cramers v', mixture).text(2)}",
-        why=f"{used.mean:.1f} of {mixture} components are taken for 1 % or more of the detections",
+        why=f"of {mixture} components, {results.estimate('used', mixture).text()} are taken for 1 % or more of the "
+        "detections",
     )
 
 
 def _follows_view(results: Results) -> Finding:
     mixture = results.plan.mixture
     follows = results.estimate("cramers v", mixture)
-    agrees = follows.mean >= FOLLOWS_VIEW
     told, hidden = (
         f"{results.estimate(f'OKS {name}', mixture).text(2)} to the truth, "
         f"{results.estimate(f'either {name}', mixture).text(2)} to the nearer of it and its left-right exchange"
@@ -144,7 +163,7 @@ def _follows_view(results: Results) -> Finding:
     )
     return Finding(
         claim="components stand for the view, front and back",
-        verdict="agrees" if agrees else "does not agree",
+        verdict=verdict_of_level(_at_least(follows, FOLLOWS_VIEW)),
         measured=f"association of component and view where it can be told (Cramer's V) {follows.text(2)}",
         why=f"similarity of {contender_title(mixture)}'s poses where the view can be told: {told}; where not: {hidden}",
     )
@@ -165,10 +184,10 @@ def _back_is_less_certain(results: Results) -> Finding:
 def _no_collapse(results: Results) -> Finding:
     several = [count for count in results.plan.components if count > 1]
     largest = {count: results.estimate("largest share", count) for count in several}
-    collapsed = [count for count in several if not largest[count].mean < ALL]
+    collapsed = (_at_least(share, ALL) for share in largest.values())
     return Finding(
         claim="no mixture collapses to one component",
-        verdict="does not agree" if collapsed else "agrees",
+        verdict=verdict_of_level(*(None if one is None else not one for one in collapsed)),
         measured="share of the component that is taken most: "
         + ", ".join(f"{contender_title(count)} {share.text(2)}" for count, share in largest.items()),
         why="",
@@ -186,7 +205,7 @@ def _more_components(results: Results) -> list[Finding]:
         found.append(
             Finding(
                 claim=f"{contender_title(count)} has no higher AP than {contender_title(mixture)}",
-                verdict="does not agree" if gain.above_zero else "agrees",
+                verdict=verdict_of_none(gain),
                 measured=f"difference {gain.text(sign=True)}",
                 why="",
             )
@@ -207,7 +226,7 @@ def _knob(results: Results) -> list[Finding]:
     return [
         Finding(
             claim=f"{text}, several components gain nothing over one",
-            verdict="does not agree" if nothing.above_zero else "agrees",
+            verdict=verdict_of_none(nothing),
             measured=f"difference of AP at {closed.knob:g}: {nothing.text(sign=True)}",
             why="",
         ),

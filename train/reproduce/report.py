@@ -9,7 +9,7 @@ from importlib import metadata
 
 from train.contenders.jobs import Trained, contender_title
 from train.contenders.worlds import World
-from train.reproduce.findings import Finding, Results
+from train.reproduce.findings import NEGLIGIBLE, Finding, Results
 from train.reproduce.plan import Plan
 from train.reproduce.statistics import CONFIDENCE
 from train.tasks import TaskName
@@ -20,10 +20,10 @@ HEADINGS: dict[TaskName, str] = {"detection": "Boxes", "pose": "Poses"}
 
 ABOUT: dict[TaskName, str] = {
     "detection": "Textured shapes of four categories on textured backgrounds. {objects}. Each has one of three kinds "
-    "of size, whatever its category: 86 % are middle, 7 % small and 7 % large. The knob is the spread of the kinds: at 1 "
-    "they are of 4, 10 and 20 output cells of {cell} pixels, at 0 all are of 10. AP is COCO's of boxes. As the middle "
-    "kind is nearly all of it, AP is given for each kind too, and as the mean of the three, in which a rare kind "
-    "counts as much as a common one, as a rare category does in COCO's AP.",
+    "of size, whatever its category: 86 % are middle, 7 % small and 7 % large. The knob is the spread of the kinds: at "
+    "1 they are of 4, 10 and 20 output cells of {cell} pixels, at 0 all are of 10. AP is COCO's of boxes. As the "
+    "middle kind is nearly all of it, AP is given for each kind too, and as the mean of the three, in which a rare "
+    "kind counts as much as a common one, as a rare category does in COCO's AP.",
     "pose": "One large articulated figure a picture, seen from the front or from the back. The view is told by a face "
     "or hair and by what is on the chest or the back; the knob is the share of figures of which nothing tells it, so "
     "that left and right are a toss-up. AP is COCO's of keypoints (OKS).",
@@ -82,7 +82,8 @@ def introduction(command: str, date: str, seconds: float) -> list[str]:
         "world and seed they get the same pictures, order, augmentation and number of steps.",
         f"- Numbers are means over seeds ± half of the {100 * CONFIDENCE:.0f} % interval (Student's t). A seed draws "
         "pictures, weights, order and augmentation anew. Differences are of networks with the same seeds. One is shown "
-        "where its interval does not hold 0; with few seeds only large ones can be.",
+        "where its interval does not hold 0, and a claim of no gain where the interval ends below "
+        f"{NEGLIGIBLE:g} points; with few seeds only large ones can be.",
         "- Worlds and settings were chosen on other seeds than those reported.",
         "",
     ]
@@ -131,8 +132,8 @@ def setting(plan: Plan, trained: Sequence[Trained]) -> str:
     return (
         f"Seeds {plan.seeds[0]} to {plan.seeds[-1]}; {used.train_pictures} training and {used.val_pictures} val "
         f"pictures of {used.image_size} x {used.image_size} pixels; {used.arch}, {used.epochs} epochs, batch "
-        f"{used.batch}, learning rate {used.lr:g}, a tenth for the last fifth. {len(trained)} networks, {min(times):.0f} to "
-        f"{max(times):.0f} seconds of CPU time each for training and evaluation."
+        f"{used.batch}, learning rate {used.lr:g}, a tenth for the last fifth. {len(trained)} networks, "
+        f"{min(times):.0f} to {max(times):.0f} seconds of CPU time each for training and evaluation."
     )
 
 
