@@ -118,11 +118,12 @@ def sizes_world(spread: float, changes: dict[str, Any] | None = None) -> World:
         )
     scene = DetectionSceneConfig(
         min_objects=2,
-        max_objects=6,
+        max_objects=8,
+        categories=(3, 20),
         kinds=rare_sizes(spread, side=setting.image_size // CELL),
-        max_aspect=1.3,
+        max_aspect=1.2,
         max_rotation=10,
-        min_visible=0.6,
+        min_visible=0.9,
     )
     return World("sizes", "detection", spread, scene, setting)
 
