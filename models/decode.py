@@ -40,8 +40,8 @@ def decode_detections(
 
     heatmap: (B, Y, h, w), logits, or scores with logits=False. offset: (B, 2, h, w), x and y of the centre within its
     cell. size: the maps (B, ., h, w) of width and height, one for each of `regression.channels`. Offsets and sizes are
-    in cells of `stride` input pixels. select, components: as in `mdnkernels.mixture_mode`. Raises ValueError where the
-    maps' shapes differ, and for `components` without a mixture.
+    in cells of `stride` input pixels. select, components: as in `Regression.mode`. Raises ValueError where the maps'
+    shapes differ, and for a choice without a mixture.
     """
     for values in (offset, *size):
         if values.shape[0] != heatmap.shape[0] or values.shape[2:] != heatmap.shape[2:]:

@@ -62,11 +62,13 @@ class Detector(Network):
         """Return the k best boxes of each image, in pixels of the input, from the last stack with sparse heads.
 
         images: as in `forward`; eval mode is the caller's business. select, components: which component of the mixture
-        gives the box, as in `mdnkernels.mixture_mode`. The base has no such choice, and `components` is a ValueError.
+        gives the box, or "mean", as in `Regression.mode`. The base has no such choice: another than the default is a
+        ValueError.
         flip: look at the mirror images too. Scores are averaged, and the offset is the image's own. "average" averages
-        the sizes, "stronger" takes the size from the view whose component has the larger weight.
+        the sizes, "stronger" takes the size from the view whose component has the larger weight; with "mean", which has
+        no component, it is a ValueError.
         """
-        self.regression.check_flip(flip)
+        self.regression.check_flip(flip, select)
         return self._decode(self.read(images, flip), k, select, components, flip)
 
     def decode(

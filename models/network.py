@@ -45,7 +45,7 @@ class Backbone(nn.Module):
 class Network(nn.Module):
     """Joins a backbone with the same heads on each stack. Tasks derive from it and say what the heads' outputs mean.
 
-    regression: what it regresses at each object. Decoding, criterion and statistics read it here.
+    regression: what it regresses at each object. Decoding, criterion and log read it here.
     """
 
     def __init__(

@@ -110,7 +110,7 @@ class PoseEstimator(Network):
         refine: move a regressed keypoint to the nearest peak of its heatmap that scores more than 0.1, where that lies
         inside the box and no farther than 0.3 of its larger side.
         """
-        self.regression.check_flip(flip)
+        self.regression.check_flip(flip, select)
         return self._decode(self.read(images, flip), k, select, components, flip, refine)
 
     def decode(

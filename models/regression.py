@@ -1,7 +1,7 @@
 """What a network regresses at each object, in two forms: one value for each dimension, or a mixture over all of them.
 
 A form names the heads that it needs, reads them, predicts from them, and says how they are trained. The network owns
-its form; decoding, the criterion and the statistics ask it. Shapes: B images, N points to an image, C dimensions, in
+its form; decoding, the criterion and the log ask it. Shapes: B images, N points to an image, C dimensions, in
 output cells.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -85,8 +85,9 @@ class Regression(ABC):
     ) -> Mode:
         """Predict from what `read` gives.
 
-        select, components: which component of a mixture, as in `mdnkernels.mixture_mode`. Raises ValueError for
-        `components` without a mixture.
+        select, components: which component of a mixture, as in `mdnkernels.mixture_mode`. With "mean", loc and scale
+        are the mixture's means and no component's own; component and weight are those of the strongest. Raises
+        ValueError for a choice without a mixture.
         """
 
     @abstractmethod
@@ -103,8 +104,13 @@ class Regression(ABC):
         """Count what `loss` is the mean of, up to a factor that is the same for every `observed` (B, G, N)."""
 
     @abstractmethod
-    def statistics(self, values: Sequence[Tensor], real: Tensor) -> dict[str, Tensor]:
-        """Describe what `read` gives at the points (B, N) that are real, for a log: scalars on the device by name."""
+    def usage(
+        self, values: Sequence[Tensor], target: Tensor, observed: Tensor, dim_scale: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Add up over the objects how the components share them, by name and on the device; nothing for the base.
+
+        The arguments are those of `loss`, and so are the objects: the points of which something is observed.
+        """
 
     @abstractmethod
     def _start(self, sample: ObjectSample, seed: int) -> RegressionStart:
@@ -141,12 +147,17 @@ class Regression(ABC):
             raise ValueError(f"a {self.quantity} for each of {self.classes} classes needs the points' label, got None")
         return tuple(of_class(value, label, self.classes) for value in values)
 
-    def check_flip(self, flip: str | None) -> None:
-        """Raise ValueError for an unknown way to join two views, and for one that this form cannot take."""
+    def check_flip(self, flip: str | None, select: str = "weight") -> None:
+        """Raise ValueError for an unknown way to join two views, and for one that this form or choice cannot take.
+
+        select: how `mode` chooses.
+        """
         if flip not in (None, *get_args(Flip)):
             raise ValueError(f"flip must be None, 'average' or 'stronger', not {flip!r}")
         if flip not in (None, *self.flips):
             raise ValueError(f"flip={flip!r} compares mixing weights, and this is the single-mode base")
+        if flip == "stronger" and select == "mean":
+            raise ValueError("flip='stronger' compares the weights of two components, and select='mean' chooses none")
 
 
 @dataclass(frozen=True)
@@ -174,8 +185,9 @@ class SingleMode(Regression):
     def mode(
         self, values: Sequence[Tensor], *, select: str = "weight", components: Sequence[int] | None = None
     ) -> Mode:
-        if components is not None:
-            raise ValueError(f"components={list(components)} needs a mixture, and this is the single-mode base")
+        for name, given in (("components", components), ("select", None if select == "weight" else select)):
+            if given is not None:
+                raise ValueError(f"{name}={given!r} needs a mixture, and this is the single-mode base")
         loc = at_least_float32(values[0])
         weight = torch.ones_like(loc[:, 0])
         return Mode(loc, torch.zeros_like(loc[:, :2]), torch.full_like(weight, -1, dtype=torch.int64), weight)
@@ -199,7 +211,9 @@ class SingleMode(Regression):
             raise ValueError("targets must be finite where they are observed")
         return RegressionStart({self.head: mean}, torch.ones(1, 1), mean[None, None], None)
 
-    def statistics(self, values: Sequence[Tensor], real: Tensor) -> dict[str, Tensor]:
+    def usage(
+        self, values: Sequence[Tensor], target: Tensor, observed: Tensor, dim_scale: Tensor | None = None
+    ) -> dict[str, Tensor]:
         return {}
 
 
@@ -264,26 +278,49 @@ class MixtureRegression(Regression):
         )
 
     @torch.no_grad()
-    def statistics(self, values: Sequence[Tensor], real: Tensor) -> dict[str, Tensor]:
-        """Describe the mixtures at the real points.
+    def posterior(
+        self, values: Sequence[Tensor], target: Tensor, observed: Tensor, dim_scale: Tensor | None = None
+    ) -> Tensor:
+        """Return r_m = softmax_m(log alpha_m + log phi_m), each component's part in each object: (B, M, N).
 
-        "alpha_entropy" is the mean entropy of the mixing weights over its largest possible value, in [0, 1] (0 for one
-        component). "alpha_m" is component m's mean mixing weight. "sigma_m" is its mean standard deviation, in cells
-        (of a pose: before each keypoint's constant). All are NaN where no point is real.
+        The arguments are those of `loss`. Where nothing is observed, r is alpha.
         """
-        logits, _, scale = values
-        counted = real[:, None].float()
-        count = counted.sum()
-        log_alpha = logits.float().log_softmax(1)
-        sigma = self.spec.sigma(scale).float()
-        entropy = -(log_alpha.exp() * log_alpha * counted).sum() / count / math.log(max(self.components, 2))
-        alpha = (log_alpha.exp() * counted).sum((0, 2)) / count
-        sigma = (sigma.unflatten(1, (self.components, -1)).mean(2) * counted).sum((0, 2)) / count
-        statistics = {"alpha_entropy": entropy}
-        for m in range(self.components):
-            statistics[f"alpha_{m}"] = alpha[m]
-            statistics[f"sigma_{m}"] = sigma[m]
-        return statistics
+        logits, loc, scale = (at_least_float32(value) for value in values)
+        count = self.components
+        # Each component as a mixture of its own, as an image more: its likelihood is phi_m.
+        weight, mean, raw = (
+            value.unflatten(1, (count, -1)).flatten(0, 1) for value in (torch.zeros_like(logits), loc, scale)
+        )
+        target, observed = (value.repeat_interleave(count, 0) for value in (target, observed))
+        one = replace(self.spec, components=1)
+        nll = one.nll(weight, mean, raw, target, mask=observed, dim_scale=dim_scale, reduction="none")
+        return (logits.log_softmax(1) - nll.unflatten(0, (-1, count))).softmax(1)
+
+    @torch.no_grad()
+    def usage(
+        self, values: Sequence[Tensor], target: Tensor, observed: Tensor, dim_scale: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Add up over the objects how the components share them.
+
+        Returns "objects", their number, and sums over them: "share" (M,) of each component's posterior; "chosen" (M,)
+        of 1 where it has the largest mixing weight, which predicts; "choice_entropy" of the mixing weights' entropy
+        over its largest possible value, in [0, 1] (0 for one component); "sigma" (M,) of each component's mean standard
+        deviation, in cells (of a pose: before each keypoint's constant). What stands at other points is not read.
+        """
+        logits, _, scale = (at_least_float32(value) for value in values)
+        components = torch.arange(self.components, device=logits.device)[:, None]
+        chosen = logits.argmax(1, keepdim=True) == components
+        entropy = torch.special.entr(logits.softmax(1)).sum(1, keepdim=True) / math.log(max(self.components, 2))
+        sigma = self.spec.sigma(scale).unflatten(1, (self.components, -1)).mean(2)
+        each = {
+            "objects": torch.ones_like(entropy),
+            "share": self.posterior(values, target, observed, dim_scale),
+            "chosen": chosen.to(entropy.dtype),
+            "choice_entropy": entropy,
+            "sigma": sigma,
+        }
+        counted = observed.any(1, keepdim=True)
+        return {name: torch.where(counted, value, 0).sum((0, 2)) for name, value in each.items()}
 
 
 def make_regression(

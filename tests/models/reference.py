@@ -21,6 +21,7 @@ def decode_detection(
     k: int,
     flip: str = "average",
     allowed: Sequence[int] | None = None,
+    select: str = "weight",
     num_classes: int | None = None,
 ) -> Detections:
     """Decode dense maps of the images, and of their mirror images where `mirrored` is given.
@@ -37,7 +38,7 @@ def decode_detection(
             if num_classes is not None:
                 for view in views:
                     view.keep_class(label, num_classes)
-            choices = [view.choice("size", 2, allowed) for view in views]
+            choices = [view.choice("size", 2, allowed, select) for view in views]
             (width, height), sigma, component, weight = _merge(choices, flip)
             centre_x, centre_y = x + views[0]["offset"][0], y + views[0]["offset"][1]
             box = _box(centre_x, centre_y, width, height)
@@ -55,6 +56,7 @@ def decode_pose(
     k: int,
     flip: str = "average",
     allowed: Sequence[int] | None = None,
+    select: str = "weight",
     refine: bool = True,
 ) -> Poses:
     """Decode dense maps of the images, and of their mirror images, whose left is the image's right."""
@@ -68,11 +70,11 @@ def decode_pose(
         people = []
         for score, label, y, x in _peaks(_scores(images, mirrored, "heatmap", b), k):
             views = [_Cell(images, b, y, x)]
-            choices = [views[0].choice("keypoints", 2 * joints, allowed)]
+            choices = [views[0].choice("keypoints", 2 * joints, allowed, select)]
             size = views[0]["size"]
             if mirrored is not None:
                 views.append(_Cell(mirrored, b, y, _width(images) - 1 - x))
-                loc, *rest = views[1].choice("keypoints", 2 * joints, allowed)
+                loc, *rest = views[1].choice("keypoints", 2 * joints, allowed, select)
                 # A point d cells right of its cell's left border is d cells left of the mirrored cell's right border.
                 turned = [v for j in range(joints) for v in (1 - loc[2 * partner[j]], loc[2 * partner[j] + 1])]
                 choices.append((turned, *rest))
@@ -128,17 +130,34 @@ class _Cell(dict):
                 self[name] = [v for i, v in enumerate(self[name]) if i % num_classes == label]
 
     def choice(
-        self, single: str, dims: int, allowed: Sequence[int] | None
+        self, single: str, dims: int, allowed: Sequence[int] | None, select: str
     ) -> tuple[list[float], list[float], int, float]:
-        """Return loc, sigma, component and weight of the heaviest component that is allowed, or what the base says."""
+        """Return loc, sigma, component and weight of the best component that is allowed, or what the base says.
+
+        The best is the heaviest, or for "density" that of the largest density at its own mean. For "mean" loc and sigma
+        are means over all components, by their weights.
+        """
         if single in self and "logits" not in self:
             return self[single], [0.0, 0.0], -1, 1.0
         total = sum(math.exp(v) for v in self["logits"])
         weights = [math.exp(v) / total for v in self["logits"]]
-        m = max(allowed if allowed is not None else range(len(weights)), key=lambda i: weights[i])
-        raw = self["scale"][2 * m : 2 * m + 2]
-        sigma = [(v if v > 0 else math.expm1(v)) + 2 for v in raw]
-        return self["loc"][dims * m : dims * (m + 1)], sigma, m, weights[m]
+        locs = [self["loc"][dims * m : dims * (m + 1)] for m in range(len(weights))]
+        sigmas = [
+            [(v if v > 0 else math.expm1(v)) + 2 for v in self["scale"][2 * m : 2 * m + 2]] for m in range(len(weights))
+        ]
+        density = [weight / math.prod(sigma) ** (dims // 2) for weight, sigma in zip(weights, sigmas, strict=True)]
+        best = density if select == "density" else weights
+        m = max(allowed if allowed is not None else range(len(weights)), key=lambda i: best[i])
+        if select != "mean":
+            return locs[m], sigmas[m], m, weights[m]
+        loc, sigma = (
+            [
+                sum(weight * value for weight, value in zip(weights, column, strict=True))
+                for column in zip(*of, strict=True)
+            ]
+            for of in (locs, sigmas)
+        )
+        return loc, sigma, m, weights[m]
 
 
 def _merge(choices: list[tuple[list[float], list[float], int, float]], flip: str) -> tuple:

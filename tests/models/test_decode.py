@@ -1,5 +1,6 @@
 """Boxes from peaks and regression maps."""
 
+import math
 from typing import Any
 
 import pytest
@@ -91,9 +92,36 @@ def test_components_restrict_the_choice() -> None:
     torch.testing.assert_close(found.box[0, 1:3], torch.tensor([row[:4] for row in OBJECTS[1:3]]))
 
 
-def test_components_of_the_base_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"components=\[0\] needs a mixture"):
-        decode(*perfect_maps(), components=[0])
+def test_the_mean_weighs_all_components_and_names_the_strongest() -> None:
+    heatmap, offset, size = perfect_maps()
+    found = decode(heatmap, offset, two_component_maps(size), k=4, logits=False, select="mean")
+    assert found.component.tolist() == [[1, 0, 0, 1]]
+    large = 1 / (1 + math.exp(-4))
+    torch.testing.assert_close(found.weight, torch.full((1, 4), large))
+    extent = found.box[0, :, 2:] - found.box[0, :, :2]
+    own = torch.tensor([[x2 - x1, y2 - y1] for x1, y1, x2, y2, *_ in OBJECTS])
+    torch.testing.assert_close(extent, large * own + (1 - large) * 4 * 99)
+    left = [large * 16 + (1 - large) * 8, large * 20 + (1 - large) * 12]
+    torch.testing.assert_close(found.sigma[0, 0], torch.tensor(left))
+
+
+def test_the_densest_component_is_not_the_heaviest_where_its_sigmas_are_smaller() -> None:
+    """Component 0 has 2 x 3 cells of sigma, component 1 has 4 x 5: 20 / 6 times as many; the weights are e^4 apart."""
+    heatmap, offset, size = perfect_maps()
+    logits, loc, scale = two_component_maps(size)
+    found = decode(heatmap, offset, (logits, loc, scale), k=4, logits=False, select="density")
+    assert found.component.tolist() == [[1, 0, 0, 1]]
+    # e^(2 * 0.5) is less than 20 / 6.
+    found = decode(heatmap, offset, (logits / 4, loc, scale), k=4, logits=False, select="density")
+    assert found.component.tolist() == [[0] * 4]
+
+
+@pytest.mark.parametrize(
+    ("choice", "named"), [({"components": [0]}, r"components=\[0\]"), ({"select": "mean"}, "select")]
+)
+def test_a_choice_in_the_base_is_refused(choice: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=f"{named}.* needs a mixture"):
+        decode(*perfect_maps(), **choice)
 
 
 @pytest.mark.parametrize("mixture", [False, True])

@@ -164,6 +164,17 @@ def test_predict_is_what_loops_over_everything_find(components: int, allowed: li
     assert_close(found, decode_detection(maps, k=20, allowed=allowed), 1e-4)
 
 
+@pytest.mark.parametrize("select", ["density", "mean"])
+def test_the_densest_or_the_mean_is_what_loops_find(select: str, images: Tensor) -> None:
+    model = awake("hourglass_small", "detection", 3).eval()
+    images = images.double()
+    with torch.no_grad():
+        (maps,) = model(images)
+    found = model.predict(images, k=20, select=select)
+    assert not torch.equal(found.box, model.predict(images, k=20).box)
+    assert_close(found, decode_detection(maps, k=20, select=select), 1e-4)
+
+
 @pytest.mark.parametrize("flip", [None, "average", "stronger"])
 def test_padding_holds_nothing(flip: str | None, images: Tensor) -> None:
     found = awake("hourglass_small", "detection", 3).eval().predict(images.double(), k=900, flip=flip)

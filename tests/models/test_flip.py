@@ -26,15 +26,27 @@ def test_it_is_what_loops_find_with_dla(task: str, images: Tensor) -> None:
     _compare_with_loops("dla34", task, 3, "stronger", None, images)
 
 
+@pytest.mark.parametrize("task", BOTH_TASKS)
+@pytest.mark.parametrize(("flip", "select"), [("average", "density"), ("average", "mean"), ("stronger", "density")])
+def test_it_is_what_loops_find_of_the_densest_or_the_mean(task: str, flip: str, select: str, images: Tensor) -> None:
+    _compare_with_loops("hourglass_small", task, 3, flip, None, images, select)
+
+
 def _compare_with_loops(
-    arch: str, task: str, components: int, flip: str, allowed: list[int] | None, images: Tensor
+    arch: str,
+    task: str,
+    components: int,
+    flip: str,
+    allowed: list[int] | None,
+    images: Tensor,
+    select: str = "weight",
 ) -> None:
     model = awake(arch, task, components).eval()
     images = images[:2].double()
     with torch.no_grad():
         (maps,), (mirrored,) = model(images), model(images.flip(3))
-    found = model.predict(images, k=10, flip=flip, components=allowed)
-    arguments = {"k": 10, "flip": flip, "allowed": allowed}
+    found = model.predict(images, k=10, flip=flip, select=select, components=allowed)
+    arguments = {"k": 10, "flip": flip, "allowed": allowed, "select": select}
     if task == "pose":
         expected = decode_pose(maps, mirrored, skeleton=COCO_PERSON, **arguments)
     else:
@@ -147,6 +159,12 @@ def test_a_network_that_makes_no_error_makes_none_with_a_flip(flip: str | None, 
 def test_stronger_is_refused_on_the_base(task: str, images: Tensor) -> None:
     with pytest.raises(ValueError, match="flip='stronger' compares mixing weights"):
         awake("hourglass_small", task, 0, torch.float32).eval().predict(images, flip="stronger")
+
+
+@pytest.mark.parametrize("task", BOTH_TASKS)
+def test_the_mean_has_no_stronger_view(task: str, images: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"flip='stronger' compares the weights .* select='mean' chooses none"):
+        awake("hourglass_small", task, 3, torch.float32).eval().predict(images, flip="stronger", select="mean")
 
 
 @pytest.mark.parametrize("task", BOTH_TASKS)

@@ -77,6 +77,17 @@ def test_predict_is_what_loops_over_everything_find(
     assert_close(found, expected, 1e-4)
 
 
+@pytest.mark.parametrize("select", ["density", "mean"])
+def test_the_densest_or_the_mean_is_what_loops_find(select: str, images: Tensor) -> None:
+    model = awake("hourglass_small", "pose", 3).eval()
+    images = images.double()
+    with torch.no_grad():
+        (maps,) = model(images)
+    found = model.predict(images, k=12, select=select)
+    assert not torch.equal(found.sigma, model.predict(images, k=12).sigma)
+    assert_close(found, decode_pose(maps, skeleton=COCO_PERSON, k=12, select=select), 1e-4)
+
+
 def test_predict_gives_k_rows_and_no_graph(images: Tensor) -> None:
     found = awake("hourglass_small", "pose", 3, torch.float32).eval().predict(images, k=7)
     shapes = [(3, 7, 4), (3, 7), (3, 7), (3, 7), (3, 7), (3, 7, 17, 2), (3, 7, 17, 2), (3, 7, 17)]
@@ -213,3 +224,5 @@ def test_a_pose_has_one_class_and_no_components_in_the_base(images: Tensor) -> N
         build_model("hourglass_small", task="pose", class_specific=True, components=0)
     with pytest.raises(ValueError, match="single-mode base"):
         awake("hourglass_small", "pose", 0, torch.float32).eval().predict(images, components=[0])
+    with pytest.raises(ValueError, match="select='mean' needs a mixture, and this is the single-mode base"):
+        awake("hourglass_small", "pose", 0, torch.float32).eval().predict(images, select="mean")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Laplace, Normal, StudentT
 
+import mdnkernels
 from models import (
     COCO_PERSON,
     Detector,
     MixtureRegression,
     PoseEstimator,
     SingleMode,
+    Skeleton,
     build_model,
     pose_regression,
     size_regression,
@@ -92,5 +97,98 @@ def test_loss_and_count_are_of_the_observed_alone(components: int) -> None:
     assert regression.loss(values, target, torch.zeros_like(observed)) == 0
 
 
-def test_the_base_has_nothing_to_describe() -> None:
-    assert size_regression(0).statistics([torch.zeros(1, 2, 3)], torch.ones(1, 3, dtype=torch.bool)) == {}
+FAMILIES = {
+    "gaussian": Normal,
+    "laplace": Laplace,
+    "student_t": lambda loc, scale: StudentT(4.0, loc, scale),
+}
+
+
+def drawn_mixture(family: str, seed: int) -> tuple[MixtureRegression, list[Tensor], Tensor, Tensor, Tensor]:
+    """Return a mixture of three over two keypoints, its values at 2 x 6 points, a target, a mask and constants."""
+    skeleton = Skeleton(("nose", "tail"), (0.3, 0.7))
+    regression = pose_regression(
+        skeleton, 3, family=mdnkernels.StudentT(4.0) if family == "student_t" else family, min_scale=0.5
+    )
+    assert isinstance(regression, MixtureRegression)
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(channels: int) -> Tensor:
+        return 2 * torch.randn(2, channels, 6, generator=generator, dtype=torch.float64)
+
+    observed = torch.rand(2, 2, 6, generator=generator) < 0.6
+    observed[0, :, 0], observed[1, :, 1] = False, True
+    values = [drawn(channels) for channels in regression.channels.values()]
+    return regression, values, drawn(4), observed, torch.tensor([0.3, 0.3, 0.7, 0.7], dtype=torch.float64)
+
+
+def posterior_by_hand(
+    family: str, values: list[Tensor], target: Tensor, observed: Tensor, kappa: Tensor, image: int, point: int
+) -> Tensor:
+    """Return the posterior (3,) of one point by torch.distributions, over the observed dimensions."""
+    logits, loc, raw = (value[image, :, point] for value in values)
+    seen = observed[image, :, point].repeat_interleave(2)
+    sigma = (torch.nn.functional.elu(raw) + 1.5).view(3, 1, 2).expand(3, 2, 2).flatten(1) * kappa
+    log_phi = FAMILIES[family](loc.view(3, 4), sigma).log_prob(target[image, :, point])[:, seen].sum(1)
+    joint = logits.softmax(0) * log_phi.exp()
+    return joint / joint.sum()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_posterior_is_bayes_rule_over_the_observed_dimensions(family: str) -> None:
+    regression, values, target, observed, kappa = drawn_mixture(family, 2)
+    spoilt = torch.where(observed.repeat_interleave(2, 1), target, torch.nan)
+    found = regression.posterior(values, spoilt, observed, kappa)
+    for image, point in itertools.product(range(2), range(6)):
+        expected = posterior_by_hand(family, values, target, observed, kappa, image, point)
+        torch.testing.assert_close(found[image, :, point], expected)
+    torch.testing.assert_close(found[0, :, 0], values[0][0, :, 0].softmax(0))  # nothing is observed there
+
+
+def test_the_posterior_of_a_far_object_is_that_of_the_nearest_component() -> None:
+    """Densities that all underflow still have a ratio; a component whose logit is -inf has no part."""
+    logits = torch.tensor([[[0.0], [0.0], [-torch.inf]]])
+    loc = torch.tensor([[[0.0], [0], [10], [10], [999], [999]]])
+    size = torch.full((1, 2, 1), 1000.0)
+    regression = size_regression(3)
+    found = regression.posterior((logits, loc, torch.zeros(1, 6, 1)), size, torch.ones(1, 1, 1, dtype=torch.bool))
+    assert found.flatten().tolist() == [0.0, 1.0, 0.0]
+
+
+def test_usage_sums_over_the_objects_alone() -> None:
+    regression, values, target, observed, kappa = drawn_mixture("gaussian", 5)
+    objects = [(image, point) for image in range(2) for point in range(6) if observed[image, :, point].any()]
+    assert 2 < len(objects) < 12
+    share, chosen, sigma, entropy = torch.zeros(3), [0, 0, 0], torch.zeros(3), 0.0
+    for image, point in objects:
+        share = share + posterior_by_hand("gaussian", values, target, observed, kappa, image, point)
+        alpha = values[0][image, :, point].softmax(0).tolist()
+        chosen[alpha.index(max(alpha))] += 1
+        entropy -= sum(one * math.log(one) for one in alpha) / math.log(3)
+        raw = values[2][image, :, point].view(3, 2)
+        sigma = sigma + (torch.nn.functional.elu(raw) + 1.5).mean(1)
+    padding = ~observed.any(1, keepdim=True)
+    spoilt = [torch.where(padding, torch.nan, value) for value in values]
+    found = regression.usage(spoilt, target, observed, kappa)
+    assert found["objects"].tolist() == [len(objects)]
+    assert found["chosen"].tolist() == chosen
+    torch.testing.assert_close(found["share"], share)
+    torch.testing.assert_close(found["sigma"], sigma)
+    assert found["choice_entropy"].item() == pytest.approx(entropy)
+
+
+@pytest.mark.parametrize(("logits", "entropy"), [((0.0, 0, 0), 1), ((50.0, 0, 0), 0), ((0.0, 0, -torch.inf), 0.6309)])
+def test_entropy_of_the_choice_is_a_share_of_the_largest(logits: tuple[float, ...], entropy: float) -> None:
+    regression, values, target, observed, kappa = drawn_mixture("gaussian", 5)
+    values[0] = torch.tensor(logits, dtype=torch.float64)[:, None].expand(2, 3, 6)
+    found = regression.usage(values, target, observed, kappa)
+    assert (found["choice_entropy"] / found["objects"]).item() == pytest.approx(entropy, abs=1e-4)
+
+
+def test_one_component_has_every_object_and_the_base_has_none() -> None:
+    size, real = torch.zeros(1, 2, 3), torch.tensor([[[True, True, False]]])
+    found = size_regression(1).usage((size[:, :1], size, size), size, real)
+    sums = {name: value.tolist() for name, value in found.items()}
+    # ELU(0) + 1 + 1 is 2, at each of two objects.
+    assert sums == {"objects": [2], "share": [2], "chosen": [2], "choice_entropy": [0], "sigma": [4]}
+    assert size_regression(0).usage([size], size, real) == {}

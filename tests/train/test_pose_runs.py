@@ -62,7 +62,7 @@ def test_every_loss_and_the_mixture_are_logged(run: Path) -> None:
     steps = [record for record in read_log(run / "log.jsonl") if record["kind"] == "step"]
     names = ("heatmap", "offset", "size", "mixture", "keypoint_heatmap", "keypoint_offset", "total")
     assert {f"loss/{name}" for name in names} <= steps[0].keys()
-    assert {"mixture/alpha_entropy", "mixture/alpha_1", "mixture/sigma_1"} <= steps[0].keys()
+    assert {"mixture/choice_entropy", "mixture/share_1", "mixture/chosen_1", "mixture/sigma_1"} <= steps[0].keys()
     assert steps[0]["mixture/sigma_0"] >= 9
 
 

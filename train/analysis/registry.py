@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from train.analysis import predictions, scales, training, views
+from train.analysis import predictions, scales, training, usage, views
 from train.analysis.subject import Section, Subject
 from train.tasks import TaskName
 
@@ -24,4 +24,5 @@ ANALYSES: dict[str, Analysis] = {
     "views": Analysis(("pose",), views.analyse),
     "predictions": Analysis(("detection", "pose"), predictions.analyse),
     "training": Analysis(("detection", "pose"), training.analyse),
+    "usage": Analysis(("detection", "pose"), usage.analyse),
 }

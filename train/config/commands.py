@@ -72,6 +72,11 @@ class FitConfig:
     """Continue this run directory with the configuration that it holds. Options given beside --resume replace it; those
     that change which images an epoch takes, or their order, only between two epochs."""
 
+    def check_together(self) -> None:
+        """Raise ConfigError where the single-mode base is asked for what only a mixture has."""
+        if self.model.components == 0 and self.optimizer.mixture_stacks == "last":
+            raise ConfigError("--mixture-stacks last: needs a mixture, and --components 0 is the single-mode base")
+
 
 @dataclass(frozen=True)
 class EvaluateConfig:

@@ -25,7 +25,7 @@ from train.config.rules import (
 )
 from train.errors import ConfigError
 from train.tasks import TaskName
-from train.tasks.weights import LossWeights
+from train.tasks.weights import LossWeights, MixtureStacks
 
 Device = Annotated[str, arg(metavar="{auto,cpu,cuda,cuda:N}"), CheckedBy("train.loop.network:pick_device")]
 ImageFolder = Annotated[Path, CheckedBy("train.data.sets:CocoImages")]
@@ -34,6 +34,7 @@ MixedPrecision = Literal["no", "bf16", "fp16"]
 Resolution = Literal["fixed", "original"]
 Orientation = Literal["stored", "exif"]
 Start = Literal["data", "zero"]
+Select = Literal["weight", "density", "mean"]
 FamilyName = Annotated[
     str, arg(metavar="{gaussian,laplace,student_t:DF}"), CheckedBy("train.tasks.base:family_of_option")
 ]
@@ -169,6 +170,9 @@ class OptimizerConfig:
     L1."""
     keypoint_weight: NotNegative = LossWeights.keypoint_weight
     """Weight of the keypoint heatmaps' focal loss and of the keypoints' L1 offset loss."""
+    mixture_stacks: MixtureStacks = LossWeights.mixture_stacks
+    """Stacks of the network whose mixture is trained, where there are several: all, or last as in the published code of
+    poses, which leaves the others' mixture out of the mean over the stacks (its mdn_inter is off)."""
     accumulate: AtLeastOne = 1
     """Take each process's images of a step in so many parts, one after the other: less memory, the same gradient, but
     that batch norm sees the parts one by one."""
@@ -212,6 +216,10 @@ class InferenceConfig:
     """Look at the images enlarged and shrunk by these factors; several are merged by soft-NMS."""
     component: Annotated[AtLeastZero, CheckedBy("train.loop.network:check_inference")] | None = None
     """Take every box's size, or every pose, from this mixture component, not from the strongest one."""
+    select: Select = "weight"
+    """What of the mixture gives each size, or pose. weight: the component of largest weight. density: the one whose
+    density is largest at its own mean, which favours small sigmas. mean: the mean over all components by weight, with
+    their mean sigma; results name, and pictures have the colour of, the component of largest weight all the same."""
     refine: bool = True
     """Poses: move keypoints to near peaks of their heatmaps."""
     detections: AtLeastOne = 100
@@ -220,3 +228,12 @@ class InferenceConfig:
     """Arithmetic of the network under autocast; boxes and poses are decoded in float32 either way."""
     compile: bool = False
     """Compile the network with torch.compile: slow first images, faster ones from then on."""
+
+    def check_together(self) -> None:
+        """Raise ConfigError where two options choose among the components, each in another way."""
+        if self.select != "weight" and self.component is not None:
+            raise ConfigError(f"--select {self.select}, --component: give one; --component {self.component} chooses")
+        if self.select == "mean" and self.flip_stronger:
+            raise ConfigError(
+                "--select mean, --flip-stronger: the mean has no component whose weight could be larger; take --flip"
+            )

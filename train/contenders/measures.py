@@ -61,7 +61,8 @@ def measure_poses(trained: Trained) -> Measures:
     """Return the AP in percent, and the similarity to the truth (OKS) where the view can be told and where it cannot.
 
     "either told", "either hidden": similarity to the nearer of the truth and its left-right exchange. "cramers v": of
-    component and view, where it can be told. "sigma back over front": of the medians of `summarise`.
+    component and view, where it can be told. "weight told", "weight hidden": mean mixing weight of the component that
+    is taken. "sigma back over front": of the medians of `summarise`.
     """
     subject = trained.subject
     assert subject.task.skeleton is not None
@@ -74,6 +75,8 @@ def measure_poses(trained: Trained) -> Measures:
     if subject.components:
         summary: dict[str, Any] = summarise(matches, subject.components)
         measures["cramers v"] = summary["cramers_v"]
+        for name, inside in (("told", ~matches.hidden), ("hidden", matches.hidden)):
+            measures[f"weight {name}"] = float(matches.weight[inside].mean()) if inside.any() else math.nan
         front, back = (summary["groups"][name]["sigma"] for name in ("front", "back"))
         measures["sigma back over front"] = back / front
         measures |= _shares(matches.component.tolist(), subject.components)

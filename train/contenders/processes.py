@@ -12,6 +12,7 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TextIO
 
+from train.contenders.ceiling import Ceiling, measure_ceiling, read_ceiling
 from train.contenders.jobs import Job, Trained, draw_data, train
 from train.loop.interrupt import sigint_ignored
 
@@ -38,6 +39,22 @@ def train_all(
 
     _run_all([(train, (job, folder, device), f"{_label(job)}: ") for job in jobs], processes, add)
     return [trained[number] for number in range(len(jobs))]
+
+
+def measure_ceilings(
+    jobs: Sequence[Job], folder: Path, *, device: str, processes: int | None
+) -> dict[tuple[str, int], Ceiling]:
+    """Train a classifier of the view for each world and seed of jobs of poses, whose pictures are there.
+
+    Returns what they reach, by the world's name and the seed. The rest is as in `train_all`.
+    """
+    different = {(job.world.name, job.seed): job for job in jobs}
+    calls: list[_Call] = [
+        (measure_ceiling, (job, folder, device), f"{job.world.name}, seed {job.seed}, classifier: ")
+        for job in different.values()
+    ]
+    _run_all(calls, processes, lambda number: None)
+    return {key: read_ceiling(job, folder) for key, job in different.items()}
 
 
 _Call = tuple[Callable[..., None], tuple[object, ...], str]

@@ -11,7 +11,7 @@ import torch
 from models import load_imagenet
 from models.network import Network
 from train.config.commands import FitConfig
-from train.config.options import Device, InferenceConfig
+from train.config.options import Device, InferenceConfig, OptimizerConfig
 from train.data.skeletons import check_mirroring
 from train.errors import ConfigError
 from train.run.checkpoint import Checkpoint, load_weights
@@ -38,6 +38,15 @@ def start_from_imagenet(model: Network, path: Path) -> None:
         load_imagenet(model.backbone, path)
     except (ValueError, TypeError, OSError) as error:
         raise ConfigError(f"--imagenet: {error}") from error
+
+
+def freeze_untrained_heads(model: Network, config: OptimizerConfig) -> None:
+    """Leave the heads that no loss reads without gradients: DistributedDataParallel would wait for them."""
+    if config.mixture_stacks == "last":
+        for group in model.head_groups[:-1]:
+            heads = dict(group.items())
+            for name in model.regression.channels:
+                heads[name].requires_grad_(False)
 
 
 def restore_network(checkpoint: Checkpoint) -> tuple[Any, Task]:
@@ -94,6 +103,8 @@ def check_inference(model: Network, task: Task, config: InferenceConfig) -> None
     component = config.component
     if component is not None and component >= model.components:
         raise ConfigError(f"--component: {component} is not there; the model has {model.components} mixture components")
+    if config.select != "weight" and model.components == 0:
+        raise ConfigError(f"--select {config.select}: chooses in a mixture, and this is the single-mode base")
     if config.flip_stronger and "stronger" not in model.regression.flips:
         raise ConfigError("--flip-stronger: compares mixing weights, and this is the single-mode base; take --flip")
     if task.skeleton is not None and (config.flip or config.flip_stronger):

@@ -14,6 +14,7 @@ from train.data.colour import normalise
 from train.data.sets import batch_tensor
 from train.errors import TrainingError
 from train.loop.processes import Processes
+from train.loop.usage import UsageMeter
 from train.tasks.base import Task
 from train.tasks.criterion import Criterion
 
@@ -32,17 +33,15 @@ class Stepper:
         self.optimizer = optimizer
         network = accelerator.unwrap_model(model)
         self.criterion: Criterion[Any] = task.criterion(network, config.optimizer).to(accelerator.device)
+        self.usage = UsageMeter(processes)
         self.stride = network.stride
         self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
 
-    def step(
-        self, batch: dict[str, Any], number: int, parts: int, *, describe: bool
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Take one optimizer step, which all processes take together.
+    def step(self, batch: dict[str, Any], number: int, parts: int) -> dict[str, Tensor]:
+        """Take one optimizer step, which all processes take together; `usage` counts its objects.
 
         batch: this process's images, at least `parts` of them. number: of the step, for messages. parts: how many the
-        batch is taken in. describe: whether the regression's statistics are wanted.
-        Returns the losses of all processes' images with their "total", and the statistics of this one's.
+        batch is taken in. Returns the losses of all processes' images with their "total".
         Raises TrainingError, in every process, where the loss of one is not finite.
         """
         images, truth = self._copy_to_device(batch)
@@ -51,7 +50,6 @@ class Stepper:
         whole = self.processes.sum(self.criterion.counts(targets))
         self.optimizer.zero_grad(set_to_none=True)
         losses: list[dict[str, Tensor]] = []
-        described: list[list[Tensor]] = []
         for part in range(parts):
             rows = slice(len(images) * part // parts, len(images) * (part + 1) // parts)
             some = targets._make(values[rows] for values in targets)
@@ -62,8 +60,7 @@ class Stepper:
                 # Processes' gradients are averaged where their sum is meant.
                 self.accelerator.backward(self.criterion.total(added) * self.processes.count)
             losses.append({name: value.detach() for name, value in added.items()})
-            if describe:
-                described.append([one.detach() for one in self.criterion.regression_at(outputs[-1], some)])
+            self.usage.add(self.criterion.usage(outputs, some))
         together = self._sum_over_processes(losses)
         # Asked only now, so that the host does not wait for the device between the forward and the backward pass.
         if not together["total"].isfinite().item():
@@ -71,7 +68,7 @@ class Stepper:
         if self.config.optimizer.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
         self.optimizer.step()
-        return together, self._statistics(described, targets) if describe else {}
+        return together
 
     def _copy_to_device(self, batch: dict[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
         """Copy the images, as they were loaded, and all that goes with them to the device."""
@@ -88,10 +85,6 @@ class Stepper:
         sums = torch.stack([torch.stack([part[name] for name in names]) for part in losses]).sum(0)
         together = dict(zip(names, self.processes.sum(sums).unbind(), strict=True))
         return {**together, "total": self.criterion.total(together)}
-
-    def _statistics(self, parts: list[list[Tensor]], targets: Any) -> dict[str, Tensor]:
-        values = [torch.cat(part) for part in zip(*parts, strict=True)]
-        return self.criterion.regression.statistics(values, targets.index >= 0)
 
     def _not_finite(self, losses: dict[str, Tensor], batch: dict[str, Any], number: int) -> TrainingError:
         values = ", ".join(f"{name} {value.item():g}" for name, value in losses.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import signal
 import time
 import warnings
@@ -24,14 +25,18 @@ from train.inference.evaluation import merge_findings, predict_set, sample_pictu
 from train.loop.batch_norm import synchronise_batch_norm
 from train.loop.ema import WeightAverage
 from train.loop.interrupt import Interrupt
+from train.loop.network import freeze_untrained_heads
 from train.loop.processes import Processes
 from train.loop.step import Stepper
+from train.loop.usage import UnusedComponents, share_text
 from train.run.checkpoint import Checkpoint, Progress, load_optimizer, load_weights, save_checkpoint
 from train.run.directory import RunDirectory
 from train.run.log import LossMeter, RunLog
 from train.run.resuming import resumed_progress
 from train.tasks.base import Task
 from train.tasks.start import describe_start
+
+logger = logging.getLogger("train")
 
 
 def learning_rate(config: OptimizerConfig, epoch: int) -> float:
@@ -73,6 +78,7 @@ class Trainer:
         self.processes = processes
         memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
         model = model.to(self.device).to(memory_format=memory_format)
+        freeze_untrained_heads(model, config.optimizer)
         self.average = None if config.optimizer.ema is None else WeightAverage(model, config.optimizer.ema)
         self.model, self.optimizer = self._prepare(model)
         self.stepper = Stepper(config, accelerator, self.processes, task, self.model, self.optimizer)
@@ -90,6 +96,7 @@ class Trainer:
         self.loader = training_loader(train_set, self.sampler, config.data.workers, pin=self.device.type == "cuda")
         self.bad = BadSamples(len(train_set), train_set.annotations.path)
         self.meter = LossMeter()
+        self.unused = UnusedComponents(config)
         self.saved = time.monotonic()
         self.stop_at = None if config.stop_after is None else self.progress.step + config.stop_after
 
@@ -178,7 +185,7 @@ class Trainer:
 
     def _train_epoch(self, run: RunDirectory, log: RunLog, interrupt: Interrupt) -> str | None:
         """Train for what is left of the current epoch; return why it stopped inside it, or None."""
-        epoch = self.progress.epoch
+        epoch, from_start = self.progress.epoch, self.progress.images == 0
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.config.optimizer, epoch)
         self.model.train()
@@ -193,11 +200,11 @@ class Trainer:
             if min(images) > 0:
                 step += 1
                 parts = min(self.config.optimizer.accumulate, *images)
-                losses, statistics = self._train_step(batch, step, parts)
+                losses = self._train_step(batch, step, parts)
                 self.meter.add(losses, sum(images), waited, time.perf_counter() - asked)
                 log.advance()
                 if step % self.config.log_every == 0:
-                    self._log_step(step, log, statistics)
+                    self._log_step(step, log)
             self.progress = Progress(epoch, positions.stop, step)
             stopped = self._stop_reason(interrupt)
             if stopped is not None:
@@ -206,27 +213,35 @@ class Trainer:
                 self.save(run.last)
             asked = time.perf_counter()
         self.progress = Progress(epoch + 1, 0, self.progress.step)
+        usage = self.stepper.usage.read_epoch()
         log.record(
             "epoch",
             step=self.progress.step,
             epoch=epoch + 1,
             seconds=time.perf_counter() - began,
             skipped_images=len(set(self.processes.gather_objects(sorted(self.bad.seen)))),
+            **{f"mixture_epoch/{name}": value for name, value in usage.items()},
         )
+        # Of an epoch that an earlier session began, too few objects may be left to judge by.
+        warning = self.unused.warning(usage, epoch + 1) if from_start else None
+        if warning is not None and self.processes.is_main:
+            logger.warning("%s", warning)
         return None
 
-    def _train_step(self, batch: dict[str, Any], step: int, parts: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Take an optimizer step; return the losses with their "total", and what the log tells of the mixture."""
-        result = self.stepper.step(batch, step, parts, describe=step % self.config.log_every == 0)
+    def _train_step(self, batch: dict[str, Any], step: int, parts: int) -> dict[str, Tensor]:
+        """Take an optimizer step; return the losses with their "total"."""
+        losses = self.stepper.step(batch, step, parts)
         if self.average is not None:
             self.average.update(self.accelerator.unwrap_model(self.model))
-        return result
+        return losses
 
-    def _log_step(self, step: int, log: RunLog, statistics: dict[str, Tensor]) -> None:
-        values = self.meter.read() | {f"mixture/{name}": float(value) for name, value in statistics.items()}
+    def _log_step(self, step: int, log: RunLog) -> None:
+        usage = self.stepper.usage.read()
+        values = self.meter.read() | {f"mixture/{name}": value for name, value in usage.items()}
         rate = self.optimizer.param_groups[0]["lr"]
         losses = " ".join(f"{name[5:]} {value:.4g}" for name, value in values.items() if name.startswith("loss/"))
-        log.progress(f"step {step} {losses} lr {rate:g} {values['images_per_second']:.3g} images/s")
+        speed = f"{values['images_per_second']:.3g} images/s"
+        log.progress(f"step {step} {losses} lr {rate:g} {speed}{share_text(usage)}")
         log.record("step", step=step, epoch=self.progress.epoch + 1, learning_rate=rate, **values)
 
     def _stop_reason(self, interrupt: Interrupt) -> str | None:

@@ -48,6 +48,9 @@ COLUMNS: dict[TaskName, tuple[tuple[str, str, int], ...]] = {
         ("OKS hidden", "OKS, not told", 2),
         ("either hidden", "either, not told", 2),
         ("cramers v", "V of view", 2),
+        ("classifier", "V, classifier", 2),
+        ("weight told", "weight, told", 2),
+        ("weight hidden", "weight, not told", 2),
         ("sigma back over front", "sigma back/front", 2),
         ("largest share", "largest share", 2),
     ),
@@ -60,7 +63,9 @@ LEGENDS: dict[TaskName, str] = {
     "taken most.",
     "pose": "OKS is the mean similarity of a found figure to the truth; either: to the nearer of the truth and its "
     "left-right exchange. V of view: Cramer's V of component and view where it can be told, 1 where one says the "
-    "other. Largest share: of the figures, that of the component that is taken most.",
+    "other; classifier: of one of front and back, on the same backbone, pictures and steps, which no choice of a "
+    "component can surpass but by chance. Weight: the mixing weight of the component that is taken. Largest share: of "
+    "the figures, that of the component that is taken most.",
 }
 
 

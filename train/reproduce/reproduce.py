@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from train.config.commands import ReproduceConfig
 from train.config.rules import check_config
 from train.contenders.measures import MEASURES, Measures
-from train.contenders.processes import train_all
+from train.contenders.processes import measure_ceilings, train_all
 from train.reproduce.figures import contenders_figure, kinds_figure, knob_figure
 from train.reproduce.findings import Finding, Results, findings
 from train.reproduce.plan import plan
@@ -37,6 +37,8 @@ def reproduce(config: ReproduceConfig) -> Path:
         processes=config.processes,
         say=lambda text: print(text, flush=True),
     )
+    views = [job for job in jobs if job.world.task == "pose"]
+    ceilings = measure_ceilings(views, config.output, device=config.device, processes=config.processes)
     report = config.output / "report"
     found: list[tuple[TaskName, list[Finding]]] = []
     sections: list[str] = []
@@ -47,6 +49,9 @@ def reproduce(config: ReproduceConfig) -> Path:
             (network.job.world.name, network.job.components, network.job.seed): MEASURES[one.task](network)
             for network in own
         }
+        for (world, _, seed), values in measures.items():
+            if (world, seed) in ceilings:
+                values["classifier"] = ceilings[world, seed].cramers_v
         results = Results(one, measures)
         some = findings(results)
         found.append((one.task, some))

@@ -1,4 +1,15 @@
-"""What a run reports: log.jsonl, TensorBoard, and a progress bar on a terminal or plain lines elsewhere."""
+"""What a run reports: log.jsonl, TensorBoard, and a progress bar on a terminal or plain lines elsewhere.
+
+The records of log.jsonl, and the names of their values:
+
+- "step", after every --log-every steps, over the steps since the one before: learning_rate; loss/NAME of each loss and
+  loss/total, means; images_per_second; data_wait; and of a mixture mixture/objects, mixture/share_M, mixture/chosen_M,
+  mixture/sigma_M for each component M, mixture/choice_entropy (`train.loop.usage.describe`).
+- "epoch", after its last step: seconds, skipped_images, and the same of a mixture as mixture_epoch/..., over all
+  objects of the epoch. Of an epoch that was resumed, over those of the session that ended it.
+- "evaluation": metrics/NAME of COCO's numbers.
+- "start", of a run that starts at its data: share, loc and sigma of the clusters (`models.start.RegressionStart`).
+"""
 
 from __future__ import annotations
 

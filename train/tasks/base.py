@@ -157,4 +157,4 @@ def predict_options(config: InferenceConfig) -> dict[str, Any]:
     """Return the arguments of a network's `predict` that all tasks share."""
     flip: Flip | None = "stronger" if config.flip_stronger else "average" if config.flip else None
     components = None if config.component is None else [config.component]
-    return {"k": config.detections, "flip": flip, "components": components}
+    return {"k": config.detections, "flip": flip, "select": config.select, "components": components}

@@ -4,25 +4,43 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from models.reading import read_cells
 from models.regression import Regression
+from train.tasks.weights import MixtureStacks
 
 Targets = TypeVar("Targets")
 
 
-class Criterion(nn.Module, ABC, Generic[Targets]):
-    """Named losses, each the mean over the stacks, and their weighted sum."""
+class Truth(NamedTuple):
+    """Holds what the regression should predict, as `Regression.loss` takes it."""
 
-    def __init__(self, regression: Regression, weights: Mapping[str, float]) -> None:
-        """regression: the network's. weights: of each loss, by name."""
+    target: Tensor  # (B, C, N), in cells
+    observed: Tensor  # (B, G, N) bool, G a divisor of C
+    dim_scale: Tensor | None  # (C,)
+
+
+class Criterion(nn.Module, ABC, Generic[Targets]):
+    """Named losses, each the mean over the stacks, and their weighted sum.
+
+    A loss is the mean over N objects (cells, keypoints), and 0 for none. The published code divides its mixture's sum
+    by 1 + N: that loss is N / (1 + N) of this one, half for a single object and nearly all of it for many.
+    """
+
+    def __init__(self, regression: Regression, weights: Mapping[str, float], mixture_stacks: MixtureStacks) -> None:
+        """regression: the network's. weights: of each loss, by name.
+
+        mixture_stacks: "all", or "last": the regression's loss is then that of the last stack over the number of
+        stacks, a mean in which the others have none.
+        """
         super().__init__()
         self.regression = regression
         self.weights = dict(weights)
+        self.mixture_stacks = mixture_stacks
 
     def forward(self, outputs: list[dict[str, Tensor]], targets: Targets) -> dict[str, Tensor]:
         """Return the unweighted losses by name, float32 scalars.
@@ -30,7 +48,16 @@ class Criterion(nn.Module, ABC, Generic[Targets]):
         outputs: of the network's `forward`, sparse (with the targets' indices) or dense.
         """
         stacks = [self._one_stack(output, targets) for output in outputs]
-        return {name: torch.stack([losses[name] for losses in stacks]).mean() for name in self.weights}
+        losses = {name: [stack[name] for stack in stacks] for name in stacks[0]}
+        losses[self.regression.loss_name] = [
+            self.regression.loss(self.regression_at(output, targets), *self.truth(targets))
+            for output in (outputs if self.mixture_stacks == "all" else outputs[-1:])
+        ]
+        return {name: torch.stack(losses[name]).sum() / len(outputs) for name in self.weights}
+
+    def usage(self, outputs: list[dict[str, Tensor]], targets: Targets) -> dict[str, Tensor]:
+        """Return the sums of `Regression.usage` over the objects, as the last stack, which predicts, has them."""
+        return self.regression.usage(self.regression_at(outputs[-1], targets), *self.truth(targets))
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Return the weighted sum that is minimised."""
@@ -56,8 +83,12 @@ class Criterion(nn.Module, ABC, Generic[Targets]):
         """Return what `regression.read` gives of one stack at the objects, each (B, ., N)."""
 
     @abstractmethod
+    def truth(self, targets: Targets) -> Truth:
+        """Return what the regression should predict at the objects."""
+
+    @abstractmethod
     def _one_stack(self, output: Mapping[str, Tensor], targets: Targets) -> dict[str, Tensor]:
-        """Return the losses of one stack."""
+        """Return the losses of one stack, all but the regression's."""
 
     @abstractmethod
     def _counts(self, targets: Targets) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from models.start import ObjectSample
 from train.data.coco import CocoAnnotations
 from train.drawing.pictures import draw_detections
 from train.tasks.base import Task, predict_options
-from train.tasks.criterion import Criterion, count_centres, read_points
+from train.tasks.criterion import Criterion, Truth, count_centres, read_points
 from train.tasks.entries import clipped_boxes, corners_of, rounded
 from train.tasks.score import Score, score_results
 from train.tasks.targets import centres_of, flat_cells
@@ -77,20 +77,21 @@ class DetectionCriterion(Criterion[DetectionTargets]):
                 "offset": weights.offset_weight,
                 regression.loss_name: weights.size_weight,
             },
+            weights.mixture_stacks,
         )
 
     def regression_at(self, output: Mapping[str, Tensor], targets: DetectionTargets) -> tuple[Tensor, ...]:
         points = {name: read_points(output[name], targets.index) for name in self.regression.channels}
         return self.regression.read(points, targets.label)
 
+    def truth(self, targets: DetectionTargets) -> Truth:
+        return Truth(targets.size, (targets.index >= 0)[:, None], None)
+
     def _one_stack(self, output: Mapping[str, Tensor], targets: DetectionTargets) -> dict[str, Tensor]:
         observed = (targets.index >= 0)[:, None]
         return {
             "heatmap": heatmap_focal_loss(output["heatmap"], targets.heatmap),
             "offset": mean_absolute_error(read_points(output["offset"], targets.index), targets.offset, observed),
-            self.regression.loss_name: self.regression.loss(
-                self.regression_at(output, targets), targets.size, observed
-            ),
         }
 
     def _counts(self, targets: DetectionTargets) -> dict[str, Tensor]:
@@ -146,7 +147,7 @@ class DetectionTask(Task):
         return model.predict(images, **predict_options(config))
 
     def results(self, found: Detections, image_size: tuple[int, int]) -> list[dict[str, Any]]:
-        """Return category_id, bbox (x, y, width, height), score, component, and sigma of width and height.
+        """Return category_id, bbox (x, y, width, height), score, component, its weight, and sigma of width and height.
 
         A box of which nothing is inside the image is left out.
         """
@@ -156,6 +157,7 @@ class DetectionTask(Task):
                 "bbox": box,
                 "score": float(found.score[row]),
                 "component": int(found.component[row]),
+                "weight": round(float(found.weight[row]), 3),
                 "sigma": rounded(found.sigma[row]),
             }
             for row, box in clipped_boxes(found, image_size)

@@ -18,7 +18,7 @@ from train.data.coco import CocoAnnotations
 from train.data.skeletons import SkeletonInFile
 from train.drawing.poses import draw_poses
 from train.tasks.base import Task, predict_options
-from train.tasks.criterion import Criterion, count_centres, read_points
+from train.tasks.criterion import Criterion, Truth, count_centres, read_points
 from train.tasks.entries import clipped_boxes, corners_of, rounded
 from train.tasks.score import Score, score_results
 from train.tasks.targets import centres_of, flat_cells
@@ -125,6 +125,7 @@ class PoseCriterion(Criterion[PoseTargets]):
                 "keypoint_heatmap": weights.keypoint_weight,
                 "keypoint_offset": weights.keypoint_weight,
             },
+            weights.mixture_stacks,
         )
         kappa = torch.tensor(skeleton.sigmas).repeat_interleave(2)
         self.register_buffer("dim_scale", kappa, persistent=False)
@@ -134,6 +135,9 @@ class PoseCriterion(Criterion[PoseTargets]):
             {name: read_points(output[name], targets.index) for name in self.regression.channels}
         )
 
+    def truth(self, targets: PoseTargets) -> Truth:
+        return Truth(targets.keypoints, targets.observed, self.dim_scale)
+
     def _one_stack(self, output: Mapping[str, Tensor], targets: PoseTargets) -> dict[str, Tensor]:
         person = (targets.index >= 0)[:, None]
         keypoint = (targets.keypoint_index >= 0)[:, None]
@@ -141,9 +145,6 @@ class PoseCriterion(Criterion[PoseTargets]):
             "heatmap": heatmap_focal_loss(output["heatmap"], targets.heatmap),
             "offset": mean_absolute_error(read_points(output["offset"], targets.index), targets.offset, person),
             "size": mean_absolute_error(read_points(output["size"], targets.index), targets.size, person),
-            self.regression.loss_name: self.regression.loss(
-                self.regression_at(output, targets), targets.keypoints, targets.observed, self.dim_scale
-            ),
             "keypoint_heatmap": heatmap_focal_loss(output["keypoint_heatmap"], targets.keypoint_heatmap),
             "keypoint_offset": mean_absolute_error(
                 read_points(output["keypoint_offset"], targets.keypoint_index), targets.keypoint_offset, keypoint
@@ -230,10 +231,10 @@ class PoseTask(Task):
         return model.predict(images, **predict_options(config), refine=config.refine)
 
     def results(self, found: Poses, image_size: tuple[int, int]) -> list[dict[str, Any]]:
-        """Return category_id, bbox (x, y, width, height), keypoints (x, y, 1 in turn), score, component, and sigma.
+        """Return category_id, bbox (x, y, width, height), keypoints (x, y, 1 in turn), score, component, weight, sigma.
 
-        sigma is of x and y, before a keypoint's own constant. Keypoints may lie outside the image; a box of which
-        nothing is inside has no width or height.
+        weight is the component's. sigma is of x and y, before a keypoint's own constant. Keypoints may lie outside the
+        image; a box of which nothing is inside has no width or height.
         """
         entries = []
         for row, box in clipped_boxes(found, image_size):
@@ -245,6 +246,7 @@ class PoseTask(Task):
                     "keypoints": rounded(points.flatten()),
                     "score": float(found.score[row]),
                     "component": int(found.component[row]),
+                    "weight": round(float(found.weight[row]), 3),
                     "sigma": rounded(found.sigma[row, 0] / self.skeleton.sigmas[0]),
                 }
             )

@@ -24,7 +24,7 @@ def test_a_run_without_a_truth_or_without_an_evaluation_is_named(drawn: DataPath
         Subject.of_run(stopped)
 
 
-@pytest.mark.parametrize("name", ["scales", "views"])
+@pytest.mark.parametrize("name", ["scales", "views", "usage"])
 def test_components_of_bases_alone_cannot_be_analysed(name: str, drawn: DataPaths) -> None:
     base = Subject("base", Path(), DetectionTask([]), 0, drawn.images, drawn.annotations, [], {})
     with pytest.raises(ConfigError, match="needs a run that has some"):

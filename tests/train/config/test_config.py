@@ -15,7 +15,7 @@ import pytest
 
 import train.__main__
 from train.config.commands import CheckDataConfig, DemoConfig, EvaluateConfig, ExportConfig, FitConfig, PredictConfig
-from train.config.options import DataConfig
+from train.config.options import DataConfig, ModelConfig, OptimizerConfig
 from train.config.rules import CheckedBy, at_least, check_config, rules_of
 from train.config.serialisation import read_config, to_json
 from train.errors import ConfigError
@@ -165,6 +165,15 @@ def test_a_rule_is_that_of_its_field_and_not_of_its_name() -> None:
         (EvaluateConfig(images=Path("i")), "--images and --annotations: both are needed, or neither"),
         (EvaluateConfig(split="test-dev"), "--split test-dev: needs --images and --annotations"),
         (FitConfig(Path("r")), "--train-images and --train-annotations: are needed, or --coco"),
+        (
+            FitConfig(
+                Path("r"),
+                data=DataConfig(Path("coco")),
+                model=ModelConfig(components=0),
+                optimizer=OptimizerConfig(mixture_stacks="last"),
+            ),
+            "--mixture-stacks last: needs a mixture, and --components 0 is the single-mode base",
+        ),
     ],
 )
 def test_wrong_options_are_refused_by_name(config: Any, message: str) -> None:

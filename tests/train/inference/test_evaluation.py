@@ -33,7 +33,7 @@ def two_sizes(run: Path) -> Path:
     """Write a checkpoint whose component 0 predicts about 3 x 3 cells everywhere and component 1 about 9 x 9."""
     content = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
     (name,) = [name for name in content["model"] if name.endswith("loc.output.bias")]
-    content["model"][name] += torch.tensor([3.0, 3, 9, 9])
+    content["model"][name].copy_(torch.tensor([3.0, 3, 9, 9]))
     path = run / "two-sizes.pt"
     torch.save(content, path)
     return path
@@ -46,7 +46,7 @@ def config(run: Path | None = None, **options: object) -> EvaluateConfig:
 def test_run_is_scored_as_at_the_end_of_training(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = json.loads((run / "evaluation" / "metrics.json").read_text())
     detections = json.loads((run / "evaluation" / "detections.json").read_text())
-    assert {"image_id", "category_id", "bbox", "score", "component", "sigma"} == detections[0].keys()
+    assert {"image_id", "category_id", "bbox", "score", "component", "weight", "sigma"} == detections[0].keys()
     assert {entry["category_id"] for entry in detections} <= {3, 7, 9}
     assert {entry["component"] for entry in detections} <= {0, 1}
     # Another batch size may round differently, as it takes another convolution kernel.
@@ -80,6 +80,44 @@ def test_sizes_of_one_component_alone(run: Path, two_sizes: Path, tmp_path: Path
     assert medians[1] > 1.5 * medians[0]
     with pytest.raises(ConfigError, match="--component: 2 is not there; the model has 2"):
         evaluate(config(run, inference=InferenceConfig(component=2)))
+
+
+def inside(bbox: list[float]) -> bool:
+    return min(bbox[:2]) > 0 and bbox[0] + bbox[2] < 80 and bbox[1] + bbox[3] < 64
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_mean_lies_between_the_components_at_one_share_of_the_way(
+    two_sizes: Path, tmp_path: Path, flip: bool
+) -> None:
+    found = []
+    for name, choice in (("0", {"component": 0}), ("1", {"component": 1}), ("mean", {"select": "mean"})):
+        inference = InferenceConfig(flip=flip, **choice)  # type: ignore[arg-type]
+        evaluate(config(checkpoint=two_sizes, inference=inference, output=tmp_path / name))
+        found.append({(one["image_id"], one["score"]): one for one in entries(tmp_path / name)})
+    shares = []
+    for peak in found[0].keys() & found[1].keys() & found[2].keys():
+        small, large, mean = (results[peak] for results in found)
+        if not all(inside(one["bbox"]) for one in (small, large, mean)):
+            continue
+        shares.append([(mean["bbox"][i] - small["bbox"][i]) / (large["bbox"][i] - small["bbox"][i]) for i in (2, 3)])
+    found_shares = np.array(shares)
+    assert len(shares) > 20
+    assert ((found_shares > 0.02) & (found_shares < 0.98)).all()
+    # With a flip each of the two views has weights of its own.
+    np.testing.assert_allclose(found_shares[:, 0], found_shares[:, 1], atol=0.05 if flip else 0.01)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"select": "density", "component": 1}, "--select density, --component: give one; --component 1 chooses"),
+        ({"select": "mean", "flip_stronger": True}, "--select mean, --flip-stronger: the mean has no component"),
+    ],
+)
+def test_choices_that_contradict_one_another_are_refused(run: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        evaluate(config(run, inference=InferenceConfig(**options)))
 
 
 def test_what_cannot_be_evaluated_is_named(run: Path, drawn_copy: DataPaths, tmp_path: Path) -> None:
@@ -170,8 +208,10 @@ def test_a_test_set_without_annotations_gets_the_servers_file_and_no_score(
         evaluate(config(run, split="test-dev"))
 
 
-def test_the_base_has_no_stronger_view(drawn: DataPaths, tmp_path: Path) -> None:
+def test_the_base_has_no_stronger_view_and_nothing_to_select(drawn: DataPaths, tmp_path: Path) -> None:
     base = fit(tiny_fit(drawn, tmp_path / "run", epochs=1, components=0))
     given = {"images": drawn.images, "annotations": drawn.annotations}
     with pytest.raises(ConfigError, match="--flip-stronger: compares mixing weights"):
         evaluate(config(base, inference=InferenceConfig(flip_stronger=True), **given))
+    with pytest.raises(ConfigError, match="--select mean: chooses in a mixture, and this is the single-mode base"):
+        evaluate(config(base, inference=InferenceConfig(select="mean"), **given))

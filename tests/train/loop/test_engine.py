@@ -77,7 +77,7 @@ def test_run_directory_holds_what_the_run_was(uninterrupted: Path) -> None:
     assert [record["epoch"] for record in steps] == [1, 1, 2, 2, 3, 3]
     assert [record["learning_rate"] for record in steps] == pytest.approx([2.5e-4] * 2 + [2.5e-5] * 4)
     expected = {"loss/heatmap", "loss/offset", "loss/mixture", "loss/total", "images_per_second", "data_wait"}
-    assert expected | {"mixture/alpha_entropy", "mixture/alpha_1", "mixture/sigma_1"} <= steps[0].keys()
+    assert expected | {"mixture/choice_entropy", "mixture/share_1", "mixture/sigma_1"} <= steps[0].keys()
     assert len(list(uninterrupted.glob("events.out.*"))) == 1
 
 

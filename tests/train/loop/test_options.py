@@ -208,7 +208,8 @@ def test_tensorboard_has_the_scalars_and_pictures_of_each_evaluation(drawn: Data
     board.Reload()
     tags = board.Tags()
     expected = {"loss/heatmap", "loss/offset", "loss/mixture", "loss/total", "learning_rate", "images_per_second"}
-    expected |= {f"mixture/{name}_{m}" for name in ("alpha", "sigma") for m in range(2)} | {"metrics/AP"}
+    expected |= {f"mixture/{name}_{m}" for name in ("share", "chosen", "sigma") for m in range(2)} | {"metrics/AP"}
+    expected |= {"mixture/choice_entropy", "mixture_epoch/share_0", "mixture_epoch/sigma_1"}
     assert expected <= set(tags["scalars"])
     assert tags["images"] == ["val/1", "val/2"]
     assert [event.step for event in board.Images("val/1")] == [2, 4]

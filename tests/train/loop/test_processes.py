@@ -116,6 +116,21 @@ def test_two_processes_train_to_the_weights_of_one(one_process: Path, two_proces
             assert together[name] == pytest.approx(alone[name], rel=1e-5)
 
 
+def test_two_processes_count_the_objects_of_both(one_process: Path, two_processes: Path) -> None:
+    for kind, prefix in (("step", "mixture/"), ("epoch", "mixture_epoch/")):
+        alone, together = (
+            [
+                {name: value for name, value in record.items() if name.startswith(prefix)}
+                for record in read_log(run / "log.jsonl")
+                if record["kind"] == kind
+            ]
+            for run in (one_process, two_processes)
+        )
+        assert [len(values) for values in alone] == [8] * (6 if kind == "step" else 3)
+        for one, two in zip(alone, together, strict=True):
+            assert two == pytest.approx(one, rel=1e-5)
+
+
 def test_two_processes_evaluate_each_of_an_odd_number_of_images_once(one_process: Path, two_processes: Path) -> None:
     ones, twos = detections(one_process), detections(two_processes)
     assert {entry["image_id"] for entry in twos} == set(range(1, 8))

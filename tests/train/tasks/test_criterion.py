@@ -14,6 +14,7 @@ from train.config.options import OptimizerConfig
 from train.tasks.criterion import Criterion
 from train.tasks.detection import DetectionCriterion, DetectionTargets, detection_targets
 from train.tasks.pose import PoseCriterion, pose_targets
+from train.tasks.weights import MixtureStacks
 
 BOXES = torch.tensor([[[4.0, 4, 20, 28], [30, 8, 50, 16], [0, 0, 0, 0]], [[8, 40, 60, 62], [0, 0, 0, 0], [0, 0, 0, 0]]])
 LABELS = torch.tensor([[0, 1, -1], [1, -1, -1]])
@@ -120,25 +121,30 @@ def test_batch_without_any_object_trains_on_the_background(components: int) -> N
         assert gradient is None or (gradient == 0).all()
 
 
-def test_mixture_statistics_describe_the_objects(targets: DetectionTargets) -> None:
-    def statistics(logits: Tensor) -> dict[str, float]:
-        criterion = DetectionCriterion(size_regression(3), WEIGHTS)
-        values = criterion.regression_at({**output, "logits": logits}, targets)
-        found = criterion.regression.statistics(values, targets.index >= 0)
-        return {name: value.item() for name, value in found.items()}
+def test_losses_of_the_last_stack_alone_train_no_other_mixture(targets: DetectionTargets) -> None:
+    """As the published code of poses has it: the mean over the stacks, in which the others' mixture counts as 0."""
+    size_of = size_regression(2)
+    criterion = DetectionCriterion(size_of, OptimizerConfig(mixture_stacks="last"))
+    stacks = [dense_output(2, seed) for seed in (1, 2, 3)]
+    losses, usual = criterion(stacks, targets), DetectionCriterion(size_of, WEIGHTS)(stacks, targets)
+    alone = DetectionCriterion(size_of, WEIGHTS)(stacks[2:], targets)
+    torch.testing.assert_close(losses["mixture"], alone["mixture"] / 3)
+    assert all(torch.equal(losses[name], usual[name]) for name in ("heatmap", "offset"))
+    criterion.total(losses).backward()
+    for number, stack in enumerate(stacks):
+        assert all((stack[name].grad is not None) == (number == 2) for name in ("logits", "loc", "scale"))
+        assert all(stack[name].grad.any() for name in ("heatmap", "offset"))
 
-    output = at_cells(dense_output(3), targets.index)
-    found = statistics(output["logits"])
-    real = targets.index >= 0
-    alpha = output["logits"].softmax(1).transpose(1, 2)[real]
-    raw = output["scale"].transpose(1, 2)[real].unflatten(1, (3, 2))
-    sigma = torch.nn.functional.elu(raw) + 2
-    for m in range(3):
-        assert found[f"alpha_{m}"] == pytest.approx(alpha[:, m].mean().item())
-        assert found[f"sigma_{m}"] == pytest.approx(sigma[:, m].mean().item())
-    assert statistics(torch.zeros(2, 3, 3))["alpha_entropy"] == pytest.approx(1)
-    certain = torch.tensor([50.0, 0, 0])[None, :, None].expand(2, 3, 3)
-    assert statistics(certain)["alpha_entropy"] == pytest.approx(0, abs=1e-6)
+
+def test_usage_is_that_of_the_last_stack_at_the_objects(targets: DetectionTargets) -> None:
+    criterion = DetectionCriterion(size_regression(2), WEIGHTS)
+    stacks = [dense_output(2, seed) for seed in (1, 2)]
+    found = criterion.usage(stacks, targets)
+    logits = at_cells(stacks[1], targets.index)["logits"].transpose(1, 2)[targets.index >= 0]
+    assert found["objects"].tolist() == [3]
+    assert found["chosen"].tolist() == logits.argmax(1).bincount(minlength=2).tolist()
+    torch.testing.assert_close(criterion.usage(stacks[1:], targets), found)
+    assert not any(value.requires_grad for value in found.values())
 
 
 @pytest.mark.parametrize("components", [0, 2])
@@ -176,32 +182,36 @@ def pose_output(components: int) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("empty", [False, True], ids=["objects in both", "objects in one part alone"])
-@pytest.mark.parametrize("components", [0, 2])
+@pytest.mark.parametrize(("components", "stacks"), [(0, "all"), (2, "all"), (2, "last")])
 @pytest.mark.parametrize("task", ["detection", "pose"])
-def test_parts_of_a_batch_add_up_to_its_losses_and_gradients(task: str, components: int, empty: bool) -> None:
+def test_parts_of_a_batch_add_up_to_its_losses_and_gradients(
+    task: str, components: int, stacks: MixtureStacks, empty: bool
+) -> None:
     """Objects are spread unevenly over the parts, where a mean of the parts' means would be another number."""
     labels = LABELS.clone()
     if empty:
         labels[1] = -1
     criterion: Criterion[Any]
     targets: Any
+    weights = OptimizerConfig(mixture_stacks=stacks)
     if task == "detection":
         targets, output = detection_targets(BOXES, labels, 2, (16, 16)), dense_output(components)
-        criterion = DetectionCriterion(size_regression(components), WEIGHTS)
+        criterion = DetectionCriterion(size_regression(components), weights)
     else:
         points = 60 * torch.rand(2, 3, 17, 2, generator=torch.Generator().manual_seed(1))
         seen = torch.arange(2 * 3 * 17).view(2, 3, 17, 1) % 3
         targets = pose_targets(BOXES, labels.clamp(max=0), torch.cat((points, seen), 3), (16, 16))
         output = pose_output(components)
         regression = pose_regression(COCO_PERSON, components, min_scale=9.0)
-        criterion = PoseCriterion(regression, WEIGHTS, COCO_PERSON)
-    whole = criterion([output], targets)
+        criterion = PoseCriterion(regression, weights, COCO_PERSON)
+    before = {name: (2 * value).detach() for name, value in output.items()}  # an earlier stack's
+    whole = criterion([before, output], targets)
     counts = criterion.counts(targets)
     parts = []
     for row in (slice(0, 1), slice(1, 2)):
         some = targets._make(values[row] for values in targets)
-        part = {name: values[row] for name, values in output.items()}
-        parts.append(criterion.parts_of(criterion([part], some), criterion.counts(some), counts))
+        part = [{name: values[row] for name, values in stack.items()} for stack in (before, output)]
+        parts.append(criterion.parts_of(criterion(part, some), criterion.counts(some), counts))
     for name, loss in whole.items():
         torch.testing.assert_close(parts[0][name] + parts[1][name], loss)
     together = criterion.total(parts[0]) + criterion.total(parts[1])
