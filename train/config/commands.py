@@ -253,7 +253,7 @@ class ReproduceConfig:
     first_seed: AtLeastZero = 0
     """The first of them."""
     knobs: bool = True
-    """Train base, MDN_1 and MDN_3 at further values of each world's knob."""
+    """Train base, MDN_1 and one mixture more at further values of each world's knob."""
     train_pictures: WorldPictures = None
     """Training pictures of each world and seed. Without it, as for the options that follow: the world's own."""
     val_pictures: WorldPictures = None

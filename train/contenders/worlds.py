@@ -41,6 +41,8 @@ class Setting:
     lr: float = 1e-3
     """Learning rate before its drop, which is for the last fifth of the epochs."""
     arch: str = "hourglass_small"
+    crop_scales: tuple[float, ...] = AugmentConfig.crop_scales
+    """Of the random windows of the training pictures, as in `AugmentConfig`."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The losses' weights, and what else differs from the defaults; epochs, batch and lr are those above."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -94,14 +96,15 @@ class World:
 
     def augment(self) -> AugmentConfig:
         """Return how its training pictures are varied."""
-        return AugmentConfig(crop_border=self.setting.image_size // 4)
+        setting = self.setting
+        return AugmentConfig(crop_border=setting.image_size // 4, crop_scales=setting.crop_scales)
 
 
 SMALLEST_PICTURE = 96
 """Side in pixels of pictures that boxes of 20 cells fit into."""
 
 SIZES = Setting(train_pictures=400, val_pictures=150, image_size=128, epochs=14)
-VIEWS = Setting(train_pictures=500, val_pictures=150, image_size=96, epochs=14)
+VIEWS = Setting(train_pictures=1500, val_pictures=400, image_size=64, epochs=8, crop_scales=(0.9, 1.0, 1.1))
 
 
 def sizes_world(spread: float, changes: dict[str, Any] | None = None) -> World:
@@ -129,12 +132,14 @@ def sizes_world(spread: float, changes: dict[str, Any] | None = None) -> World:
 
 
 def views_world(hidden: float, changes: dict[str, Any] | None = None) -> World:
-    """Return one large figure a picture, whose limbs hang rather than wave, seen from the front or from the back.
+    """Return one figure that fills its picture, whose limbs hang rather than wave, seen from the front or the back.
 
     hidden: share of the figures of which nothing tells the view, so that left and right are a toss-up. changes: of the
     setting.
     """
-    scene = PoseSceneConfig(max_objects=1, smallest=0.6, spread=0.35, occluded=0.2, hidden=hidden)
+    scene = PoseSceneConfig(
+        max_objects=1, smallest=0.85, largest=0.97, inside=1.0, spread=0.2, occluded=0.1, hidden=hidden
+    )
     return World("views", "pose", hidden, scene, VIEWS.changed(changes or {}))
 
 

@@ -16,11 +16,13 @@ class Knob(NamedTuple):
     values: tuple[float, ...]
     main: float
     """Where all contenders are compared."""
+    mixture: int
+    """Components of the mixture that is followed over the knob: the kinds of size, the views."""
 
 
 KNOBS: dict[TaskName, Knob] = {
-    "detection": Knob((0.0, 0.5, 1.0), main=1.0),
-    "pose": Knob((0.0, 0.4, 1.0), main=0.4),
+    "detection": Knob((0.0, 0.5, 1.0), main=1.0, mixture=3),
+    "pose": Knob((0.0, 0.4, 1.0), main=0.4, mixture=2),
 }
 
 
@@ -62,7 +64,7 @@ def plan(config: ReproduceConfig, task: TaskName) -> Plan:
         task=task,
         main=main,
         components=tuple(sorted(config.components)),
-        mixture=3 if 3 in several else several[0],
+        mixture=knob.mixture if knob.mixture in several else several[0],
         knob=tuple(WORLDS[task](value, changes) for value in knob.values) if config.knobs else (main,),
         seeds=tuple(range(config.first_seed, config.first_seed + config.seeds)),
     )

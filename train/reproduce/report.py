@@ -24,9 +24,9 @@ ABOUT: dict[TaskName, str] = {
     "1 they are of 4, 10 and 20 output cells of {cell} pixels, at 0 all are of 10. AP is COCO's of boxes. As the "
     "middle kind is nearly all of it, AP is given for each kind too, and as the mean of the three, in which a rare "
     "kind counts as much as a common one, as a rare category does in COCO's AP.",
-    "pose": "One large articulated figure a picture, seen from the front or from the back. The view is told by a face "
-    "or hair and by what is on the chest or the back; the knob is the share of figures of which nothing tells it, so "
-    "that left and right are a toss-up. AP is COCO's of keypoints (OKS).",
+    "pose": "One articulated figure that fills its picture, seen from the front or from the back. The view is told by "
+    "a face or hair and by what is on the chest or the back; the knob is the share of figures of which nothing tells "
+    "it, so that left and right are a toss-up. AP is COCO's of keypoints (OKS).",
 }
 
 COLUMNS: dict[TaskName, tuple[tuple[str, str, int], ...]] = {

@@ -37,7 +37,7 @@ def reproduce(config: ReproduceConfig) -> Path:
         processes=config.processes,
         say=lambda text: print(text, flush=True),
     )
-    views = [job for job in jobs if job.world.task == "pose"]
+    views = [job for one in plans for job in one.jobs() if one.task == "pose" and job.world == one.main]
     ceilings = measure_ceilings(views, config.output, device=config.device, processes=config.processes)
     report = config.output / "report"
     found: list[tuple[TaskName, list[Finding]]] = []
