@@ -78,6 +78,7 @@ class DetectionCriterion(Criterion[DetectionTargets]):
                 regression.loss_name: weights.size_weight,
             },
             weights.mixture_stacks,
+            weights.choice_weight,
         )
 
     def regression_at(self, output: Mapping[str, Tensor], targets: DetectionTargets) -> tuple[Tensor, ...]:

@@ -126,6 +126,7 @@ class PoseCriterion(Criterion[PoseTargets]):
                 "keypoint_offset": weights.keypoint_weight,
             },
             weights.mixture_stacks,
+            weights.choice_weight,
         )
         kappa = torch.tensor(skeleton.sigmas).repeat_interleave(2)
         self.register_buffer("dim_scale", kappa, persistent=False)
