@@ -104,7 +104,15 @@ SMALLEST_PICTURE = 96
 """Side in pixels of pictures that boxes of 20 cells fit into."""
 
 SIZES = Setting(train_pictures=400, val_pictures=150, image_size=128, epochs=14)
-VIEWS = Setting(train_pictures=1500, val_pictures=400, image_size=64, epochs=8, crop_scales=(0.9, 1.0, 1.1))
+VIEWS = Setting(
+    train_pictures=1500,
+    val_pictures=400,
+    image_size=64,
+    epochs=8,
+    crop_scales=(0.9, 1.0, 1.1),
+    # At 1 the choice of a component learns next to nothing of the view in so few steps.
+    optimizer=OptimizerConfig(choice_weight=30.0),
+)
 
 
 def sizes_world(spread: float, changes: dict[str, Any] | None = None) -> World:
