@@ -22,5 +22,5 @@ class LossWeights:
     pose_weight: float | None = None
     """None stands for the task's own."""
     keypoint_weight: float = 1.0
-    choice_weight: float = 1.0
     mixture_stacks: MixtureStacks = "all"
+    choice_weight: float = 1.0
