@@ -20,3 +20,13 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], words: 
     """Return the lines of a table, and an empty one. The first `words` columns are of words, the others of numbers."""
     marks = ["---"] * words + ["---:"] * (len(header) - words)
     return [*(f"| {' | '.join(line)} |" for line in (header, marks, *rows)), ""]
+
+
+def coco_cell(value: float) -> str:
+    """Return one of COCO's numbers in percent, to one decimal; "none" where there is nothing to measure (-1)."""
+    return "none" if value < 0 else f"{100 * value:.1f}"
+
+
+def images_a_second(value: float) -> str:
+    """Return a speed to three digits."""
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"

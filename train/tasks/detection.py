@@ -16,7 +16,7 @@ from models.regression import Regression, mean_absolute_error
 from models.start import ObjectSample
 from train.data.coco import CocoAnnotations
 from train.drawing.pictures import draw_detections
-from train.tasks.base import Task, predict_options
+from train.tasks.base import Task, predict_each_options, predict_options
 from train.tasks.criterion import Criterion, Truth, count_centres, read_points
 from train.tasks.entries import clipped_boxes, corners_of, rounded
 from train.tasks.score import Score, score_results
@@ -78,6 +78,7 @@ class DetectionCriterion(Criterion[DetectionTargets]):
                 regression.loss_name: weights.size_weight,
             },
             weights.mixture_stacks,
+            weights.choice_weight,
         )
 
     def regression_at(self, output: Mapping[str, Tensor], targets: DetectionTargets) -> tuple[Tensor, ...]:
@@ -146,8 +147,11 @@ class DetectionTask(Task):
     def predict(self, model: Detector, images: Tensor, config: InferenceConfig) -> Detections:
         return model.predict(images, **predict_options(config))
 
+    def predict_each(self, model: Detector, images: Tensor, config: InferenceConfig) -> list[Detections]:
+        return model.predict_each(images, **predict_each_options(config))
+
     def results(self, found: Detections, image_size: tuple[int, int]) -> list[dict[str, Any]]:
-        """Return category_id, bbox (x, y, width, height), score, component, and sigma of width and height.
+        """Return category_id, bbox (x, y, width, height), score, component, its weight, and sigma of width and height.
 
         A box of which nothing is inside the image is left out.
         """
@@ -157,6 +161,7 @@ class DetectionTask(Task):
                 "bbox": box,
                 "score": float(found.score[row]),
                 "component": int(found.component[row]),
+                "weight": round(float(found.weight[row]), 3),
                 "sigma": rounded(found.sigma[row]),
             }
             for row, box in clipped_boxes(found, image_size)

@@ -17,7 +17,7 @@ from models.start import ObjectSample
 from train.data.coco import CocoAnnotations
 from train.data.skeletons import SkeletonInFile
 from train.drawing.poses import draw_poses
-from train.tasks.base import Task, predict_options
+from train.tasks.base import Task, predict_each_options, predict_options
 from train.tasks.criterion import Criterion, Truth, count_centres, read_points
 from train.tasks.entries import clipped_boxes, corners_of, rounded
 from train.tasks.score import Score, score_results
@@ -126,6 +126,7 @@ class PoseCriterion(Criterion[PoseTargets]):
                 "keypoint_offset": weights.keypoint_weight,
             },
             weights.mixture_stacks,
+            weights.choice_weight,
         )
         kappa = torch.tensor(skeleton.sigmas).repeat_interleave(2)
         self.register_buffer("dim_scale", kappa, persistent=False)
@@ -230,11 +231,14 @@ class PoseTask(Task):
     def predict(self, model: PoseEstimator, images: Tensor, config: InferenceConfig) -> Poses:
         return model.predict(images, **predict_options(config), refine=config.refine)
 
-    def results(self, found: Poses, image_size: tuple[int, int]) -> list[dict[str, Any]]:
-        """Return category_id, bbox (x, y, width, height), keypoints (x, y, 1 in turn), score, component, and sigma.
+    def predict_each(self, model: PoseEstimator, images: Tensor, config: InferenceConfig) -> list[Poses]:
+        return model.predict_each(images, **predict_each_options(config), refine=config.refine)
 
-        sigma is of x and y, before a keypoint's own constant. Keypoints may lie outside the image; a box of which
-        nothing is inside has no width or height.
+    def results(self, found: Poses, image_size: tuple[int, int]) -> list[dict[str, Any]]:
+        """Return category_id, bbox (x, y, width, height), keypoints (x, y, 1 in turn), score, component, weight, sigma.
+
+        weight is the component's. sigma is of x and y, before a keypoint's own constant. Keypoints may lie outside the
+        image; a box of which nothing is inside has no width or height.
         """
         entries = []
         for row, box in clipped_boxes(found, image_size):
@@ -246,6 +250,7 @@ class PoseTask(Task):
                     "keypoints": rounded(points.flatten()),
                     "score": float(found.score[row]),
                     "component": int(found.component[row]),
+                    "weight": round(float(found.weight[row]), 3),
                     "sigma": rounded(found.sigma[row, 0] / self.skeleton.sigmas[0]),
                 }
             )
