@@ -69,7 +69,20 @@ class Detector(Network):
         no component, it is a ValueError.
         """
         self.regression.check_flip(flip, select)
-        return self._decode(self.read(images, flip), k, select, components, flip)
+        (found,) = self._decode(self.read(images, flip), k, select, [components], flip)
+        return found
+
+    @torch.no_grad()
+    def predict_each(
+        self, images: Tensor, *, k: int = 100, select: str = "weight", flip: Flip | None = None
+    ) -> list[Detections]:
+        """Return what `predict` gives, and then what it gives with each of the M components alone: M + 1 results.
+
+        The network runs once. All results have the same peaks, with the same scores, in the same order. The arguments
+        are those of `predict`; of the base there is one result.
+        """
+        self.regression.check_flip(flip, select)
+        return self._decode(self.read(images, flip), k, select, self.regression.choices(), flip)
 
     def decode(
         self,
@@ -80,17 +93,22 @@ class Detector(Network):
         components: Sequence[int] | None = None,
     ) -> Detections:
         """Return what `predict` does from the dense maps of one stack, an entry of `forward` without index."""
-        return self._decode(DenseReader(self.head_groups[-1], outputs), k, select, components, None)
+        (found,) = self._decode(DenseReader(self.head_groups[-1], outputs), k, select, [components], None)
+        return found
 
     def _decode(
-        self, reader: Reader, k: int, select: str, components: Sequence[int] | None, flip: Flip | None
-    ) -> Detections:
+        self, reader: Reader, k: int, select: str, choices: Sequence[Sequence[int] | None], flip: Flip | None
+    ) -> list[Detections]:
+        """Return a result for each choice of components."""
         heatmaps = reader.maps("heatmap")
         peaks = find_peaks_of_views(heatmaps, k)
         views = reader.at(CENTRES, peaks.index)
-        modes = [
-            self.regression.mode(self.regression.read(view, peaks.label), select=select, components=components)
-            for view in views
-        ]
-        extent = merge_views(modes, flip)
-        return detections(peaks, views[0]["offset"], extent, map_width=heatmaps[0].shape[3], stride=self.stride)
+        values = [self.regression.read(view, peaks.label) for view in views]
+        found = []
+        for components in choices:
+            modes = [self.regression.mode(of_view, select=select, components=components) for of_view in values]
+            extent = merge_views(modes, flip)
+            found.append(
+                detections(peaks, views[0]["offset"], extent, map_width=heatmaps[0].shape[3], stride=self.stride)
+            )
+        return found

@@ -111,7 +111,26 @@ class PoseEstimator(Network):
         inside the box and no farther than 0.3 of its larger side.
         """
         self.regression.check_flip(flip, select)
-        return self._decode(self.read(images, flip), k, select, components, flip, refine)
+        (found,) = self._decode(self.read(images, flip), k, select, [components], flip, refine)
+        return found
+
+    @torch.no_grad()
+    def predict_each(
+        self,
+        images: Tensor,
+        *,
+        k: int = 100,
+        select: str = "weight",
+        flip: Flip | None = None,
+        refine: bool = True,
+    ) -> list[Poses]:
+        """Return what `predict` gives, and then what it gives with each of the M components alone: M + 1 results.
+
+        The network runs once. All results have the same people, with the same scores, in the same order. The arguments
+        are those of `predict`; of the base there is one result.
+        """
+        self.regression.check_flip(flip, select)
+        return self._decode(self.read(images, flip), k, select, self.regression.choices(), flip, refine)
 
     def decode(
         self,
@@ -123,39 +142,44 @@ class PoseEstimator(Network):
         refine: bool = True,
     ) -> Poses:
         """Return what `predict` does from the dense maps of one stack, an entry of `forward` without index."""
-        return self._decode(DenseReader(self.head_groups[-1], outputs), k, select, components, None, refine)
+        (found,) = self._decode(DenseReader(self.head_groups[-1], outputs), k, select, [components], None, refine)
+        return found
 
     def _decode(
         self,
         reader: Reader,
         k: int,
         select: str,
-        components: Sequence[int] | None,
+        choices: Sequence[Sequence[int] | None],
         flip: Flip | None,
         refine: bool,
-    ) -> Poses:
+    ) -> list[Poses]:
+        """Return a result for each choice of components."""
         heatmaps = reader.maps("heatmap")
         map_width = heatmaps[0].shape[3]
         peaks = find_peaks_of_views(heatmaps, k)
         views = reader.at(CENTRES, peaks.index)
-        modes = [
-            self.regression.mode(self.regression.read(view), select=select, components=components) for view in views
-        ]
-        if flip is not None:
-            modes[1] = modes[1]._replace(loc=self._turned_back(modes[1].loc))
-        pose = merge_views(modes, flip)
+        values = [self.regression.read(view) for view in views]
         size = torch.stack([at_least_float32(view["size"]) for view in views]).mean(0)
         box = boxes(peaks, views[0]["offset"], size, map_width=map_width, stride=self.stride)
 
         corner = cell_corner(peaks.index, map_width)
-        # (B, k, J, 2) from (B, 2J, k)
-        keypoints = corner.transpose(1, 2)[:, :, None] + pose.loc.unflatten(1, (-1, 2)).permute(0, 3, 1, 2)
-        score = torch.zeros_like(keypoints[..., 0])
-        if refine:
-            keypoints, score = self._refine(reader, keypoints, box / self.stride, k)
-        kappa = torch.tensor(self.skeleton.sigmas, dtype=pose.scale.dtype, device=pose.scale.device)
-        sigma = pose.scale.transpose(1, 2)[:, :, None] * kappa[:, None]
-        return _poses(peaks, box, pose, keypoints * self.stride, sigma * self.stride, score)
+        near = self._keypoint_peaks(reader, k) if refine else None
+        found = []
+        for components in choices:
+            modes = [self.regression.mode(of_view, select=select, components=components) for of_view in values]
+            if flip is not None:
+                modes[1] = modes[1]._replace(loc=self._turned_back(modes[1].loc))
+            pose = merge_views(modes, flip)
+            # (B, k, J, 2) from (B, 2J, k)
+            keypoints = corner.transpose(1, 2)[:, :, None] + pose.loc.unflatten(1, (-1, 2)).permute(0, 3, 1, 2)
+            score = torch.zeros_like(keypoints[..., 0])
+            if near is not None:
+                keypoints, score = move_to_peaks(keypoints, box / self.stride, *near)
+            kappa = torch.tensor(self.skeleton.sigmas, dtype=pose.scale.dtype, device=pose.scale.device)
+            sigma = pose.scale.transpose(1, 2)[:, :, None] * kappa[:, None]
+            found.append(_poses(peaks, box, pose, keypoints * self.stride, sigma * self.stride, score))
+        return found
 
     def _turned_back(self, loc: Tensor) -> Tensor:
         """Return the offsets (B, 2J, k) from cells' corners that a mirror image shows as they are in the image.
@@ -166,8 +190,8 @@ class PoseEstimator(Network):
         mirrored = list(self.skeleton.mirrored)
         return torch.stack((1 - x[:, mirrored], y[:, mirrored]), 2).flatten(1, 2)
 
-    def _refine(self, reader: Reader, keypoints: Tensor, box: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """Return moved keypoints and their scores (B, N, J); keypoints (B, N, J, 2) and box (B, N, 4) are in cells."""
+    def _keypoint_peaks(self, reader: Reader, k: int) -> tuple[Tensor, Tensor]:
+        """Return the places (B, J, K, 2), in cells, and the scores (B, J, K) of each keypoint's K best peaks."""
         views = reader.maps("keypoint_heatmap")
         batch, joints, height, width = views[0].shape
         # Each keypoint's k best peaks: its heatmap as an image of one class.
@@ -175,19 +199,26 @@ class PoseEstimator(Network):
         (own,) = reader.at(KEYPOINTS, peaks.index.reshape(batch, -1), first_only=True)
         offset = own["keypoint_offset"]
         place = cell_corner(peaks.index, width) + at_least_float32(offset).unflatten(2, (joints, -1)).transpose(1, 2)
-        place = place.transpose(2, 3)  # (B, J, K, 2)
-        usable = peaks.score > MIN_KEYPOINT_SCORE
+        return place.transpose(2, 3), peaks.score
 
-        regressed = keypoints.transpose(1, 2)  # (B, J, N, 2)
-        distance = torch.hypot(*(regressed[:, :, :, None] - place[:, :, None]).unbind(4))
-        distance = torch.where(usable[:, :, None], distance, torch.inf)
-        nearest, chosen = distance.min(dim=3)  # (B, J, N)
-        target = place.gather(2, chosen[..., None].expand(-1, -1, -1, 2))
-        low, high = box[:, None, :, :2], box[:, None, :, 2:]
-        inside = ((target >= low) & (target <= high)).all(3)
-        moved = inside & (nearest <= MAX_DISTANCE * (high - low).amax(3))
-        score = torch.where(moved, peaks.score.gather(2, chosen), 0)
-        return torch.where(moved[..., None], target, regressed).transpose(1, 2), score.transpose(1, 2)
+
+def move_to_peaks(keypoints: Tensor, box: Tensor, place: Tensor, peak_score: Tensor) -> tuple[Tensor, Tensor]:
+    """Return moved keypoints (B, N, J, 2) and the scores (B, N, J) of the peaks that they moved to, 0 where they stay.
+
+    keypoints: (B, N, J, 2) as regressed. box: (B, N, 4). place, peak_score: (B, J, K, 2) and (B, J, K), each keypoint's
+    peaks. All places are in cells.
+    """
+    usable = peak_score > MIN_KEYPOINT_SCORE
+    regressed = keypoints.transpose(1, 2)  # (B, J, N, 2)
+    distance = torch.hypot(*(regressed[:, :, :, None] - place[:, :, None]).unbind(4))
+    distance = torch.where(usable[:, :, None], distance, torch.inf)
+    nearest, chosen = distance.min(dim=3)  # (B, J, N)
+    target = place.gather(2, chosen[..., None].expand(-1, -1, -1, 2))
+    low, high = box[:, None, :, :2], box[:, None, :, 2:]
+    inside = ((target >= low) & (target <= high)).all(3)
+    moved = inside & (nearest <= MAX_DISTANCE * (high - low).amax(3))
+    score = torch.where(moved, peak_score.gather(2, chosen), 0)
+    return torch.where(moved[..., None], target, regressed).transpose(1, 2), score.transpose(1, 2)
 
 
 def find_peaks_of_joints(views: Sequence[Tensor], k: int, mirrored: Sequence[int]) -> Peaks:

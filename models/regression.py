@@ -155,6 +155,10 @@ class Regression(ABC):
             raise ValueError(f"a {self.quantity} for each of {self.classes} classes needs the points' label, got None")
         return tuple(of_class(value, label, self.classes) for value in values)
 
+    def choices(self) -> list[list[int] | None]:
+        """Return what `components` of `mode` can be to see the prediction, None, and each component alone."""
+        return [None, *([component] for component in range(self.components))]
+
     def check_flip(self, flip: str | None, select: str = "weight") -> None:
         """Raise ValueError for an unknown way to join two views, and for one that this form or choice cannot take.
 

@@ -55,7 +55,7 @@ class Skeleton:
 
         L and R say so where they do in a pair.
         """
-        words = [_words(name) for name in self.names]
+        words = [name_words(name) for name in self.names]
         paired = {keypoint for pair in self.flip_pairs for keypoint in pair}
         letters = {"l", "r"} if any({"l", "r"} & set(words[keypoint]) for keypoint in paired) else set()
         return tuple(
@@ -73,7 +73,7 @@ def pair_sides(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
     earright. L and R count beside other words: L_Eye and R_Eye, earL and earR, L1 and R1. Case does not count. A name
     with several possible partners is in no pair.
     """
-    words = [_words(name) for name in names]
+    words = [name_words(name) for name in names]
     places = defaultdict(list)
     for keypoint, own in enumerate(words):
         places[own].append(keypoint)
@@ -88,8 +88,8 @@ def pair_sides(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
 _OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
 
 
-def _words(name: str) -> tuple[str, ...]:
-    """Divide a name at signs, at capitals and at digits into words in small letters."""
+def name_words(name: str) -> tuple[str, ...]:
+    """Divide a keypoint's name at signs, at capitals and at digits into words in small letters."""
     words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^\W_a-zA-Z]+", name)
     return tuple(word.lower() for word in words)
 

@@ -1,4 +1,4 @@
-"""The command line: python -m train fit | evaluate | predict | export | check-data | demo | reproduce."""
+"""The command line: python -m train fit | evaluate | predict | analyse | export | check-data | demo | reproduce."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import tyro
 
 from train.config.commands import (
+    AnalyseConfig,
     CheckDataConfig,
     DemoConfig,
     EvaluateConfig,
@@ -26,12 +27,22 @@ from train.config.recipes import recipe, recipe_help, recipe_names
 from train.errors import ConfigError, UserError
 from train.loop.interrupt import end_at_once_on_interrupt
 
-Config = FitConfig | EvaluateConfig | PredictConfig | ExportConfig | CheckDataConfig | DemoConfig | ReproduceConfig
+Config = (
+    FitConfig
+    | EvaluateConfig
+    | PredictConfig
+    | AnalyseConfig
+    | ExportConfig
+    | CheckDataConfig
+    | DemoConfig
+    | ReproduceConfig
+)
 
 COMMANDS: dict[str, type[Config]] = {
     "fit": FitConfig,
     "evaluate": EvaluateConfig,
     "predict": PredictConfig,
+    "analyse": AnalyseConfig,
     "export": ExportConfig,
     "check-data": CheckDataConfig,
     "demo": DemoConfig,
@@ -39,7 +50,7 @@ COMMANDS: dict[str, type[Config]] = {
 }
 
 DESCRIPTION = (
-    "Object detection and pose estimation with mixture density networks: train, evaluate, predict. "
+    "Object detection and pose estimation with mixture density networks: train, evaluate, predict, analyse. "
     "Options and help of one: python -m train fit --help"
 )
 
@@ -135,6 +146,10 @@ def _function_of(config: Config) -> Callable[[Any], Any]:
         from train.inference.prediction import predict
 
         return predict
+    if isinstance(config, AnalyseConfig):
+        from train.analysis.command import analyse_runs
+
+        return analyse_runs
     if isinstance(config, ExportConfig):
         from train.inference.export import export
 

@@ -23,7 +23,7 @@ def fit_arguments(data: DataPaths, run: Path, *more: str) -> list[str]:
     return ["fit", *paths, *quick, *more]
 
 
-COMMANDS = ("fit", "evaluate", "predict", "export", "check-data", "demo", "reproduce")
+COMMANDS = ("fit", "evaluate", "predict", "analyse", "export", "check-data", "demo", "reproduce")
 
 
 @pytest.mark.parametrize("command", [[], *([command] for command in COMMANDS)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,10 +29,26 @@ def variance_explained(scale: NDArray[np.float64], group: NDArray[np.int64]) -> 
     eta_squared = min(1.0, float(number @ mean**2) / variance)
     if len(names) == 1:
         return 0.0, chance, nan
+    return eta_squared, chance, pearson(rank_by_median(scale, group), y)
+
+
+def rank_by_median(scale: NDArray[np.float64], group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return for each object the rank 0, 1, ... of its group (N,) by the median scale (N,); equal ones by name."""
+    names, member = np.unique(group, return_inverse=True)
     median = [np.median(scale[member == k]) for k in range(len(names))]
-    rank = np.argsort(np.argsort(median, kind="stable"))[member]
-    x = rank - rank.mean()
-    return eta_squared, chance, float(x @ y / np.sqrt((x @ x) * variance))
+    rank: NDArray[np.int64] = np.argsort(np.argsort(median, kind="stable"))[member]
+    return rank
+
+
+def pearson(first: NDArray[Any], second: NDArray[Any]) -> float:
+    """Return the correlation of two numbers (N,) in [-1, 1]; nan of fewer than two objects, or where one is constant.
+
+    r = sum (x - mean x) (y - mean y) / sqrt(sum (x - mean x)^2 sum (y - mean y)^2).
+    """
+    if len(first) < 2 or first.min() == first.max() or second.min() == second.max():
+        return float("nan")
+    x, y = first - first.mean(), second - second.mean()
+    return float(x @ y / np.sqrt((x @ x) * (y @ y)))
 
 
 def cramers_v(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:

@@ -12,6 +12,11 @@ from numpy.typing import NDArray
 MIN_IOU = 0.5
 
 
+def single_objects(truth: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the annotations of an annotation file's content, without those of crowds."""
+    return [one for one in truth["annotations"] if not one.get("iscrowd")]
+
+
 class Match(NamedTuple):
     """An object of the truth and its result."""
 

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from train.analysis import predictions, scales, training, usage, views
+from train.analysis import (
+    accuracy,
+    epochs,
+    keypoints,
+    predictions,
+    resolution,
+    scales,
+    speed,
+    training,
+    usage,
+    viewpoint,
+    views,
+    visibility,
+)
 from train.analysis.subject import Section, Subject
 from train.tasks import TaskName
 
@@ -20,7 +33,14 @@ class Analysis(NamedTuple):
 
 
 ANALYSES: dict[str, Analysis] = {
+    "accuracy": Analysis(("detection", "pose"), accuracy.analyse),
+    "speed": Analysis(("detection", "pose"), speed.analyse),
+    "resolution": Analysis(("detection", "pose"), resolution.analyse),
+    "epochs": Analysis(("detection", "pose"), epochs.analyse),
     "scales": Analysis(("detection",), scales.analyse),
+    "viewpoint": Analysis(("pose",), viewpoint.analyse),
+    "visibility": Analysis(("pose",), visibility.analyse),
+    "keypoints": Analysis(("pose",), keypoints.analyse),
     "views": Analysis(("pose",), views.analyse),
     "predictions": Analysis(("detection", "pose"), predictions.analyse),
     "training": Analysis(("detection", "pose"), training.analyse),

@@ -10,50 +10,109 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from train.analysis.association import cramers_v, variance_explained
-from train.analysis.subject import MIN_SCORE, Section, Subject, first_mixture
+from train.analysis.association import cramers_v, pearson, rank_by_median, variance_explained
+from train.analysis.matching import single_objects
+from train.analysis.paper import paper_lines
+from train.analysis.subject import MIN_SCORE, Section, Subject, mixtures_of
+from train.analysis.tables import markdown_table, percent, shown
 from train.drawing.colours import component_colour
 from train.drawing.plots import new_plot, set_log_pixels, tidy
 
 _GREY = "#555555"
+_QUARTILES = ("25 %", "median", "75 %")
+_SIZES = ("small", "medium", "large")
 
 
 def analyse(subjects: Sequence[Subject]) -> Section:
-    """Say how the scale of the first mixture's detections goes with their component and their category."""
-    mixture = first_mixture(subjects)
-    strong = mixture.strong_results()
-    class_of = {category.id: number for number, category in enumerate(mixture.task.categories)}
-    size = np.array([math.sqrt(entry["bbox"][2] * entry["bbox"][3]) for entry in strong])
-    component = np.array([entry["component"] for entry in strong], dtype=np.int64)
-    label = np.array([class_of[entry["category_id"]] for entry in strong], dtype=np.int64)
-    split = scale_correlation(size, component, label)
-    figure = scale_by_component(
-        size,
-        component,
-        mixture.components,
-        summary=split,
-        title=f"{len(strong)} val detections with score >= {MIN_SCORE}",
-    )
-    return Section(_lines(split), {"scale_by_component": split}, {"scale_by_component.png": figure})
+    """Say how the scale of each mixture's detections goes with their component and category, beside the truth's scale.
+
+    Raises ConfigError where no network has a mixture.
+    """
+    mixtures = mixtures_of(subjects)
+    class_of = {category.id: number for number, category in enumerate(mixtures[0].task.categories)}
+    true_scale = _scales(single_objects(mixtures[0].truth))
+    rows = [_row("truth", "", spread(true_scale), None)]
+    splits: dict[str, dict[str, Any]] = {}
+    figures: dict[str, Figure] = {}
+    for number, mixture in enumerate(mixtures, start=1):
+        strong = mixture.strong_results()
+        size = _scales(strong)
+        component = np.array([entry["component"] for entry in strong], dtype=np.int64)
+        label = np.array([class_of[entry["category_id"]] for entry in strong], dtype=np.int64)
+        split = scale_correlation(size, component, label)
+        own = {m: spread(size[component == m]) for m in range(mixture.components)}
+        splits[mixture.title] = split | {"components": own}
+        rows.append(_row(mixture.title, "all", spread(size), None))
+        rows += [_row(mixture.title, str(m), one, len(strong)) for m, one in own.items()]
+        name = "scale_by_component.png" if number == 1 else f"scale_by_component_{number}.png"
+        figures[name] = scale_by_component(
+            size,
+            component,
+            mixture.components,
+            truth=true_scale,
+            summary=split,
+            title=f"{mixture.title}: {len(strong)} val detections with score >= {MIN_SCORE}",
+        )
+    lines = [*_lines(rows, splits), *paper_lines(mixtures[0].truth, "scales")]
+    for name, title in zip(figures, splits, strict=True):
+        lines += [f"![object scale by component of {title}]({name})", ""]
+    return Section(lines, {"scale_of_truth": spread(true_scale), "scale_by_component": splits}, dict(figures))
 
 
-def _lines(split: dict[str, Any]) -> list[str]:
-    shares = ", ".join(
-        f"component {m}: {count} objects, median {split['component_median'][m]:.0f} px"
-        for m, count in split["component_count"].items()
-    )
+def spread(scale: NDArray[np.float64]) -> dict[str, Any]:
+    """Return the number of objects of these scales (N,), their quartiles, and the shares of COCO's three sizes.
+
+    "objects"; "25 %", "median", "75 %" in pixels; "small", scales below 32, "medium", and "large", above 96, in [0, 1].
+    A number of nothing is nan.
+    """
+    if not len(scale):
+        return {"objects": 0} | dict.fromkeys((*_QUARTILES, *_SIZES), math.nan)
+    small, large = float((scale < 32).mean()), float((scale > 96).mean())
+    values = [*np.percentile(scale, [25, 50, 75]).tolist(), small, 1 - small - large, large]
+    return {"objects": len(scale)} | dict(zip((*_QUARTILES, *_SIZES), values, strict=True))
+
+
+def _scales(entries: Sequence[Mapping[str, Any]]) -> NDArray[np.float64]:
+    """Return the square root of each entry's box area, (N,) in pixels."""
+    boxes = np.array([entry["bbox"] for entry in entries], dtype=np.float64).reshape(-1, 4)
+    return np.sqrt(boxes[:, 2] * boxes[:, 3])
+
+
+def _row(title: str, component: str, one: Mapping[str, Any], total: int | None) -> list[str]:
+    """Return a line of the table of scales. total: objects of all components; None for a line of all."""
+    share = percent(one["objects"] / total, 1) if total else ""
+    pixels = [shown(one[name], 0) for name in _QUARTILES]
+    return [title, component, str(one["objects"]), share, *pixels, *(percent(one[size]) for size in _SIZES)]
+
+
+def _lines(rows: Sequence[Sequence[str]], splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    correlations = []
+    for title, split in splits.items():
+        names = ("component_pearson", "category_pearson", "component_category_pearson", "cramers_v")
+        explained = [
+            f"{percent(split[f'{name}_eta_squared'], 1)} ({percent(split[f'{name}_eta_squared_chance'], 1)})"
+            for name in ("component", "category")
+        ]
+        correlations.append([title, *(shown(split[name], 2) for name in names), *explained])
     return [
         "### What the components stand for",
         "",
-        f"Of the {split['n']} detections with a score of {MIN_SCORE} or more: {shares or 'none'}.",
-        f"The component explains {100 * split['component_eta_squared']:.0f} % of the variance of log size "
-        f"({100 * split['component_eta_squared_chance']:.1f} % by chance), the category "
-        f"{100 * split['category_eta_squared']:.0f} %. Correlation of log size with the component (ranked by median "
-        f"size): {split['component_pearson']:.2f}. Association of component and category (Cramer's V): "
-        f"{split['cramers_v']:.2f}.",
+        "Scale is the square root of the box's area in pixels: of the truth, and of the detections with a score of "
+        f"{MIN_SCORE} or more, by the component that was taken. Its quartiles, and the shares of COCO's sizes: small "
+        "below 32, large above 96.",
         "",
-        "![object scale by component](scale_by_component.png)",
+        *markdown_table(["boxes", "component", "objects", "share", *_QUARTILES, *_SIZES], rows, words=2),
+        "Pearson's correlations with log scale are those of the component's or the category's rank by median scale; "
+        "that of component and category is with the category's number. Cramer's V is of component and category and "
+        "knows no order. Explained is the share of the variance of log scale, in brackets what chance reaches.",
         "",
+        *markdown_table(
+            [
+                *("network", "component, log scale", "category, log scale", "component, category", "Cramer's V"),
+                *("explained by component", "by category"),
+            ],
+            correlations,
+        ),
     ]
 
 
@@ -63,6 +122,7 @@ def scale_by_component(
     num_components: int,
     *,
     weights: ArrayLike | None = None,
+    truth: ArrayLike | None = None,
     summary: Mapping[str, Any] | None = None,
     title: str = "Object scale by mixture component",
 ) -> Figure:
@@ -70,7 +130,7 @@ def scale_by_component(
 
     Above, a histogram of the scale on a logarithmic axis for each component, all on one count axis; below, the share of
     each component in every bin, where fewer than five objects make the bar pale. The legend has each component's number
-    of objects and median scale.
+    of objects and median scale, and the truth's.
 
     Args:
         size: (N,) object scale in pixels, the square root of the box's area. Objects whose scale is not positive and
@@ -78,6 +138,8 @@ def scale_by_component(
         component: (N,) index of the selected component.
         num_components: M, at least 1.
         weights: (N,) what each object counts, such as its score; None for 1. The legend's numbers are unweighted.
+        truth: (K,) scale of the objects that there are, whose histogram is an outline above; None for none. Those whose
+            scale is not positive and finite are left out.
         summary: what `scale_correlation` returned, to be quoted below the title.
         title: the figure's title.
 
@@ -92,9 +154,13 @@ def scale_by_component(
     scale, chosen, weight = _aligned(size, component, weights, "weights", np.float64)
     keep = np.isfinite(scale) & (scale > 0) & (chosen >= 0) & (chosen < num_components)
     scale, chosen, weight = scale[keep], chosen[keep], weight[keep]
-    low, high = (scale.min(), scale.max()) if len(scale) else (1.0, 100.0)
+    true_scale = np.asarray(() if truth is None else truth, dtype=np.float64)
+    true_scale = true_scale[np.isfinite(true_scale) & (true_scale > 0)]
+    both = np.concatenate((scale, true_scale))
+    low, high = (both.min(), both.max()) if len(both) else (1.0, 100.0)
     # A little room, and a range that is not empty when all objects have one scale.
-    edges = np.geomspace(low / 1.05, high * 1.05, 1 + int(np.clip(np.sqrt(len(scale)) * 1.2, 8, 36)))
+    bins = int(np.clip(np.sqrt(max(len(scale), len(true_scale))) * 1.2, 8, 36))
+    edges = np.geomspace(low / 1.05, high * 1.05, 1 + bins)
     count = np.stack([np.histogram(scale[chosen == m], edges)[0] for m in range(num_components)])
     mass = np.stack(
         [np.histogram(scale[chosen == m], edges, weights=weight[chosen == m])[0] for m in range(num_components)]
@@ -103,10 +169,12 @@ def scale_by_component(
     figure = new_plot(8.0, 5.0)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
     for m in range(num_components):
-        own = scale[chosen == m]
-        name = f"component {m}\nn = {len(own)}" + (f"\nmedian {np.median(own):.3g} px" if len(own) else "")
+        name = _legend(f"component {m}", scale[chosen == m])
         above.stairs(mass[m], edges, fill=True, color=component_colour(m), alpha=0.3)
         above.stairs(mass[m], edges, color=component_colour(m), linewidth=1.6, label=name)
+    if truth is not None:
+        counts = np.histogram(true_scale, edges)[0]
+        above.stairs(counts, edges, color="black", linewidth=1.2, linestyle="--", label=_legend("truth", true_scale))
     above.set_ylabel("objects" if weights is None else "objects, weighted")
     above.set_ylim(bottom=0)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9, labelspacing=1.0)
@@ -145,6 +213,8 @@ def scale_correlation(size: ArrayLike, component: ArrayLike, label: ArrayLike) -
       medians by index). As the order is taken from the same data, it is seldom below 0: read it beside eta_squared.
     - cramers_v between component and category: sqrt(chi^2 / (n (min(groups, categories) - 1))), with chi^2 the sum of
       (observed - expected)^2 / expected over their table of counts, in [0, 1]; not corrected for chance.
+    - component_category_pearson: the correlation of the component's rank, as above, with the category's index. It
+      depends on the order of the categories; Cramer's V does not.
 
     A number is nan where it is not defined: fewer than two objects, one scale throughout, or, for pearson and Cramer's
     V, one group only (whose eta_squared is 0).
@@ -157,8 +227,8 @@ def scale_correlation(size: ArrayLike, component: ArrayLike, label: ArrayLike) -
 
     Returns:
         "n" and "left_out", numbers of objects; "component_eta_squared", "component_eta_squared_chance",
-        "component_pearson", the same three for "category_", and "cramers_v", floats; "component_count" and
-        "component_median", dicts from component to its number of objects and its median size.
+        "component_pearson", the same three for "category_", "cramers_v" and "component_category_pearson", floats;
+        "component_count" and "component_median", dicts from component to its number of objects and its median size.
 
     Raises:
         ValueError: the shapes differ.
@@ -168,11 +238,12 @@ def scale_correlation(size: ArrayLike, component: ArrayLike, label: ArrayLike) -
     scale, chosen, category = scale[keep], chosen[keep], category[keep]
     result: dict[str, Any] = {"n": len(scale), "left_out": int(np.count_nonzero(~keep))}
     for name, group in (("component", chosen), ("category", category)):
-        eta_squared, chance, pearson = variance_explained(scale, group)
+        eta_squared, chance, correlation = variance_explained(scale, group)
         result[f"{name}_eta_squared"] = eta_squared
         result[f"{name}_eta_squared_chance"] = chance
-        result[f"{name}_pearson"] = pearson
+        result[f"{name}_pearson"] = correlation
     result["cramers_v"] = cramers_v(chosen, category)
+    result["component_category_pearson"] = pearson(rank_by_median(scale, chosen), category)
     used = [int(m) for m in np.unique(chosen)]
     result["component_count"] = {m: int(np.count_nonzero(chosen == m)) for m in used}
     result["component_median"] = {m: float(np.median(scale[chosen == m])) for m in used}
@@ -192,6 +263,11 @@ def _aligned(
                 f"{what} has shape {array.shape}: need (N,) with the N of size, whose shape is {scale.shape}"
             )
     return scale, chosen, other
+
+
+def _legend(name: str, scale: NDArray[np.float64]) -> str:
+    """Return a name with the number of its objects and their median scale."""
+    return f"{name}\nn = {len(scale)}" + (f"\nmedian {np.median(scale):.3g} px" if len(scale) else "")
 
 
 def _quote(summary: Mapping[str, Any]) -> str:

@@ -13,15 +13,18 @@ from numpy.typing import NDArray
 from train.analysis.subject import Section, Subject
 from train.drawing.colours import COMPONENT_COLOURS
 from train.drawing.plots import new_plot, tidy
+from train.errors import ConfigError
 from train.run.log import read_log
 
 _LINE_STYLES = ("-", "--", ":", "-.")
 
 
 def analyse(subjects: Sequence[Subject]) -> Section:
-    """Show the losses that the runs have logged, a panel for each."""
+    """Show the losses that the runs have logged, a panel for each. Raises ConfigError where they have logged none."""
     name = f"{subjects[0].task.name}_training_curves.png"
     histories = {subject.title: read_log(subject.run / "log.jsonl") for subject in subjects}
+    if not any(_named(key, "loss/") for records in histories.values() for record in records for key in record):
+        raise ConfigError("no run has logged a loss; --log-every of fit is the steps between two records")
     lines = ["### Training", "", f"![training curves]({name})", ""]
     return Section(lines, {}, {name: training_curves(histories)})
 

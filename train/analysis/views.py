@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from models.skeleton import Skeleton
 from train.analysis.association import cramers_v
 from train.analysis.matching import match_results, object_keypoint_similarity
-from train.analysis.subject import MIN_SCORE, Section, Subject, first_mixture
+from train.analysis.parts import skeleton_of
+from train.analysis.subject import MIN_SCORE, Section, Subject, mixtures_of
+from train.analysis.tables import markdown_table, shown
 from train.errors import ConfigError
 
 # The rows of the report's table, and whether a figure belongs to one.
@@ -25,51 +27,45 @@ GROUPS: dict[str, Callable[[Matches], NDArray[np.bool_]]] = {
 def analyse(subjects: Sequence[Subject]) -> Section:
     """Say how often each component is taken for figures seen from the front, from the back, and from either.
 
-    Raises ConfigError where the truth does not say the view.
+    Raises ConfigError where no network has a mixture, and where the truth does not say the view.
     """
-    mixture = first_mixture(subjects)
-    truth = mixture.truth["annotations"]
+    mixtures_of(subjects)
+    truth = subjects[0].truth["annotations"]
     if not all("view" in one and "cue_hidden" in one for one in truth):
-        raise ConfigError(f"{mixture.annotations}: annotations: have no view and cue_hidden, as synthetic poses have")
+        source = subjects[0].annotations
+        raise ConfigError(f"{source}: annotations: have no view and cue_hidden, as synthetic poses have")
     summaries = {}
     for subject in subjects:
-        skeleton = subject.task.skeleton
-        if skeleton is None:
-            raise ConfigError(f"{subject.run}: has no keypoints, whose components could stand for a view")
-        matches = match_figures(subject.results, truth, skeleton, MIN_SCORE)
-        summaries[subject.title] = summarise(matches, mixture.components)
-    return Section(_lines(subjects, summaries), {"views": summaries}, {})
+        matches = match_figures(subject.results, truth, skeleton_of(subject), MIN_SCORE)
+        summaries[subject.title] = summarise(matches, subject.components)
+    return Section(_lines(summaries), {"views": summaries}, {})
 
 
-def _lines(subjects: Sequence[Subject], summaries: Mapping[str, dict[str, Any]]) -> list[str]:
-    mixture = first_mixture(subjects)
-    own = summaries[mixture.title]
-    kinds = ["mixture" if subject.components else "base" for subject in subjects]
-    columns = [*(f"c{m}" for m in range(mixture.components))]
-    columns += [kind if i else f"{what}, {kind}" for what in ("OKS", "either") for i, kind in enumerate(kinds)]
-    rows = []
-    for name in GROUPS:
-        groups = [summary["groups"][name] for summary in summaries.values()]
-        group = own["groups"][name]
-        values = [*map(str, group["components"]), *(f"{one[kind]:.2f}" for kind in ("oks", "either") for one in groups)]
-        rows.append(f"| {name} | {group['figures']} | {' | '.join(values)} | {group['sigma']:.2f} |")
-    counts = zip(kinds, summaries.values(), strict=True)
-    missed = [f"{one['missed']}{'' if i else ' figures'} by the {kind}" for i, (kind, one) in enumerate(counts)]
+def _lines(summaries: Mapping[str, dict[str, Any]]) -> list[str]:
+    rows = [
+        [
+            *(title, name, str(group["figures"]), " / ".join(map(str, group["components"])) or "none"),
+            *(shown(group[number], 2) for number in ("oks", "either", "sigma")),
+        ]
+        for title, summary in summaries.items()
+        for name, group in summary["groups"].items()
+    ]
+    associations = [
+        [title, shown(summary["cramers_v"], 2), str(summary["found"]), str(summary["missed"])]
+        for title, summary in summaries.items()
+    ]
     return [
         "### What the components stand for",
         "",
-        "Figures with keypoints for which the mixture found a person, by the view, and how often each component was "
+        "Figures with keypoints for which the network found a person, by the view, and how often each component was "
         "taken. OKS is the mean similarity to the truth; either: to the nearer of the truth and its left-right "
         "exchange, of which nothing in the picture tells where the view cannot be told. sigma is the median standard "
         "deviation over the figure's size, before a keypoint's own constant.",
         "",
-        f"| view | figures | {' | '.join(columns)} | sigma |",
-        f"| --- |{' ---: |' * (len(columns) + 2)}",
-        *rows,
+        *markdown_table(["network", "view", "figures", "components", "OKS", "either", "sigma"], rows, words=2),
+        "Cramer's V is the association of component and view, where it can be told.",
         "",
-        f"Association of component and view, where it can be told (Cramer's V): {own['cramers_v']:.2f}. "
-        f"Not found: {', '.join(missed)}.",
-        "",
+        *markdown_table(["network", "Cramer's V", "figures found", "not found"], associations),
     ]
 
 
@@ -132,6 +128,7 @@ def match_figures(
 def summarise(matches: Matches, components: int) -> dict[str, Any]:
     """Return the numbers of a report: {"found", "missed", "cramers_v", "groups": {name: {...}}}.
 
+    components: of the network's mixture; 0 for the single-mode base, which has no sigma.
     cramers_v is between component and view, of the figures whose view can be told. Each group of GROUPS has "figures",
     "components" (figures of each), "oks" and "either", the mean similarity to the truth and to the nearer of the truth
     and its left-right exchange, "weight", the mean of the components' mixing weights, and "sigma", the median; a mean
@@ -145,11 +142,11 @@ def summarise(matches: Matches, components: int) -> dict[str, Any]:
         "groups": {
             name: {
                 "figures": int(inside.sum()),
-                "components": np.bincount(matches.component[inside].clip(0), minlength=components).tolist(),
+                "components": [int((matches.component[inside] == m).sum()) for m in range(components)],
                 "oks": _mean(matches.oks[inside]),
                 "either": _mean(np.maximum(matches.oks, matches.swapped)[inside]),
                 "weight": _mean(matches.weight[inside]),
-                "sigma": float(np.median(matches.sigma[inside])) if inside.any() else float("nan"),
+                "sigma": float(np.median(matches.sigma[inside])) if components and inside.any() else float("nan"),
             }
             for name, belongs in GROUPS.items()
             for inside in (belongs(matches),)

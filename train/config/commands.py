@@ -99,6 +99,8 @@ class EvaluateConfig:
     orientation: Orientation | None = None
     """How the annotations take the images, as for fit. Without it: as the run was trained."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    each_component: bool = True
+    """Mixtures: score each component alone too, from the same pass of the network. Left out with --component."""
     batch: AtLeastOne = 8
     """Images per step, in each process."""
     workers: AtLeastZero = 4
@@ -195,6 +197,30 @@ Tasks = Annotated[tuple[TaskName, ...], must_be("one or both of detection and po
 WorldPictures = AtLeastOne | None
 WorldImageSize = Annotated[AtLeastOne, multiple_of(32, "which the network needs")] | None
 Processes = AtLeastZero | None
+
+
+@dataclass(frozen=True)
+class AnalyseConfig:
+    """Compare trained runs with the truth and with one another; writes report.md, analysis.json and figures."""
+
+    runs: Annotated[
+        tuple[Path, ...],
+        Positional,
+        arg(metavar="RUN ...", help_behavior_hint="(required)"),
+        CheckedBy("train.analysis.command:open_subjects"),
+    ]
+    """Run directories, of one task and one val set. What they lack of evaluations is made and kept in them."""
+    only: Annotated[tuple[str, ...], CheckedBy("train.analysis.command:wanted_analyses")] = ()
+    """Make these analyses alone, by their names: accuracy (of the model and of each component alone), speed,
+    resolution, epochs, and more; a wrong name is answered with all of them."""
+    output: OutputFolder | None = None
+    """Folder to write to. Without it: analysis in the first run."""
+    batch: AtLeastOne = 8
+    """Images per step of the evaluations that are missing."""
+    workers: AtLeastZero = 4
+    """Processes that decode and warp images; 0 does it in the main process."""
+    device: Device = "auto"
+    """auto takes a GPU where there is one; cuda:1 is the second GPU."""
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +25,10 @@ from train.data.objects import why_no_object
 from train.data.sets import BadSamples, EvaluationSet, batch_tensor, evaluation_loader, open_annotations
 from train.data.transforms import Views
 from train.errors import ConfigError, DatasetError, EvaluationError
+from train.inference.components import component_table, describe_components
 from train.inference.preparation import autocast_context, prepare_for_inference
+from train.inference.record import FILE as RECORD_FILE
+from train.inference.record import EvaluationRecord, name_of_device
 from train.loop.network import check_inference, find_checkpoint, pick_device, restore_network
 from train.loop.processes import Processes, launched_processes, what_died
 from train.run.checkpoint import Checkpoint, load_checkpoint
@@ -49,17 +53,22 @@ class Findings(NamedTuple):
     """How many were looked at."""
     seconds: float
     """How long the network and its decoding took for them, without loading and warping."""
+    alone: tuple[list[dict[str, Any]], ...] = ()
+    """What each component of a mixture finds alone, like `results`, where that was asked for."""
 
 
-def evaluate(config: EvaluateConfig) -> dict[str, float]:
+def evaluate(config: EvaluateConfig, *, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Score a checkpoint on its run's val set, or on the configured one; write detections.json and metrics.json.
 
+    say: is told COCO's table, that of the components, and the speed.
+
     Under a launcher (torchrun, accelerate launch) the processes share the images out; the main one scores and writes.
-    Returns COCO's numbers by name, and "images_per_second"; for test-dev the latter alone. Raises ConfigError,
+    Returns COCO's numbers by name, and "images_per_second", for test-dev the latter alone; of a mixture "components"
+    too, for each component its "share" and COCO's numbers of it alone (`describe_components`). Raises ConfigError,
     DatasetError, CheckpointError; EvaluationError where a process that is needed has died.
     """
     try:
-        return _evaluate(config)
+        return _evaluate(config, say)
     except Exception as error:
         dead = what_died(error)
         if dead is None:
@@ -67,7 +76,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, float]:
         raise EvaluationError(f"{dead}; the evaluation is not finished") from error
 
 
-def _evaluate(config: EvaluateConfig) -> dict[str, float]:
+def _evaluate(config: EvaluateConfig, say: Callable[[str], None]) -> dict[str, Any]:
     check_config(config)
     checkpoint = load_checkpoint(find_checkpoint(config.run, config.checkpoint))
     model, task = restore_network(checkpoint)
@@ -87,6 +96,9 @@ def _evaluate(config: EvaluateConfig) -> dict[str, float]:
     processes = launched_processes(pick_device(config.device))
     device = processes.device
     autocast = autocast_context(config.inference, device)
+    # Of one component by name there is no choice to compare it with.
+    components = model.components if labelled and config.inference.component is None else 0
+    each_component = components > 0 and config.each_component
     share = predict_set(
         prepare_for_inference(model, config.inference, device),
         dataset,
@@ -96,19 +108,39 @@ def _evaluate(config: EvaluateConfig) -> dict[str, float]:
         batch=config.batch,
         workers=config.workers,
         autocast=autocast,
+        each_component=each_component,
         process=processes.number,
         processes=processes.count,
     )
     found = merge_findings(share, dataset, processes)
-    metrics: dict[str, float] = {}
+    metrics: dict[str, Any] = {}
     if found is not None:
         output = config.output or (Path("runs/evaluation") if config.run is None else config.run / "evaluation")
         score = task.score(entries, found.results) if labelled else None
-        metrics = write_evaluation(output, found, score)
+        described = describe_components(
+            found.results, components, [task.score(entries, results) for results in found.alone]
+        )
+        record = EvaluationRecord(
+            step=checkpoint.progress.step,
+            checkpoint=None if config.checkpoint is None else config.checkpoint.resolve(),
+            images=images.resolve(),
+            annotations=annotations.resolve(),
+            orientation=orientation,
+            limit=limit,
+            inference=config.inference,
+            each_component=each_component,
+            command="evaluate",
+            device=name_of_device(device),
+            batch=config.batch,
+            processes=processes.count,
+        )
+        metrics = write_evaluation(output, found, score, record, described)
         if score is not None:
-            print(score.table, end="")
+            say(score.table.rstrip("\n"))
+        if described:
+            say(component_table(described, metrics).rstrip("\n"))
         where = f"{device}" if processes.count == 1 else f"{processes.count} processes ({device.type})"
-        print(f"{output}: {metrics['images_per_second']:.3g} images/s in the network and its decoding, on {where}")
+        say(f"{output}: {metrics['images_per_second']:.3g} images/s in the network and its decoding, on {where}")
     return processes.send_from_main(metrics)
 
 
@@ -141,20 +173,23 @@ def predict_set(
     batch: int,
     workers: int,
     autocast: contextlib.AbstractContextManager[Any] | None = None,
+    each_component: bool = False,
     process: int = 0,
     processes: int = 1,
     stop: Callable[[], bool] = lambda: False,
 ) -> Findings:
     """Return what the network finds in a data set, or in this process's share of it; eval mode is set and undone here.
 
-    model: on `device`. batch: images a step; 1 where each has its own resolution. processes: they deal out the batches
-    that one alone would take, each to one of them. stop: asked after each batch whether to look at no more.
+    model: on `device`. batch: images a step; 1 where each has its own resolution. each_component: of a mixture, decode
+    each component alone too. processes: they deal out the batches that one alone would take, each to one of them. stop:
+    asked after each batch whether to look at no more.
     """
     batch = 1 if config.resolution == "original" else batch
     rows = range(len(dataset))
     batches = [list(rows[start : start + batch]) for start in range(0, len(rows), batch)][process::processes]
     bad = BadSamples(len(dataset), dataset.annotations.path)
-    results: list[dict[str, Any]] = []
+    # What the configuration chooses, and each component alone.
+    results: list[list[dict[str, Any]]] = [[] for _ in range(1 + (model.components if each_component else 0))]
     images, seconds = 0, 0.0
     was_training = model.training
     model.eval()
@@ -165,18 +200,20 @@ def predict_set(
                 if len(scales[0]["image"]) == 0:
                     continue
                 began = time.perf_counter()
-                found = predict_batch(model, scales, task, config, device)  # on the CPU: the device is done
+                # On the CPU: the device is done.
+                found = predict_batch(model, scales, task, config, device, each_component)
                 seconds += time.perf_counter() - began
                 images += len(scales[0]["image"])
                 for row, image_id in enumerate(scales[0]["image_id"].tolist()):
                     width, height = scales[0]["original_size"][row].tolist()
-                    one = found._make(values[row] for values in found)
-                    results += [{"image_id": image_id, **entry} for entry in task.results(one, (width, height))]
+                    for kept, choice in zip(results, found, strict=True):
+                        one = choice._make(values[row] for values in choice)
+                        kept += [{"image_id": image_id, **entry} for entry in task.results(one, (width, height))]
                 if stop():
                     break
     finally:
         model.train(was_training)
-    return Findings(results, sorted(bad.seen), images, seconds)
+    return Findings(results[0], sorted(bad.seen), images, seconds, tuple(results[1:]))
 
 
 def merge_findings(found: Findings, dataset: EvaluationSet, processes: Processes) -> Findings | None:
@@ -192,11 +229,16 @@ def merge_findings(found: Findings, dataset: EvaluationSet, processes: Processes
     if shares is None:
         return None
     row_of = {int(identity): row for row, identity in enumerate(dataset.annotations.image_ids)}
+
+    def in_order(parts: Iterable[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        return sorted(itertools.chain.from_iterable(parts), key=lambda one: row_of[one["image_id"]])
+
     return Findings(
-        results=sorted((one for share in shares for one in share.results), key=lambda one: row_of[one["image_id"]]),
+        results=in_order(share.results for share in shares),
         skipped=sorted(file for share in shares for file in share.skipped),
         images=sum(share.images for share in shares),
         seconds=max(share.seconds for share in shares),
+        alone=tuple(map(in_order, zip(*(share.alone for share in shares), strict=True))),
     )
 
 
@@ -219,34 +261,52 @@ def sample_pictures(
 
 
 def predict_batch(
-    model: Any, scales: Sequence[dict[str, Any]], task: Task, config: InferenceConfig, device: torch.device
-) -> Any:
+    model: Any,
+    scales: Sequence[dict[str, Any]],
+    task: Task,
+    config: InferenceConfig,
+    device: torch.device,
+    each_component: bool = False,
+) -> list[Any]:
     """Return what the network finds in a batch of `collate_views`: on the CPU, in the images' pixels.
 
-    scales: the batch at each scale, whose results are merged where there are several.
+    scales: the batch at each scale, whose results are merged where there are several. each_component: behind what the
+    configuration chooses stands what each component of a mixture finds alone.
     """
-    found = []
+    found: list[list[Any]] = []
     for loaded in scales:
         images: Tensor = normalise(batch_tensor(loaded, "image", device))
         transform = loaded["transform"].float().to(device, non_blocking=True)
-        found.append(placed(task.predict(model, images, config), transform))
-    merged = merge_scales(found, config.detections)
-    return merged._make(values.cpu() for values in merged)
+        choices = task.predict_each(model, images, config) if each_component else [task.predict(model, images, config)]
+        found.append([placed(choice, transform) for choice in choices])
+    merged = [merge_scales(choice, config.detections) for choice in zip(*found, strict=True)]
+    return [choice._make(values.cpu() for values in choice) for choice in merged]
 
 
-def write_evaluation(folder: Path, found: Findings, score: Score | None) -> dict[str, float]:
-    """Write detections.json (COCO's results format) and metrics.json, and return the numbers in it.
+def write_evaluation(
+    folder: Path,
+    found: Findings,
+    score: Score | None,
+    record: EvaluationRecord,
+    components: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Write detections.json (COCO's results format), metrics.json and the record; return the numbers in metrics.json.
 
-    Without a score detections.json is as the evaluation server takes it.
+    components: of `describe_components`. Without a score detections.json is as the evaluation server takes it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # Killed from here on, the folder holds no evaluation that could be taken for a whole one.
+    (folder / RECORD_FILE).unlink(missing_ok=True)
     results = found.results
     if score is None:
         results = [{name: entry[name] for name in SERVER_FIELDS if name in entry} for entry in results]
     write_json(folder / "detections.json", results, indent=None)
-    metrics = {} if score is None else dict(score.metrics)
+    metrics: dict[str, Any] = {} if score is None else dict(score.metrics)
     metrics["images_per_second"] = found.images / found.seconds if found.seconds else 0.0
+    if components:
+        metrics["components"] = list(components)
     write_json(folder / "metrics.json", {**metrics, "skipped_images": len(found.skipped)})
+    record.write(folder)
     if found.skipped:
         logger.warning("%d images could not be read and count as images without detections", len(found.skipped))
     return metrics

@@ -121,7 +121,7 @@ def predict_image(model: Any, task: Task, path: Path, views: Views, config: Pred
             shown = warp(image, place.matrix, place.size, config.orientation)
         pixels = torch.from_numpy(shown.transpose(2, 0, 1).copy())
         scales.append({"image": pixels[None], "transform": torch.from_numpy(place.matrix)[None]})
-    found = predict_batch(model, scales, task, config.inference, next(model.parameters()).device)
+    (found,) = predict_batch(model, scales, task, config.inference, next(model.parameters()).device)
     names = {category.id: category.name for category in task.categories}
     return {
         "file": str(path),

@@ -21,6 +21,7 @@ def prepare_for_inference(model: Any, config: InferenceConfig, device: torch.dev
     model = model.to(device, memory_format=torch.channels_last)
     if config.compile:
         model.predict = torch.compile(model.predict)
+        model.predict_each = torch.compile(model.predict_each)
     return model
 
 

@@ -21,7 +21,9 @@ from train.config.options import InferenceConfig, OptimizerConfig
 from train.data.sampler import EpochBatchSampler, ImageList
 from train.data.sets import BadSamples, EvaluationSet, TrainingSet, training_loader
 from train.errors import TrainingError
+from train.inference.components import describe_components
 from train.inference.evaluation import merge_findings, predict_set, sample_pictures, write_evaluation
+from train.inference.record import EvaluationRecord, name_of_device
 from train.loop.batch_norm import synchronise_batch_norm
 from train.loop.ema import WeightAverage
 from train.loop.interrupt import Interrupt
@@ -264,13 +266,16 @@ class Trainer:
         log.say(f"evaluating {len(self.val_set)} images after epoch {self.progress.epoch}")
         model = self.accelerator.unwrap_model(self.model) if self.average is None else self.average.model
         self.processes.take_main_buffers(model)
+        # The arithmetic is that of the training.
+        inference = InferenceConfig(mixed_precision=self.config.mixed_precision)
+        batch = max(1, self.config.optimizer.batch // self.processes.count)
         found = predict_set(
             model,
             self.val_set,
             self.task,
-            InferenceConfig(),
+            inference,
             device=self.device,
-            batch=max(1, self.config.optimizer.batch // self.processes.count),
+            batch=batch,
             workers=self.config.data.workers,
             autocast=self.accelerator.autocast(),
             process=self.processes.number,
@@ -286,7 +291,8 @@ class Trainer:
         together = merge_findings(found, self.val_set, self.processes)
         if together is not None:
             score = self.task.score(self.val_set.annotations, together.results)
-            write_evaluation(run.evaluation, together, score)
+            shares = describe_components(together.results, model.components)
+            write_evaluation(run.evaluation, together, score, self._evaluation_record(inference, batch), shares)
             log.say(score.table.rstrip())
             metrics = {f"metrics/{name}": value for name, value in score.metrics.items()}
             log.record("evaluation", step=self.progress.step, epoch=self.progress.epoch, **metrics)
@@ -294,6 +300,25 @@ class Trainer:
                 log.picture(name, picture, step=self.progress.step)
         self.processes.wait()
         return None
+
+    def _evaluation_record(self, inference: InferenceConfig, batch: int) -> EvaluationRecord:
+        data = self.config.data
+        assert data.val_images is not None
+        assert data.val_annotations is not None
+        return EvaluationRecord(
+            step=self.progress.step,
+            checkpoint=None,
+            images=data.val_images.resolve(),
+            annotations=data.val_annotations.resolve(),
+            orientation=data.orientation,
+            limit=data.val_limit,
+            inference=inference,
+            each_component=False,
+            command="fit",
+            device=name_of_device(self.device),
+            batch=batch,
+            processes=self.processes.count,
+        )
 
     def save(self, path: Path) -> None:
         """Write a checkpoint. Raises TrainingError, and keeps the last one, where weights are not finite."""

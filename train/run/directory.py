@@ -5,7 +5,8 @@ status.json        {"state": "running" | "finished" | "interrupted" | "failed", 
 log.jsonl          one record per logged step, epoch and evaluation
 checkpoints/last.pt
 events.out.*       TensorBoard
-evaluation/        detections.json and metrics.json of the last evaluation
+evaluation/        detections.json and metrics.json of the last evaluation, and made.json, how it was made
+evaluations/       those that analyses asked for, likewise
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class RunDirectory:
         self.log = path / "log.jsonl"
         self.last = path / "checkpoints" / "last.pt"
         self.evaluation = path / "evaluation"
+        self.evaluations = path / "evaluations"
 
     @classmethod
     def create(cls, path: Path, config: FitConfig, save_first: Callable[[Path], None]) -> RunDirectory:

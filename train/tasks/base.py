@@ -104,6 +104,13 @@ class Task(ABC):
         """Return the `Detections` or `Poses` of a batch of images, in the input's pixels."""
 
     @abstractmethod
+    def predict_each(self, model: Any, images: Tensor, config: InferenceConfig) -> list[Any]:
+        """Return what `predict` gives, and then the same with each component of a mixture alone.
+
+        The configuration names no component.
+        """
+
+    @abstractmethod
     def results(self, found: Any, image_size: tuple[int, int]) -> list[dict[str, Any]]:
         """Return COCO's entries, without image_id, of what was found in one image of (width, height).
 
@@ -158,3 +165,10 @@ def predict_options(config: InferenceConfig) -> dict[str, Any]:
     flip: Flip | None = "stronger" if config.flip_stronger else "average" if config.flip else None
     components = None if config.component is None else [config.component]
     return {"k": config.detections, "flip": flip, "select": config.select, "components": components}
+
+
+def predict_each_options(config: InferenceConfig) -> dict[str, Any]:
+    """Return the arguments of a network's `predict_each` that all tasks share."""
+    options = predict_options(config)
+    del options["components"]
+    return options

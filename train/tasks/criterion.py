@@ -35,13 +35,13 @@ class Criterion(nn.Module, ABC, Generic[Targets]):
         self,
         regression: Regression,
         weights: Mapping[str, float],
-        mixture_stacks: MixtureStacks,
+        mixture_stacks: MixtureStacks = "all",
         choice_weight: float = 1.0,
     ) -> None:
-        """regression: the network's. weights: of each loss, by name. choice_weight: as in `Regression.loss`.
+        """regression: the network's. weights: of each loss, by name.
 
         mixture_stacks: "all", or "last": the regression's loss is then that of the last stack over the number of
-        stacks, a mean in which the others have none.
+        stacks, a mean in which the others have none. choice_weight: as in `Regression.loss`.
         """
         super().__init__()
         self.regression = regression
@@ -57,9 +57,7 @@ class Criterion(nn.Module, ABC, Generic[Targets]):
         stacks = [self._one_stack(output, targets) for output in outputs]
         losses = {name: [stack[name] for stack in stacks] for name in stacks[0]}
         losses[self.regression.loss_name] = [
-            self.regression.loss(
-                self.regression_at(output, targets), *self.truth(targets), choice_weight=self.choice_weight
-            )
+            self.regression.loss(self.regression_at(output, targets), *self.truth(targets), self.choice_weight)
             for output in (outputs if self.mixture_stacks == "all" else outputs[-1:])
         ]
         return {name: torch.stack(losses[name]).sum() / len(outputs) for name in self.weights}

@@ -16,7 +16,7 @@ from models.regression import Regression, mean_absolute_error
 from models.start import ObjectSample
 from train.data.coco import CocoAnnotations
 from train.drawing.pictures import draw_detections
-from train.tasks.base import Task, predict_options
+from train.tasks.base import Task, predict_each_options, predict_options
 from train.tasks.criterion import Criterion, Truth, count_centres, read_points
 from train.tasks.entries import clipped_boxes, corners_of, rounded
 from train.tasks.score import Score, score_results
@@ -146,6 +146,9 @@ class DetectionTask(Task):
 
     def predict(self, model: Detector, images: Tensor, config: InferenceConfig) -> Detections:
         return model.predict(images, **predict_options(config))
+
+    def predict_each(self, model: Detector, images: Tensor, config: InferenceConfig) -> list[Detections]:
+        return model.predict_each(images, **predict_each_options(config))
 
     def results(self, found: Detections, image_size: tuple[int, int]) -> list[dict[str, Any]]:
         """Return category_id, bbox (x, y, width, height), score, component, its weight, and sigma of width and height.

@@ -17,7 +17,7 @@ from models.start import ObjectSample
 from train.data.coco import CocoAnnotations
 from train.data.skeletons import SkeletonInFile
 from train.drawing.poses import draw_poses
-from train.tasks.base import Task, predict_options
+from train.tasks.base import Task, predict_each_options, predict_options
 from train.tasks.criterion import Criterion, Truth, count_centres, read_points
 from train.tasks.entries import clipped_boxes, corners_of, rounded
 from train.tasks.score import Score, score_results
@@ -230,6 +230,9 @@ class PoseTask(Task):
 
     def predict(self, model: PoseEstimator, images: Tensor, config: InferenceConfig) -> Poses:
         return model.predict(images, **predict_options(config), refine=config.refine)
+
+    def predict_each(self, model: PoseEstimator, images: Tensor, config: InferenceConfig) -> list[Poses]:
+        return model.predict_each(images, **predict_each_options(config), refine=config.refine)
 
     def results(self, found: Poses, image_size: tuple[int, int]) -> list[dict[str, Any]]:
         """Return category_id, bbox (x, y, width, height), keypoints (x, y, 1 in turn), score, component, weight, sigma.

@@ -1,13 +1,18 @@
 """Scale by component: the figure counts every object, and the numbers are those worked out by hand."""
 
+import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.train.analysis.saving import saved_pixels
-from train.analysis.scales import scale_by_component, scale_correlation
+from train.analysis.scales import analyse, scale_by_component, scale_correlation
+from train.analysis.subject import Subject
+from train.data.coco import Category
+from train.tasks.detection import DetectionTask
 
 
 def test_scale_figure_counts_every_object_and_names_medians(tmp_path: Path) -> None:
@@ -27,6 +32,50 @@ def test_scale_figure_counts_every_object_and_names_medians(tmp_path: Path) -> N
     heights = np.array([bar.get_height() for bar in below.patches]).reshape(4, -1).sum(0)
     assert set(heights.round(9)) <= {0.0, 1.0}
     saved_pixels(figure, tmp_path)
+
+
+def test_the_truth_is_an_outline_of_every_object() -> None:
+    figure = scale_by_component([10, 20, 40], [0, 0, 1], 2, truth=[5.0, 20, 20, 300, math.nan])
+    (outline,) = (patch for patch in figure.axes[0].patches if patch.get_label().startswith("truth"))
+    values, edges, _ = outline.get_data()
+    assert values.sum() == 4
+    assert edges[0] < 5
+    assert edges[-1] > 300
+    assert figure.legends[0].get_texts()[2].get_text() == "truth\nn = 4\nmedian 20 px"
+
+
+def box(image: int, category: int, side: float, component: int = -1, score: float = 0.9) -> dict[str, Any]:
+    shape = {"bbox": [0.0, 0.0, side, side], "area": side * side}
+    return {"image_id": image, "category_id": category, "component": component, "score": score, **shape}
+
+
+def test_a_report_has_the_truth_and_every_mixture(tmp_path: Path) -> None:
+    truth = [box(1, 3, side) for side in (8.0, 16, 32, 96, 128)] + [box(1, 3, 999) | {"iscrowd": 1}]
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps({"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": truth}))
+    task = DetectionTask([Category(3, "plate"), Category(9, "ring")])
+    results = {
+        "base": (0, [box(1, 3, 10)]),
+        "MDN_2": (2, [box(1, 3, 10, 0), box(1, 9, 14, 0), box(1, 3, 100, 1), box(1, 9, 140, 1), box(1, 9, 5, 1, 0.1)]),
+        "MDN_3": (3, []),
+    }
+    section = analyse(
+        [Subject(title, tmp_path, task, count, tmp_path, path, found, {}) for title, (count, found) in results.items()]
+    )
+    assert list(section.figures) == ["scale_by_component.png", "scale_by_component_2.png"]
+    true = section.numbers["scale_of_truth"]
+    assert (true["objects"], true["median"], true["small"], true["medium"], true["large"]) == pytest.approx(
+        (5, 32, 0.4, 0.4, 0.2)
+    )
+    split = section.numbers["scale_by_component"]["MDN_2"]
+    assert (split["n"], split["components"][0]["median"], split["components"][1]["large"]) == (4, 12, 1)
+    log_scale, component, category = np.log([10, 14, 100, 140]), [0, 0, 1, 1], [0, 1, 0, 1]
+    assert split["component_pearson"] == pytest.approx(np.corrcoef(log_scale, component)[0, 1])
+    assert split["category_pearson"] == pytest.approx(np.corrcoef(log_scale, category)[0, 1])
+    assert split["component_category_pearson"] == pytest.approx(0, abs=1e-12)
+    assert "| MDN_2 | 1 | 2 | 50.0 % | 110 | 120 | 130 | 0 % | 0 % | 100 % |" in section.lines
+    assert "| MDN_3 | 2 | 0 |  | none | none | none | none | none | none |" in section.lines
+    assert not any("base" in line for line in section.lines)
 
 
 def test_weights_count_in_the_histogram() -> None:

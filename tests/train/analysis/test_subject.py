@@ -8,7 +8,7 @@ import pytest
 
 from tests.train.drawn_data import DataPaths, tiny_fit
 from train.analysis.registry import ANALYSES
-from train.analysis.subject import Subject, first_mixture
+from train.analysis.subject import Subject, mixtures_of
 from train.errors import ConfigError
 from train.loop.engine import fit
 from train.tasks.detection import DetectionTask
@@ -24,10 +24,10 @@ def test_a_run_without_a_truth_or_without_an_evaluation_is_named(drawn: DataPath
         Subject.of_run(stopped)
 
 
-@pytest.mark.parametrize("name", ["scales", "views", "usage"])
+@pytest.mark.parametrize("name", ["scales", "viewpoint", "views", "visibility", "usage"])
 def test_components_of_bases_alone_cannot_be_analysed(name: str, drawn: DataPaths) -> None:
     base = Subject("base", Path(), DetectionTask([]), 0, drawn.images, drawn.annotations, [], {})
     with pytest.raises(ConfigError, match="needs a run that has some"):
         ANALYSES[name].analyse([base])
     mixture = Subject("mixture", Path(), DetectionTask([]), 2, drawn.images, drawn.annotations, [], {})
-    assert first_mixture([base, mixture]) is mixture
+    assert mixtures_of([base, mixture]) == [mixture]

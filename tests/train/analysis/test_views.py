@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,10 @@ from pycocotools.cocoeval import COCOeval
 
 from models import COCO_PERSON
 from train.analysis.matching import object_keypoint_similarity
-from train.analysis.views import match_figures, summarise
+from train.analysis.subject import Subject
+from train.analysis.views import analyse, match_figures, summarise
+from train.data.coco import Category
+from train.tasks.pose import PoseTask
 
 JOINTS = len(COCO_PERSON.names)
 
@@ -106,3 +111,20 @@ def test_nothing_found_is_nothing_to_average() -> None:
     summary = summarise(match_figures([], [figure(1, "front", False)], COCO_PERSON, 0.3), 2)
     assert (summary["found"], summary["missed"]) == (0, 1)
     assert all(math.isnan(group["oks"]) and group["components"] == [0, 0] for group in summary["groups"].values())
+
+
+def test_a_report_has_every_network_by_its_title(tmp_path: Path) -> None:
+    truth = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [figure(1, "front", False)]}
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps(truth))
+    task = PoseTask([Category(1, "person")])
+    found = {"base": (0, [result(1, -1)]), "MDN_2": (2, [result(1, 1)]), "MDN_3": (3, [result(1, 0, x=60)])}
+    section = analyse(
+        [Subject(title, tmp_path, task, count, tmp_path, path, own, {}) for title, (count, own) in found.items()]
+    )
+    assert [line for line in section.lines if "| front |" in line] == [
+        "| base | front | 1 | none | 1.00 | 1.00 | none |",
+        "| MDN_2 | front | 1 | 0 / 1 | 1.00 | 1.00 | 0.50 |",
+        "| MDN_3 | front | 0 | 0 / 0 / 0 | none | none | none |",
+    ]
+    assert "| MDN_3 | none | 0 | 1 |" in section.lines

@@ -53,6 +53,8 @@ def test_run_is_scored_as_at_the_end_of_training(run: Path, capsys: pytest.Captu
     metrics = evaluate(config(run, batch=4))
     assert before.pop("images_per_second") > 0
     assert metrics.pop("images_per_second") > 0
+    shares = [one["share"] for one in metrics.pop("components")]
+    assert [one["share"] for one in before.pop("components")] == shares
     assert {**metrics, "skipped_images": 0} == pytest.approx(before)
     assert "Average Precision" in capsys.readouterr().out
 
