@@ -103,7 +103,7 @@ class World:
 SMALLEST_PICTURE = 96
 """Side in pixels of pictures that boxes of 20 cells fit into."""
 
-SIZES = Setting(train_pictures=400, val_pictures=150, image_size=128, epochs=14)
+SIZES = Setting(train_pictures=400, val_pictures=250, image_size=128, epochs=14)
 VIEWS = Setting(
     train_pictures=1500,
     val_pictures=400,
@@ -111,7 +111,7 @@ VIEWS = Setting(
     epochs=8,
     crop_scales=(0.9, 1.0, 1.1),
     # At 1 the choice of a component learns next to nothing of the view in so few steps.
-    optimizer=OptimizerConfig(choice_weight=30.0),
+    optimizer=OptimizerConfig(choice_weight=10.0),
 )
 
 
@@ -130,7 +130,6 @@ def sizes_world(spread: float, changes: dict[str, Any] | None = None) -> World:
     scene = DetectionSceneConfig(
         min_objects=2,
         max_objects=8,
-        categories=(3, 20),
         kinds=rare_sizes(spread, side=setting.image_size // CELL),
         max_aspect=1.2,
         max_rotation=10,

@@ -74,7 +74,7 @@ def _save_figures(results: Results, folder: Path) -> list[str]:
     """Draw the figures of a task into a folder beside the report; return their Markdown."""
     task = results.plan.task
     figures: dict[str, tuple[Figure, str]] = {
-        f"{task}_contenders.png": (contenders_figure(results), "AP of every contender: seeds, means and intervals")
+        f"{task}_contenders.png": (contenders_figure(results), "AP above the base: seeds, means and intervals")
     }
     if task == "detection":
         figures[f"{task}_kinds.png"] = (kinds_figure(results), "AP by kind of size")
