@@ -12,11 +12,12 @@ endif
 
 .DEFAULT_GOAL := help
 CASES ?= 20000
-.PHONY: help setup emulator demo test test-slow test-torch test-torches fuzz sanitize sanitize-slow sanitized-libraries \
+.PHONY: help setup emulator demo reproduce test test-slow test-torch test-torches fuzz sanitize sanitize-slow sanitized-libraries \
         lint format benchmark gpu-check clean
 
 help:
 	@echo "make demo       train and compare detectors on a synthetic data set; writes runs/demo/report"
+	@echo "make reproduce  which of the paper's findings show in synthetic worlds; writes docs/findings.md (2 cores: hours)"
 	@echo "make test       the test suite (make test-slow: the tests that take minutes too)"
 	@echo "make test-torch TORCH=2.10.0  build against another torch and run the op tests there (make test-torches: three)"
 	@echo "make lint       ruff, mypy, clang-format (make format: apply)"
@@ -43,6 +44,13 @@ emulator: setup
 
 demo: setup
 	$(RUN) -m train demo
+
+# What is trained already is not trained again: after an interruption the same command goes on.
+reproduce: setup
+	$(RUN) -m train reproduce
+	mkdir -p docs/findings
+	cp runs/reproduce/report/findings.md docs/findings.md
+	cp runs/reproduce/report/findings/*.png docs/findings/
 
 # A process for each core, of one thread each: threads that share a core wait for one another.
 PYTEST := env OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --dist worksteal

@@ -12,6 +12,8 @@ beside the names:
   min_scale. No file holds it: a mixture's sigmas are right where `build_model` was given min_scale = mdn_min_sigma - 1.
   The name of a published run's folder says which it was: _MDN_3_10.0 has 3 components and an mdn_min_sigma of 10.
 - Family. The published mixtures are Gaussian; no file says so.
+- Stacks. The published code of poses trains the mixture of the last stack alone unless mdn_inter is on (`fit
+  --mixture-stacks last` does so too): the other stacks' mixture heads then hold their initialisation.
 - Colours. The published networks take BGR, as OpenCV reads pictures; `train` makes RGB. DLA-34's ImageNet weights take
   RGB, though CenterNet gave them BGR.
 """

@@ -101,8 +101,9 @@ class Network(nn.Module):
         """Let the regression of every stack begin at given values, whatever the image.
 
         biases: of the last layers of its heads, by the heads' names, as `Regression.start` gives them. weight_factor:
-        of these layers' weights: with small ones each cell begins near the biases. Raises ValueError for a missing
-        head, another one, or another number of channels; nothing is changed then.
+        of these layers' weights: with small ones each cell begins near the biases. Weights of the logits stay as they
+        are: small ones would keep the choice's gradient from the features. Raises ValueError for a missing head,
+        another one, or another number of channels; nothing is changed then.
         """
         wanted = {head.name: head.channels for head in self.regression.heads}
         given = {name: bias.numel() for name, bias in biases.items()}
@@ -112,7 +113,8 @@ class Network(nn.Module):
             for name, head in group.items():
                 if name in biases:
                     cast("Tensor", head.output.bias).copy_(biases[name])
-                    head.output.weight.mul_(weight_factor)
+                    if name != "logits":
+                        head.output.weight.mul_(weight_factor)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Return the backbone's features, (B, feature_dim, H / stride, W / stride) for each stack.

@@ -92,11 +92,19 @@ class Regression(ABC):
 
     @abstractmethod
     def loss(
-        self, values: Sequence[Tensor], target: Tensor, observed: Tensor, dim_scale: Tensor | None = None
+        self,
+        values: Sequence[Tensor],
+        target: Tensor,
+        observed: Tensor,
+        dim_scale: Tensor | None = None,
+        choice_weight: float = 1.0,
     ) -> Tensor:
         """Return the mean loss of what `read` gives, a scalar; 0 where nothing is observed.
 
         target: (B, C, N). observed: (B, G, N) bool, G a divisor of C. dim_scale: (C,) factors of a mixture's sigmas.
+        choice_weight: what the gradient into a mixture's logits, alpha - r with the posterior r, is multiplied by; the
+        value stays. That is the gradient of the loss plus choice_weight - 1 times the cross-entropy of alpha to r, with
+        r held fixed: it has the same optimum, and as many times the say in what the features before it tell.
         """
 
     @abstractmethod
@@ -197,7 +205,12 @@ class SingleMode(Regression):
         return Mode(loc, torch.zeros_like(loc[:, :2]), torch.full_like(weight, -1, dtype=torch.int64), weight)
 
     def loss(
-        self, values: Sequence[Tensor], target: Tensor, observed: Tensor, dim_scale: Tensor | None = None
+        self,
+        values: Sequence[Tensor],
+        target: Tensor,
+        observed: Tensor,
+        dim_scale: Tensor | None = None,
+        choice_weight: float = 1.0,
     ) -> Tensor:
         return mean_absolute_error(values[0], target, observed)
 
@@ -255,9 +268,17 @@ class MixtureRegression(Regression):
         return Mode(best, sigma, component, weight)
 
     def loss(
-        self, values: Sequence[Tensor], target: Tensor, observed: Tensor, dim_scale: Tensor | None = None
+        self,
+        values: Sequence[Tensor],
+        target: Tensor,
+        observed: Tensor,
+        dim_scale: Tensor | None = None,
+        choice_weight: float = 1.0,
     ) -> Tensor:
         logits, loc, scale = values
+        if choice_weight != 1:
+            fixed = logits.detach()
+            logits = fixed + choice_weight * (logits - fixed)  # the same values to the bit
         return self.spec.nll(logits, loc, scale, target, mask=observed, dim_scale=dim_scale)
 
     def count(self, observed: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The command line: python -m train fit | evaluate | predict | analyse | export | check-data | demo."""
+"""The command line: python -m train fit | evaluate | predict | analyse | export | check-data | demo | reproduce."""
 
 from __future__ import annotations
 
@@ -21,12 +21,22 @@ from train.config.commands import (
     ExportConfig,
     FitConfig,
     PredictConfig,
+    ReproduceConfig,
 )
 from train.config.recipes import recipe, recipe_help, recipe_names
 from train.errors import ConfigError, UserError
 from train.loop.interrupt import end_at_once_on_interrupt
 
-Config = FitConfig | EvaluateConfig | PredictConfig | AnalyseConfig | ExportConfig | CheckDataConfig | DemoConfig
+Config = (
+    FitConfig
+    | EvaluateConfig
+    | PredictConfig
+    | AnalyseConfig
+    | ExportConfig
+    | CheckDataConfig
+    | DemoConfig
+    | ReproduceConfig
+)
 
 COMMANDS: dict[str, type[Config]] = {
     "fit": FitConfig,
@@ -36,6 +46,7 @@ COMMANDS: dict[str, type[Config]] = {
     "export": ExportConfig,
     "check-data": CheckDataConfig,
     "demo": DemoConfig,
+    "reproduce": ReproduceConfig,
 }
 
 DESCRIPTION = (
@@ -147,6 +158,10 @@ def _function_of(config: Config) -> Callable[[Any], Any]:
         from train.data.check import check_data
 
         return check_data
+    if isinstance(config, ReproduceConfig):
+        from train.reproduce.reproduce import reproduce
+
+        return reproduce
     from train.demo.comparison import run_demo
 
     return run_demo

@@ -192,3 +192,25 @@ def test_one_component_has_every_object_and_the_base_has_none() -> None:
     # ELU(0) + 1 + 1 is 2, at each of two objects.
     assert sums == {"objects": [2], "share": [2], "chosen": [2], "choice_entropy": [0], "sigma": [4]}
     assert size_regression(0).usage([size], size, real) == {}
+
+
+def test_the_choice_weight_multiplies_the_gradient_into_the_logits_alone() -> None:
+    """The gradient of the logits is K (alpha - r), with the posterior r by torch.distributions."""
+    regression = size_regression(3)
+    generator = torch.Generator().manual_seed(0)
+    values = [
+        torch.randn(2, channels, 5, generator=generator, dtype=torch.float64).requires_grad_()
+        for channels in regression.channels.values()
+    ]
+    target = torch.randn(2, 2, 5, generator=generator, dtype=torch.float64)
+    observed = torch.ones(2, 1, 5, dtype=torch.bool)
+    losses = [regression.loss(values, target, observed, choice_weight=factor) for factor in (1.0, 7.5)]
+    assert torch.equal(*losses)
+    plain, weighted = (torch.autograd.grad(loss, values) for loss in losses)
+    assert all(torch.equal(*pair) for pair in zip(plain[1:], weighted[1:], strict=True))
+    logits, loc, scale = (value.detach().unflatten(1, (3, -1)) for value in values)
+    sigma = torch.nn.functional.elu(scale) + 2
+    evidence = torch.distributions.Normal(loc, sigma).log_prob(target[:, None]).sum(2) + logits[:, :, 0].log_softmax(1)
+    expected = 7.5 * (logits[:, :, 0].softmax(1) - evidence.softmax(1)) / 10
+    torch.testing.assert_close(weighted[0], expected)
+    assert not regression.loss(values, target, observed, choice_weight=0.0).isnan()

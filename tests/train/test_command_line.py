@@ -23,9 +23,10 @@ def fit_arguments(data: DataPaths, run: Path, *more: str) -> list[str]:
     return ["fit", *paths, *quick, *more]
 
 
-@pytest.mark.parametrize(
-    "command", [[], ["fit"], ["evaluate"], ["predict"], ["analyse"], ["export"], ["check-data"], ["demo"]]
-)
+COMMANDS = ("fit", "evaluate", "predict", "analyse", "export", "check-data", "demo", "reproduce")
+
+
+@pytest.mark.parametrize("command", [[], *([command] for command in COMMANDS)])
 def test_every_command_explains_itself(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parse([*command, "--help"])
@@ -43,7 +44,7 @@ def test_help_lists_every_command_and_answers_without_torch(capsys: pytest.Captu
     with pytest.raises(SystemExit):
         parse(["--help"])
     text = capsys.readouterr().out
-    for command in ("fit", "evaluate", "predict", "analyse", "export", "check-data", "demo"):
+    for command in COMMANDS:
         assert f"• {command} " in text
 
 
@@ -82,8 +83,8 @@ def test_unknown_command_is_answered_with_the_commands(capsys: pytest.CaptureFix
     with pytest.raises(SystemExit) as caught:
         parse(["prdict", "a.jpg"])
     assert caught.value.code == 2
-    text = " ".join(capsys.readouterr().err.replace("│", " ").split())  # without the lines and their frame
-    assert "fit, evaluate, predict, analyse, export, check-data, demo" in text
+    shown = capsys.readouterr().err.replace("│", " ")  # in a box, as wide as the terminal
+    assert ", ".join(COMMANDS) in " ".join(shown.split())
 
 
 def test_options_become_fields(drawn: DataPaths, tmp_path: Path) -> None:

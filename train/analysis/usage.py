@@ -33,7 +33,11 @@ def analyse(subjects: Sequence[Subject]) -> Section:
         lines += [f"{subject.title}: {describe_epoch(last)}", ""]
         numbers[subject.title] = last
     constant = "" if subjects[0].task.skeleton is None else ", before each keypoint's constant"
-    lines += [f"Shares are by posterior; sigma is in output cells{constant}.", ""]
+    lines += [
+        "A component has an object by posterior, and is chosen where its weight is the largest. Sigma is in output "
+        f"cells{constant}. Thin lines are means between two records, thick ones over an epoch.",
+        "",
+    ]
     lines += [f"![share and sigma of each component]({name})", ""]
     figure = usage_curves(histories, {subject.title: subject.components for subject in mixtures})
     return Section(lines, {"component_usage": numbers}, {name: figure})
@@ -60,11 +64,11 @@ def describe_epoch(usage: Mapping[str, Any] | None) -> str:
     if usage is None:
         return "the log has no epoch with each component's share; runs of earlier versions have none."
     each = "; ".join(
-        f"component {m} {100 * share:.1f} % (chosen for {100 * chosen:.1f} %), sigma {sigma:.3g}"
+        f"component {m} has {100 * share:.1f} % (chosen at {100 * chosen:.1f} %), sigma {sigma:.3g}"
         for m, (share, chosen, sigma) in enumerate(zip(usage["share"], usage["chosen"], usage["sigma"], strict=True))
     )
     return (
-        f"of the {usage['objects']:.0f} objects of epoch {usage['epoch']} belonged to {each}. The choice's entropy was "
+        f"in epoch {usage['epoch']}, of {usage['objects']:.0f} objects, {each}. The choice's entropy is "
         f"{usage['choice_entropy']:.2f} of the largest possible."
     )
 

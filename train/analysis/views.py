@@ -84,6 +84,8 @@ class Matches(NamedTuple):
     """(n,) float64: similarity to the truth with left and right exchanged."""
     sigma: NDArray[Any]
     """(n,) float64: geometric mean of x's and y's standard deviation over the square root of the figure's area."""
+    weight: NDArray[Any]
+    """(n,) float64: mixing weight of the component; nan where the results do not say it."""
     missed: int
     """Figures with keypoints that no result was found for."""
 
@@ -108,8 +110,9 @@ def match_figures(
             for one in (labels, labels[list(skeleton.mirrored)])
         )
         spread = float(np.sqrt(np.prod(best["sigma"]) / figure["area"]))
-        rows.append((best["component"], figure["view"] == "back", figure["cue_hidden"], oks, swapped, spread))
-    columns = list(zip(*rows, strict=True)) or [()] * 6
+        view = (figure["view"] == "back", figure["cue_hidden"])
+        rows.append((best["component"], *view, oks, swapped, spread, best.get("weight", np.nan)))
+    columns = list(zip(*rows, strict=True)) or [()] * 7
     return Matches(
         component=np.array(columns[0], dtype=np.int64),
         back=np.array(columns[1], dtype=np.bool_),
@@ -117,6 +120,7 @@ def match_figures(
         oks=np.array(columns[3], dtype=np.float64),
         swapped=np.array(columns[4], dtype=np.float64),
         sigma=np.array(columns[5], dtype=np.float64),
+        weight=np.array(columns[6], dtype=np.float64),
         missed=missed,
     )
 
@@ -127,7 +131,8 @@ def summarise(matches: Matches, components: int) -> dict[str, Any]:
     components: of the network's mixture; 0 for the single-mode base, which has no sigma.
     cramers_v is between component and view, of the figures whose view can be told. Each group of GROUPS has "figures",
     "components" (figures of each), "oks" and "either", the mean similarity to the truth and to the nearer of the truth
-    and its left-right exchange, and "sigma", the median; a mean of nothing is nan.
+    and its left-right exchange, "weight", the mean of the components' mixing weights, and "sigma", the median; a mean
+    of nothing is nan.
     """
     told = ~matches.hidden
     return {
@@ -140,6 +145,7 @@ def summarise(matches: Matches, components: int) -> dict[str, Any]:
                 "components": [int((matches.component[inside] == m).sum()) for m in range(components)],
                 "oks": _mean(matches.oks[inside]),
                 "either": _mean(np.maximum(matches.oks, matches.swapped)[inside]),
+                "weight": _mean(matches.weight[inside]),
                 "sigma": float(np.median(matches.sigma[inside])) if components and inside.any() else float("nan"),
             }
             for name, belongs in GROUPS.items()

@@ -32,6 +32,10 @@ NewRunFolder = Annotated[Path, CheckedBy("train.run.directory:RunDirectory")]
 OutputFolder = Annotated[Path, CheckedBy("pathlib:Path.mkdir")]
 
 
+def _compares(components: tuple[int, ...]) -> bool:
+    return {0, 1} < set(components) and min(components) == 0 and len(set(components)) == len(components)
+
+
 @dataclass(frozen=True)
 class FitConfig:
     """Train a detector or pose estimator on COCO-format data; leaves a run directory with all that came of it."""
@@ -188,6 +192,13 @@ class CheckDataConfig:
     """Fixes the augmentation."""
 
 
+Tasks = Annotated[tuple[TaskName, ...], must_be("one or both of detection and pose", bool)]
+# What the trainings of a comparison may be told: None for what the world of each task has of its own.
+WorldPictures = AtLeastOne | None
+WorldImageSize = Annotated[AtLeastOne, multiple_of(32, "which the network needs")] | None
+Processes = AtLeastZero | None
+
+
 @dataclass(frozen=True)
 class AnalyseConfig:
     """Compare trained runs with the truth and with one another; writes report.md, analysis.json and figures."""
@@ -218,25 +229,71 @@ class DemoConfig:
 
     output: OutputFolder = Path("runs/demo")
     """Folder to make: for each task its data and both runs, and report/ with report.md."""
-    tasks: Annotated[tuple[TaskName, ...], must_be("one or both of detection and pose", bool)] = ("detection", "pose")
+    tasks: Tasks = ("detection", "pose")
     """What to train for."""
     components: Annotated[int, at_least(1, "the base is trained beside it")] = 3
     """Mixture components of the box size or the pose, at least 1."""
-    train_pictures: AtLeastOne = 1500
-    """Synthetic training pictures of each task."""
-    val_pictures: AtLeastOne = 300
+    train_pictures: WorldPictures = None
+    """Synthetic training pictures of each task. Without it: what the task's world takes to be learnt in minutes."""
+    val_pictures: WorldPictures = None
     """Synthetic pictures of each task to evaluate on."""
-    image_size: Annotated[AtLeastOne, multiple_of(32, "which the demo's network needs")] = 96
-    """Side of the pictures, in pixels; a multiple of 32."""
-    epochs: AtLeastOne = 7
-    """Passes over the training pictures, the same for all networks."""
-    batch: AtLeastOne = 8
+    image_size: WorldImageSize = None
+    """Side of the pictures, in pixels; a multiple of 32, for boxes at least 96."""
+    epochs: AtLeastOne | None = None
+    """Passes over the training pictures, the same for all networks of a task."""
+    batch: AtLeastOne | None = None
     """Images per step."""
-    lr: Positive = 1e-3
+    lr: Positive | None = None
     """Learning rate of all networks before its one drop."""
     seed: AtLeastZero = 0
     """Fixes data, initial weights, order and augmentation, the same for all networks."""
-    workers: AtLeastZero = 0
-    """Processes that decode and warp images; 0 does it in the main process, the fastest for pictures this small."""
+    processes: Processes = None
+    """Networks trained at once, each in a process of one thread; 0 trains in the main process. Without it: as many as
+    there are cores."""
+    device: Device = "auto"
+    """auto takes a GPU where there is one; cuda:1 is the second GPU."""
+
+
+@dataclass(frozen=True)
+class ReproduceConfig:
+    """Train base and mixtures in synthetic worlds, several seeds each, and write which of the paper's findings hold.
+
+    The worlds have knobs: how unlike the sizes of rare boxes are, and of how many figures the view cannot be told. What
+    is finished already is not trained again: the same command goes on with what was interrupted.
+    """
+
+    output: OutputFolder = Path("runs/reproduce")
+    """Folder for data and runs, and report/ with findings.md, its figures in findings/, and findings.json."""
+    tasks: Tasks = ("detection", "pose")
+    """What to train for."""
+    components: Annotated[tuple[AtLeastZero, ...], must_be("0, 1 and at least one larger number", _compares)] = (
+        0,
+        1,
+        2,
+        3,
+        5,
+    )
+    """Networks to compare, by their components; 0 is the single-mode base."""
+    seeds: AtLeastOne = 3
+    """Seeds of each network, from --first-seed on: of the pictures, the initial weights, order and augmentation."""
+    first_seed: AtLeastZero = 0
+    """The first of them."""
+    knobs: bool = True
+    """Train base, MDN_1 and one mixture more at further values of each world's knob."""
+    train_pictures: WorldPictures = None
+    """Training pictures of each world and seed. Without it, as for the options that follow: the world's own."""
+    val_pictures: WorldPictures = None
+    """Pictures of each world and seed to evaluate on."""
+    image_size: WorldImageSize = None
+    """Side of the pictures, in pixels; a multiple of 32, for boxes at least 96."""
+    epochs: AtLeastOne | None = None
+    """Passes over the training pictures."""
+    batch: AtLeastOne | None = None
+    """Images per step."""
+    lr: Positive | None = None
+    """Learning rate of all networks before its one drop."""
+    processes: Processes = None
+    """Networks trained at once, each in a process of one thread; 0 trains in the main process. Without it: as many as
+    there are cores."""
     device: Device = "auto"
     """auto takes a GPU where there is one; cuda:1 is the second GPU."""

@@ -173,6 +173,9 @@ class OptimizerConfig:
     mixture_stacks: MixtureStacks = LossWeights.mixture_stacks
     """Stacks of the network whose mixture is trained, where there are several: all, or last as in the published code of
     poses, which leaves the others' mixture out of the mean over the stacks (its mdn_inter is off)."""
+    choice_weight: NotNegative = LossWeights.choice_weight
+    """What the gradient into a mixture's choice of component is multiplied by, its other gradients left as they are.
+    Poses that start at front and back leave 1 little to learn the view from; 10 makes up for their loss's 0.1."""
     accumulate: AtLeastOne = 1
     """Take each process's images of a step in so many parts, one after the other: less memory, the same gradient, but
     that batch norm sees the parts one by one."""

@@ -14,9 +14,12 @@ from typing import Any
 from train.analysis.registry import ANALYSES
 from train.config.commands import DemoConfig
 from train.config.rules import check_config
-from train.demo.contenders import train_side_by_side
+from train.contenders.jobs import Job, Trained
+from train.contenders.processes import train_all
+from train.contenders.worlds import CHANGES, WORLDS
 from train.demo.exhibits import EXHIBITS
 from train.demo.report import score_table, setting
+from train.drawing.plots import new_plot
 from train.errors import ConfigError
 from train.run.files import write_json, write_text
 from train.tasks import TaskName
@@ -31,44 +34,62 @@ def run_demo(config: DemoConfig) -> Path:
     if config.output.exists() and (not config.output.is_dir() or any(config.output.iterdir())):
         raise ConfigError(f"--output: {config.output} is there already; choose another name or remove it")
     began = time.monotonic()
+    changes = {name: getattr(config, name) for name in CHANGES}
+    jobs = [
+        Job(WORLDS[task](EXHIBITS[task].knob, changes), components, config.seed)
+        for task in config.tasks
+        for components in (config.components, 0)
+    ]
+    print(f"drawing pictures and training {len(jobs)} networks in {config.output}", flush=True)
+    trained = train_all(
+        jobs,
+        config.output,
+        device=config.device,
+        processes=config.processes,
+        say=lambda text: print(text, flush=True),
+    )
     report = config.output / "report"
+    report.mkdir(exist_ok=True)
+    pairs: dict[TaskName, list[Trained]] = {
+        task: [one for one in trained if one.job.world.task == task] for task in config.tasks
+    }
     sections: list[str] = []
     summary: dict[str, Any] = {}
-    for task in config.tasks:
-        lines, numbers = _run_task(config, task, report)
+    for task, contenders in pairs.items():
+        lines, numbers = _describe(task, contenders, report)
         sections += lines
         summary[task] = numbers
     summary["seconds"] = round(time.monotonic() - began, 1)
-    write_text(report / "report.md", "\n".join(["# Mixture against single mode on synthetic sets", "", *sections]))
+    text = ["# What the mixture did that the single-mode base could not", "", *_begin(pairs, report), *sections]
+    write_text(report / "report.md", "\n".join(text))
     write_json(report / "summary.json", _without_nan(summary))
     print((report / "report.md").read_text())
     print(f"{report / 'report.md'}: the whole report, after {summary['seconds']:.0f} s", flush=True)
     return report
 
 
-def _run_task(config: DemoConfig, task: TaskName, report: Path) -> tuple[list[str], dict[str, Any]]:
+def _begin(pairs: dict[TaskName, list[Trained]], report: Path) -> list[str]:
+    """Return the report's first lines: what the mixtures did in plain words, and one figure, then in the folder."""
+    lines: list[str] = []
+    figure = new_plot(5.0 * len(pairs), 3.4)
+    panels = figure.subplots(1, len(pairs), squeeze=False)[0]
+    for panel, (task, contenders) in zip(panels, pairs.items(), strict=True):
+        exhibit = EXHIBITS[task]
+        mixture, base = (exhibit.measure(one) for one in contenders)
+        lines += [exhibit.headline(base, mixture), ""]
+        exhibit.show(panel, base, mixture)
+    figure.savefig(report / "difference.png", dpi=120)
+    return [*lines, "![what the mixture did that the base could not](difference.png)", ""]
+
+
+def _describe(task: TaskName, contenders: list[Trained], report: Path) -> tuple[list[str], dict[str, Any]]:
     """Return the task's section of the report, whose figures are then in its folder, and its numbers."""
     exhibit = EXHIBITS[task]
-    folder = config.output / task
-    print(f"drawing {config.train_pictures} + {config.val_pictures} pictures in {folder / 'data'}", flush=True)
-    data = exhibit.write_data(
-        folder / "data",
-        train=config.train_pictures,
-        val=config.val_pictures,
-        image_size=config.image_size,
-        seed=config.seed,
-    )
-    contenders = train_side_by_side(
-        config,
-        task,
-        data,
-        {f"mixture, {config.components} components": config.components, "single-mode base (L1)": 0},
-    )
-    report.mkdir(exist_ok=True)
-    lines = [f"## {exhibit.heading}", "", setting(config), ""]
+    lines = [f"## {exhibit.heading}", "", setting(contenders[0]), ""]
     lines += [f"{exhibit.scores} on the val pictures, in percent:", "", *score_table(contenders)]
     numbers: dict[str, Any] = {
         "metrics": {one.subject.title: one.subject.metrics for one in contenders},
+        "measures": {one.subject.title: exhibit.measure(one) for one in contenders},
         "training_and_evaluation_seconds": {one.subject.title: round(one.seconds, 1) for one in contenders},
     }
     for name in exhibit.analyses:

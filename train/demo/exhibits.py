@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from train.synthetic.detection import SHAPES
-from train.synthetic.poses import FIGURES, PoseSceneConfig
-from train.synthetic.sets import SyntheticPaths
+from matplotlib.axes import Axes
+
+from train.contenders.jobs import Trained
+from train.contenders.measures import SIZE_KINDS, Measures, measure_boxes, measure_poses
+from train.drawing.colours import COMPONENT_COLOURS
+from train.drawing.plots import tidy
 from train.tasks import TaskName
 
-# One large figure a picture, whose limbs hang rather than wave: what a small network learns on a CPU in minutes.
-ONE_FIGURE = PoseSceneConfig(max_objects=1, smallest=0.6, spread=0.35, occluded=0.2)
+BASE_COLOUR, MIXTURE_COLOUR = COMPONENT_COLOURS[5], COMPONENT_COLOURS[0]
 
 
 class Exhibit(NamedTuple):
@@ -21,18 +23,100 @@ class Exhibit(NamedTuple):
     heading: str
     scores: str
     """What COCO's numbers are of this task."""
-    write_data: Callable[..., SyntheticPaths]
-    """Draws its synthetic set: (root, *, train, val, image_size, seed)."""
+    knob: float
+    """Of the task's world."""
+    measure: Callable[[Trained], Measures]
+    headline: Callable[[Measures, Measures], str]
+    """Says in plain words what the mixture did that the base could not, from the measures of both, the base's first."""
+    show: Callable[[Axes, Measures, Measures], None]
+    """Draws it."""
     analyses: tuple[str, ...]
     """The report's sections, by their names in `train.analysis.registry`."""
 
 
+def say_boxes(base: Measures, mixture: Measures) -> str:
+    """Compare the AP of the rare kinds of size, and say whether a component stands for each kind."""
+    gains = {name: mixture[f"AP {name}"] - base[f"AP {name}"] for name in SIZE_KINDS}
+    kinds = ", ".join(f"{name} {base[f'AP {name}']:.1f} to {mixture[f'AP {name}']:.1f}" for name in SIZE_KINDS)
+    gained = [name for name in ("small", "large") if gains[name] > 0]
+    first = (
+        f"the mixture finds the rare {' and the rare '.join(gained)} objects better than the base"
+        if gained
+        else "the mixture does not find the rare sizes better than the base in this run"
+    )
+    split = mixture["pearson"]
+    used = (
+        "one component takes all objects"
+        if math.isnan(split)
+        else f"{mixture['used']:.0f} components divide the objects by their size (correlation {split:.2f})"
+    )
+    return f"**Boxes**: {first} (AP, base to mixture: {kinds}); {used}."
+
+
+def show_boxes(panel: Axes, base: Measures, mixture: Measures) -> None:
+    """Draw the AP of each kind of size, of the base and of the mixture beside each other."""
+    names = [f"AP {name}" for name in SIZE_KINDS]
+    _pairs(panel, SIZE_KINDS, [base[name] for name in names], [mixture[name] for name in names])
+    panel.set_title("Boxes: AP by size of the object", fontsize=11)
+    panel.set_ylabel("percent")
+
+
+def say_poses(base: Measures, mixture: Measures) -> str:
+    """Compare how near the poses are to one of the two that a figure can have whose view cannot be told."""
+    gain = mixture["either hidden"] - base["either hidden"]
+    first = (
+        "where nothing tells front from back, the mixture answers with one of the two poses that are possible, and the "
+        "base with something between"
+        if gain > 0
+        else "where nothing tells front from back, the mixture comes no nearer than the base to one of the two poses "
+        "that are possible, in this run"
+    )
+    numbers = f"{base['either hidden']:.2f} to {mixture['either hidden']:.2f}"
+    return (
+        f"**Poses**: {first} (similarity to the nearer of the two, base to mixture: {numbers}; association of "
+        f"component and view where it can be told: {mixture['cramers v']:.2f} of 1)."
+    )
+
+
+def show_poses(panel: Axes, base: Measures, mixture: Measures) -> None:
+    """Draw the similarity to the nearer possible pose where the view can be told, and where it cannot."""
+    names = ("either told", "either hidden")
+    values = ([one[name] for name in names] for one in (base, mixture))
+    _pairs(panel, ("view can be told", "view cannot be told"), *values)
+    panel.set_title("Poses: similarity to the nearer possible pose", fontsize=11)
+    panel.set_ylabel("OKS")
+
+
+def _pairs(panel: Axes, names: Sequence[str], base: Sequence[float], mixture: Sequence[float]) -> None:
+    for shift, values, colour, label in (
+        (-0.2, base, BASE_COLOUR, "single-mode base"),
+        (0.2, mixture, MIXTURE_COLOUR, "mixture"),
+    ):
+        bars = panel.bar([place + shift for place in range(len(names))], values, 0.38, color=colour, label=label)
+        panel.bar_label(bars, fmt="%.1f" if max(values) > 1 else "%.2f", fontsize=9)
+    panel.set_xticks(range(len(names)), names)
+    panel.margins(y=0.15)
+    panel.legend(frameon=False, fontsize=9)
+    tidy(panel)
+
+
 EXHIBITS: dict[TaskName, Exhibit] = {
-    "detection": Exhibit("Boxes", "COCO box AP", SHAPES.write, analyses=("scales", "predictions", "training")),
+    "detection": Exhibit(
+        "Boxes",
+        "COCO box AP",
+        knob=1.0,
+        measure=measure_boxes,
+        headline=say_boxes,
+        show=show_boxes,
+        analyses=("scales", "predictions", "training"),
+    ),
     "pose": Exhibit(
         "Poses",
         "COCO keypoint AP (OKS)",
-        functools.partial(FIGURES.write, scene=ONE_FIGURE),
+        knob=0.4,
+        measure=measure_poses,
+        headline=say_poses,
+        show=show_poses,
         analyses=("views", "predictions", "training"),
     ),
 }

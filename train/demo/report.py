@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from train.config.commands import DemoConfig
-from train.demo.contenders import Contender
+from train.contenders.jobs import Trained
 
 
-def score_table(contenders: Sequence[Contender]) -> list[str]:
+def score_table(contenders: Sequence[Trained]) -> list[str]:
     """Return the lines with COCO's numbers of the mixture and the base in percent, and what they mean together."""
     mixture, base = (one.subject for one in contenders)
     names = mixture.task.metrics
@@ -27,17 +26,18 @@ def score_table(contenders: Sequence[Contender]) -> list[str]:
         *rows,
         "",
         f"The mixture's AP is {abs(gap):.1f} points {'above' if gap >= 0 else 'below'} the base's in this one run; "
-        "another seed may turn a difference of a point or two.",
+        "another seed may turn a difference of a point or two. `make reproduce` compares several.",
         "Seconds are training and evaluation together. COCO calls an object small below 32 x 32 pixels and large above "
         '96 x 96; "none": no such one is there.',
         "",
     ]
 
 
-def setting(config: DemoConfig) -> str:
+def setting(one: Trained) -> str:
     """Return the sentence that says what both networks got."""
+    used = one.job.world.setting
     return (
-        f"{config.train_pictures} training and {config.val_pictures} val pictures of {config.image_size} x "
-        f"{config.image_size} pixels, {config.epochs} epochs, batch {config.batch}, seed {config.seed}, "
-        "the same for both."
+        f"{used.train_pictures} training and {used.val_pictures} val pictures of {used.image_size} x {used.image_size} "
+        f"pixels, {used.epochs} epochs, batch {used.batch}, seed {one.job.seed}, started from the data, the same for "
+        "both."
     )

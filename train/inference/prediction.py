@@ -31,8 +31,9 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     """Find objects in the configured images; return what predictions.json then holds.
 
     {"orientation", "images": [{"file", "width", "height", "exif_orientation", "picture", "detections": [{"category_id",
-    "bbox", "score", "component", "sigma", "category"}]}], "failed": [{"file", "reason"}], "not_done": [file]}: boxes
-    are x, y, width, height in the image's pixels, sigma the standard deviations of width and height. Width, height,
+    "bbox", "score", "component", "weight", "sigma", "category"}]}], "failed": [{"file", "reason"}], "not_done":
+    [file]}: boxes are x, y, width, height in the image's pixels, weight the component's mixing weight (1 for the base),
+    sigma the standard deviations of width and height. Width, height,
     boxes and picture are of the image in the configured orientation: for "exif" turned as the file's EXIF value
     "exif_orientation" says (1 to 8; 1 is not at all), for "stored" as the pixels lie in the file. An image that cannot
     be read is reported under "failed", and the others are done. Where something ends it early, Ctrl-C for one, what was

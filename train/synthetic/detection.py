@@ -19,6 +19,7 @@ from train.synthetic.scenery import (
     Placed,
     background,
     check_scene,
+    check_share,
     coarse,
     fill,
     find_place,
@@ -33,6 +34,26 @@ from train.synthetic.sets import Scene, SyntheticSet, check_image_size, describe
 CATEGORIES: dict[int, str] = {3: "ellipse", 7: "rectangle", 8: "triangle", 20: "star"}
 
 
+class SizeKind(NamedTuple):
+    """A kind of size: objects whose sizes lie close together."""
+
+    share: float
+    """Of the objects tried; the shares of all kinds sum to 1."""
+    longer: float
+    """Median of the longer side of an object's whole box, as a fraction of the picture's."""
+
+
+def rare_sizes(spread: float, *, side: int = 32) -> tuple[SizeKind, ...]:
+    """Return three kinds of size, small 7 %, middle 86 %, large 7 %, of 4, 10 and 20 cells.
+
+    side: of the picture, in cells. spread: how far the rare kinds are from the middle one, as a share of that in log
+    size; at 0 all are alike.
+    """
+    return tuple(
+        SizeKind(share, 10 / side * (cells / 10) ** spread) for share, cells in ((0.07, 4), (0.86, 10), (0.07, 20))
+    )
+
+
 @dataclass(frozen=True)
 class DetectionSceneConfig:
     """What a synthetic picture holds. Lengths are fractions of the picture's side, so that every size looks alike."""
@@ -42,7 +63,13 @@ class DetectionSceneConfig:
     """Objects tried in a picture, uniform between the two; one that finds no visible place is left out."""
     smallest: float = 10 / 160
     largest: float = 130 / 160
-    """Longer side of an object's whole box, log-uniform between the two."""
+    """Longer side of an object's whole box, log-uniform between the two, where `kinds` is empty."""
+    categories: tuple[int, ...] = tuple(CATEGORIES)
+    """Keys of CATEGORIES, each as likely."""
+    kinds: tuple[SizeKind, ...] = ()
+    """Kinds of size, of which each object has one, whatever its category; none for sizes that are spread evenly."""
+    deviation: float = 0.1
+    """Standard deviation of the log of the longer side within a kind."""
     max_aspect: float = 2.2
     """Width over height before rotation, log-uniform in [1 / max_aspect, max_aspect]."""
     max_rotation: float = 25.0
@@ -55,6 +82,18 @@ class DetectionSceneConfig:
 
     def __post_init__(self) -> None:
         check_scene(self)
+        if not self.categories or not set(self.categories) <= set(CATEGORIES):
+            raise ValueError(f"categories are {self.categories}: need some of {', '.join(map(str, CATEGORIES))}")
+        if self.kinds and not math.isclose(sum(kind.share for kind in self.kinds), 1):
+            raise ValueError(
+                f"kinds have shares {', '.join(f'{kind.share:g}' for kind in self.kinds)}: need a sum of 1"
+            )
+        for kind in self.kinds:
+            check_share("share of one of kinds", kind.share)
+            if not 0 < kind.longer <= 1:
+                raise ValueError(f"kinds has a longer side of {kind.longer:g}: need one above 0 and at most 1")
+        if not 0 <= self.deviation < math.inf:
+            raise ValueError(f"deviation is {self.deviation}: need a finite number of at least 0")
         if not self.max_aspect >= 1:
             raise ValueError(f"max_aspect is {self.max_aspect}: need at least 1")
 
@@ -130,8 +169,8 @@ _OUTLINES = {category_id: outline(name) for category_id, name in CATEGORIES.item
 
 def _draw_object(rng: np.random.Generator, image_size: int, scene: DetectionSceneConfig) -> _Shape:
     """Draw a shape of random category, size, aspect and rotation, at a random phase to the pixel grid."""
-    category_id = int(rng.choice(list(CATEGORIES)))
-    longer = image_size * log_uniform(rng, scene.smallest, scene.largest)
+    category_id = int(rng.choice(scene.categories))
+    longer = image_size * _draw_longer(rng, scene)
     stretch = math.exp(rng.uniform(-0.5, 0.5) * math.log(scene.max_aspect))
     angle = math.radians(rng.uniform(-scene.max_rotation, scene.max_rotation))
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
@@ -144,6 +183,14 @@ def _draw_object(rng: np.random.Generator, image_size: int, scene: DetectionScen
     inset = 1 - 2 * max(0.8 * image_size / 160, 0.03 * longer) / longer
     mask, core = (fill((corners * scale + middle) * FINE, width * FINE, height * FINE) for scale in (1.0, inset))
     return _Shape(category_id, mask, int(np.count_nonzero(mask)), coarse(mask & ~core))
+
+
+def _draw_longer(rng: np.random.Generator, scene: DetectionSceneConfig) -> float:
+    """Draw the longer side of an object as a fraction of the picture's."""
+    if not scene.kinds:
+        return log_uniform(rng, scene.smallest, scene.largest)
+    kind = scene.kinds[int(rng.choice(len(scene.kinds), p=[kind.share for kind in scene.kinds]))]
+    return kind.longer * math.exp(rng.normal(0, scene.deviation))
 
 
 def _draw_annotated(

@@ -77,6 +77,12 @@ class SyntheticSet(Generic[Config]):
     draw: Callable[[np.random.Generator, int, Config], tuple[NDArray[np.uint8], list[dict[str, Any]]]]
     """Draws one picture of so many pixels a side, (S, S, 3) RGB, with its annotations; of their ids, "category_id"."""
 
+    def paths(self, root: Path) -> SyntheticPaths:
+        """Return where `write` puts the files of a set under `root`."""
+        root = Path(root)
+        annotations = [root / "annotations" / f"{self.kind}_{split}.json" for split in ("train", "val")]
+        return SyntheticPaths(root / "train", annotations[0], root / "val", annotations[1])
+
     def write(
         self,
         root: Path,
@@ -120,13 +126,10 @@ class SyntheticSet(Generic[Config]):
                 raise ValueError(f"{name} is {count}: need a count of pictures from 0 to {_MAX_IMAGES - 1}")
         check_image_size(image_size)
         scene = self.scene if scene is None else scene
-        paths: list[Path] = []
-        for split, (name, count) in enumerate((("train", train), ("val", val))):
-            images = Path(root) / name
-            annotations = Path(root) / "annotations" / f"{self.kind}_{name}.json"
-            self._write_split(images, annotations, scene, split, count, image_size, seed)
-            paths += [images, annotations]
-        return SyntheticPaths(*paths)
+        paths = self.paths(root)
+        self._write_split(paths.train_images, paths.train_annotations, scene, 0, train, image_size, seed)
+        self._write_split(paths.val_images, paths.val_annotations, scene, 1, val, image_size, seed)
+        return paths
 
     def _write_split(
         self, folder: Path, annotations: Path, scene: Config, split: int, count: int, image_size: int, seed: int

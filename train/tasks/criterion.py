@@ -31,14 +31,21 @@ class Criterion(nn.Module, ABC, Generic[Targets]):
     by 1 + N: that loss is N / (1 + N) of this one, half for a single object and nearly all of it for many.
     """
 
-    def __init__(self, regression: Regression, weights: Mapping[str, float], mixture_stacks: MixtureStacks) -> None:
+    def __init__(
+        self,
+        regression: Regression,
+        weights: Mapping[str, float],
+        mixture_stacks: MixtureStacks = "all",
+        choice_weight: float = 1.0,
+    ) -> None:
         """regression: the network's. weights: of each loss, by name.
 
         mixture_stacks: "all", or "last": the regression's loss is then that of the last stack over the number of
-        stacks, a mean in which the others have none.
+        stacks, a mean in which the others have none. choice_weight: as in `Regression.loss`.
         """
         super().__init__()
         self.regression = regression
+        self.choice_weight = choice_weight
         self.weights = dict(weights)
         self.mixture_stacks = mixture_stacks
 
@@ -50,7 +57,7 @@ class Criterion(nn.Module, ABC, Generic[Targets]):
         stacks = [self._one_stack(output, targets) for output in outputs]
         losses = {name: [stack[name] for stack in stacks] for name in stacks[0]}
         losses[self.regression.loss_name] = [
-            self.regression.loss(self.regression_at(output, targets), *self.truth(targets))
+            self.regression.loss(self.regression_at(output, targets), *self.truth(targets), self.choice_weight)
             for output in (outputs if self.mixture_stacks == "all" else outputs[-1:])
         ]
         return {name: torch.stack(losses[name]).sum() / len(outputs) for name in self.weights}

@@ -78,6 +78,7 @@ class DetectionCriterion(Criterion[DetectionTargets]):
                 regression.loss_name: weights.size_weight,
             },
             weights.mixture_stacks,
+            weights.choice_weight,
         )
 
     def regression_at(self, output: Mapping[str, Tensor], targets: DetectionTargets) -> tuple[Tensor, ...]:
@@ -150,7 +151,7 @@ class DetectionTask(Task):
         return model.predict_each(images, **predict_each_options(config))
 
     def results(self, found: Detections, image_size: tuple[int, int]) -> list[dict[str, Any]]:
-        """Return category_id, bbox (x, y, width, height), score, component, and sigma of width and height.
+        """Return category_id, bbox (x, y, width, height), score, component, its weight, and sigma of width and height.
 
         A box of which nothing is inside the image is left out.
         """
@@ -160,6 +161,7 @@ class DetectionTask(Task):
                 "bbox": box,
                 "score": float(found.score[row]),
                 "component": int(found.component[row]),
+                "weight": round(float(found.weight[row]), 3),
                 "sigma": rounded(found.sigma[row]),
             }
             for row, box in clipped_boxes(found, image_size)

@@ -126,6 +126,7 @@ class PoseCriterion(Criterion[PoseTargets]):
                 "keypoint_offset": weights.keypoint_weight,
             },
             weights.mixture_stacks,
+            weights.choice_weight,
         )
         kappa = torch.tensor(skeleton.sigmas).repeat_interleave(2)
         self.register_buffer("dim_scale", kappa, persistent=False)
@@ -234,10 +235,10 @@ class PoseTask(Task):
         return model.predict_each(images, **predict_each_options(config), refine=config.refine)
 
     def results(self, found: Poses, image_size: tuple[int, int]) -> list[dict[str, Any]]:
-        """Return category_id, bbox (x, y, width, height), keypoints (x, y, 1 in turn), score, component, and sigma.
+        """Return category_id, bbox (x, y, width, height), keypoints (x, y, 1 in turn), score, component, weight, sigma.
 
-        sigma is of x and y, before a keypoint's own constant. Keypoints may lie outside the image; a box of which
-        nothing is inside has no width or height.
+        weight is the component's. sigma is of x and y, before a keypoint's own constant. Keypoints may lie outside the
+        image; a box of which nothing is inside has no width or height.
         """
         entries = []
         for row, box in clipped_boxes(found, image_size):
@@ -249,6 +250,7 @@ class PoseTask(Task):
                     "keypoints": rounded(points.flatten()),
                     "score": float(found.score[row]),
                     "component": int(found.component[row]),
+                    "weight": round(float(found.weight[row]), 3),
                     "sigma": rounded(found.sigma[row, 0] / self.skeleton.sigmas[0]),
                 }
             )

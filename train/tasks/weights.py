@@ -23,3 +23,4 @@ class LossWeights:
     """None stands for the task's own."""
     keypoint_weight: float = 1.0
     mixture_stacks: MixtureStacks = "all"
+    choice_weight: float = 1.0

@@ -72,8 +72,8 @@ def test_report_has_the_last_epoch_with_objects_and_every_record_is_drawn(tmp_pa
     }
     text = "\n".join(section.lines)
     assert (
-        "mixture: of the 180 objects of epoch 2 belonged to component 0 0.5 % (chosen for 0.2 %), sigma 1.25; "
-        "component 1 99.5 % (chosen for 49.8 %), sigma 3. The choice's entropy was 0.25 of the largest" in text
+        "mixture: in epoch 2, of 180 objects, component 0 has 0.5 % (chosen at 0.2 %), sigma 1.25; component 1 has "
+        "99.5 % (chosen at 49.8 %), sigma 3. The choice's entropy is 0.25 of the largest possible." in text
     )
     assert "base" not in text
     (name,) = section.figures

@@ -66,6 +66,7 @@ def result(image: int, component: int, *, swapped: bool = False, score: float = 
         "keypoints": points.ravel().tolist(),
         "score": score,
         "component": component,
+        "weight": 0.9 if component == 1 else 0.6,
         "sigma": [10.0, 40.0],
     }
 
@@ -102,6 +103,7 @@ def test_figures_are_grouped_by_what_can_be_told_of_their_view() -> None:
     exchanged = truth_points[list(COCO_PERSON.mirrored), :2]
     wrong = object_keypoint_similarity(exchanged, truth_points, 1600.0, COCO_PERSON.sigmas)
     assert groups["cannot be told"]["oks"] == pytest.approx((1 + wrong) / 2)
+    assert [groups[name]["weight"] for name in ("front", "back")] == [0.6, 0.9]
     assert groups["back"]["sigma"] == pytest.approx(math.sqrt(10 * 40 / 1600))
 
 

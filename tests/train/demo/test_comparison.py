@@ -1,39 +1,38 @@
-"""The demo at its smallest: four trainings, one report."""
+"""The demo at its smallest: four trainings, one report; and what its first lines say of given numbers."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 from pathlib import Path
 
 import pytest
 
 from train.config.commands import DemoConfig
-from train.demo import contenders
 from train.demo.comparison import run_demo
+from train.demo.exhibits import say_boxes, say_poses
 from train.errors import ConfigError
 
-TINY = {"train_pictures": 8, "val_pictures": 6, "image_size": 64, "epochs": 1, "device": "cpu"}
+TINY = {"train_pictures": 8, "val_pictures": 6, "image_size": 96, "epochs": 1, "device": "cpu", "processes": 0}
 
 
 @pytest.mark.long
-def test_both_tasks_are_trained_and_reported(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # As the demo's own, but torch is imported already.
-    monkeypatch.setattr(contenders, "get_context", lambda _: multiprocessing.get_context("forkserver"))
+def test_both_tasks_are_trained_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = run_demo(DemoConfig(output=tmp_path / "demo", components=2, **TINY))  # type: ignore[arg-type]
     text = (report / "report.md").read_text()
-    for part in ("## Boxes", "## Poses", "mixture, 2 components", "single-mode base (L1)", "| cannot be told |"):
-        assert part in text
+    first, *rest = text.split("## ")
+    assert first.startswith("# What the mixture did that the single-mode base could not\n\n**Boxes**: ")
+    assert "**Poses**: " in first
+    assert first.count("![") == 1
+    for part in ("Boxes\n", "Poses\n", "| MDN_2 |", "| base |", "| cannot be told |", "started from the data"):
+        assert part in "## ".join(rest)
     for line in text.splitlines():
         if line.startswith("!["):
             assert (report / line.partition("(")[2].rstrip(")")).stat().st_size > 1000
-    assert text.count("![") == 5
+    assert text.count("![") == 6
     summary = json.loads((report / "summary.json").read_text())
     assert summary.keys() == {"detection", "pose", "seconds"}
     for task in ("detection", "pose"):
-        for title in ("mixture, 2 components", "single-mode base (L1)"):
+        for title in ("MDN_2", "base"):
             assert "AP" in summary[task]["metrics"][title]
     assert "the whole report, after" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"--output: .* is there already"):
@@ -45,3 +44,19 @@ def test_wrong_options_are_named(tmp_path: Path) -> None:
         run_demo(DemoConfig(output=tmp_path / "other", components=0))
     with pytest.raises(ConfigError, match="--tasks: must be one or both"):
         run_demo(DemoConfig(output=tmp_path / "other", tasks=()))
+
+
+def test_the_first_lines_claim_no_more_than_the_numbers_show() -> None:
+    base = {"AP small": 10.0, "AP middle": 60.0, "AP large": 50.0}
+    better = {"AP small": 30.0, "AP middle": 61.0, "AP large": 49.0, "pearson": 0.91, "used": 3.0}
+    worse = {"AP small": 9.0, "AP middle": 61.0, "AP large": 49.0, "pearson": float("nan"), "used": 1.0}
+    said = say_boxes(base, better)
+    assert "finds the rare small objects better" in said
+    assert "3 components divide the objects by their size (correlation 0.91)" in said
+    said = say_boxes(base, worse)
+    assert "does not find the rare sizes better" in said
+    assert "one component takes all objects" in said
+    said = say_poses({"either hidden": 0.4}, {"either hidden": 0.6, "cramers v": 0.2})
+    assert "answers with one of the two poses" in said
+    assert "0.40 to 0.60" in said
+    assert "no nearer than the base" in say_poses({"either hidden": 0.6}, {"either hidden": 0.5, "cramers v": 0.2})

@@ -46,7 +46,7 @@ def config(run: Path | None = None, **options: object) -> EvaluateConfig:
 def test_run_is_scored_as_at_the_end_of_training(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = json.loads((run / "evaluation" / "metrics.json").read_text())
     detections = json.loads((run / "evaluation" / "detections.json").read_text())
-    assert {"image_id", "category_id", "bbox", "score", "component", "sigma"} == detections[0].keys()
+    assert {"image_id", "category_id", "bbox", "score", "component", "weight", "sigma"} == detections[0].keys()
     assert {entry["category_id"] for entry in detections} <= {3, 7, 9}
     assert {entry["component"] for entry in detections} <= {0, 1}
     # Another batch size may round differently, as it takes another convolution kernel.

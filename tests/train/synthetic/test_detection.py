@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,7 +7,16 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from train.synthetic import detection
-from train.synthetic.detection import CATEGORIES, SHAPES, DetectionScene, DetectionSceneConfig, render_detection_scene
+from train.synthetic.detection import (
+    CATEGORIES,
+    SHAPES,
+    DetectionScene,
+    DetectionSceneConfig,
+    SizeKind,
+    rare_sizes,
+    render_detection_scene,
+)
+from train.synthetic.scenery import FINE
 from train.synthetic.sets import SyntheticPaths
 
 
@@ -119,6 +129,27 @@ def test_image_size_scales_the_objects_along() -> None:
         assert max(box[2:] - box[:2]) == pytest.approx(size / 2, abs=0.5)
 
 
+def test_kinds_of_size_are_drawn_in_their_shares_whatever_the_category() -> None:
+    """1500 sizes as drawn, before anything hides a part of them."""
+    scene = DetectionSceneConfig(kinds=rare_sizes(1.0), deviation=0.05)
+    rng = np.random.default_rng(2)
+    shapes = [detection._draw_object(rng, 128, scene) for _ in range(1500)]
+    longer = np.array([max(shape.mask.shape) / FINE for shape in shapes])
+    kind = np.digitize(longer, [25.0, 57.0])  # between 16, 40 and 80 pixels
+    assert np.bincount(kind, minlength=3) / 1500 == pytest.approx([0.07, 0.86, 0.07], abs=0.025)
+    for number, pixels in enumerate((16, 40, 80)):
+        # The window is of whole pixels around the object.
+        assert np.median(longer[kind == number]) == pytest.approx(pixels, abs=2)
+    category = np.array([shape.category_id for shape in shapes])
+    for name in CATEGORIES:
+        assert np.mean(kind[category == name] == 1) == pytest.approx(0.86, abs=0.06)
+
+
+def test_kinds_of_no_spread_are_all_alike() -> None:
+    assert {kind.longer for kind in rare_sizes(0.0)} == {10 / 32}
+    assert [kind.longer * 24 for kind in rare_sizes(1.0, side=24)] == pytest.approx([4, 10, 20])
+
+
 @pytest.mark.parametrize(
     "field",
     [
@@ -129,8 +160,13 @@ def test_image_size_scales_the_objects_along() -> None:
         {"min_visible": 0.0},
         {"inside": 1.1},
         {"jpeg_quality": 0},
+        {"kinds": (SizeKind(0.5, 0.1),)},
+        {"kinds": (SizeKind(1.0, 1.1),)},
+        {"deviation": -0.1},
+        {"categories": ()},
+        {"categories": (3, 4)},
     ],
 )
-def test_bad_scene_is_refused(field: dict[str, float]) -> None:
+def test_bad_scene_is_refused(field: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(field))):
         DetectionSceneConfig(**field)

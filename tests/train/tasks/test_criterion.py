@@ -81,6 +81,29 @@ def test_mixture_loss_is_the_mean_over_objects_of_the_density(targets: Detection
     assert loss.item() == pytest.approx(sum(values) / 3, rel=1e-5)
 
 
+@pytest.mark.parametrize("task", ["detection", "pose"])
+def test_the_choice_weight_reaches_the_logits_of_every_task(task: str, targets: DetectionTargets) -> None:
+    gradients = []
+    for factor in (1.0, 30.0):
+        weights = OptimizerConfig(choice_weight=factor)
+        generator = torch.Generator().manual_seed(0)
+        if task == "detection":
+            criterion: Criterion[Any] = DetectionCriterion(size_regression(2), weights)
+            output, truth = dense_output(2), targets
+        else:
+            criterion = PoseCriterion(pose_regression(COCO_PERSON, 2), weights, COCO_PERSON)
+            channels = {"heatmap": 1, "offset": 2, "size": 2, "logits": 2, "loc": 68, "scale": 4}
+            channels |= {"keypoint_heatmap": 17, "keypoint_offset": 2}
+            output = {name: torch.randn(2, count, 16, 16, generator=generator) for name, count in channels.items()}
+            keypoints = torch.rand(2, 3, 17, 3, generator=generator) * 60
+            truth = pose_targets(BOXES, LABELS.clamp(max=0), keypoints, (16, 16))
+        read = [output[name].requires_grad_() for name in ("logits", "loc", "scale")]
+        gradients.append(torch.autograd.grad(criterion.total(criterion([output], truth)), read))
+    torch.testing.assert_close(gradients[1][0], 30 * gradients[0][0])
+    assert gradients[0][0].abs().sum() > 0
+    assert all(torch.equal(*pair) for pair in zip(gradients[0][1:], gradients[1][1:], strict=True))
+
+
 def test_base_size_loss_is_the_mean_absolute_difference(targets: DetectionTargets) -> None:
     output = at_cells(dense_output(0), targets.index)
     real = (targets.index >= 0)[:, None].expand(-1, 2, -1)

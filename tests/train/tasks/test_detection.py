@@ -41,7 +41,7 @@ def found(boxes: list[list[float]], labels: list[int]) -> Detections:
         score=torch.linspace(0.9, 0.1, count),
         label=torch.tensor(labels),
         component=torch.arange(count),
-        weight=torch.ones(count),
+        weight=torch.full((count,), 0.75),
         sigma=torch.full((count, 2), 3.0),
     )
 
@@ -60,6 +60,7 @@ def test_boxes_go_back_to_the_image_and_are_clipped_to_it() -> None:
     np.testing.assert_allclose(entries[1]["bbox"], [64, 24, 1, 4])
     assert entries[0]["sigma"] == [1.5, 1.5]
     assert entries[1]["component"] == 1
+    assert entries[0]["weight"] == 0.75
     json.dumps(entries)
 
 

@@ -1,0 +1,66 @@
+"""The whole of it at its smallest: trainings in two worlds of each task, one report, and no training twice."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from train.config.commands import ReproduceConfig
+from train.errors import ConfigError
+from train.reproduce import reproduce as module
+from train.reproduce.plan import KNOBS, Knob
+from train.reproduce.reproduce import reproduce
+from train.tasks import TaskName
+
+
+@pytest.mark.long
+def test_findings_are_written_and_nothing_is_trained_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for task in ("detection", "pose"):
+        monkeypatch.setitem(KNOBS, task, Knob((0.0, 1.0), main=1.0, mixture=2))
+    config = ReproduceConfig(
+        output=tmp_path / "out",
+        components=(0, 1, 2),
+        seeds=1,
+        train_pictures=2,
+        val_pictures=2,
+        image_size=96,
+        epochs=1,
+        batch=2,
+        processes=0,
+        device="cpu",
+    )
+    report = reproduce(config)
+    text = (report / "findings.md").read_text()
+    for part in ("## Boxes", "## Poses", "| MDN_2 |", "components stand for the view", "--components 0 1 2 --seeds 1"):
+        assert part in text
+    figures = [line.partition("(")[2].rstrip(")") for line in text.splitlines() if line.startswith("![")]
+    assert len(figures) == 5
+    for figure in figures:
+        with Image.open(report / figure) as picture:
+            assert min(picture.size) > 200
+    numbers = json.loads((report / "findings.json").read_text())
+    tasks: tuple[TaskName, ...] = ("detection", "pose")
+    for task in tasks:
+        assert len(numbers[task]["measures"]) == 6
+        # One seed has no spread, and shows no difference.
+        assert {one["verdict"] for one in numbers[task]["findings"] if "higher" in one["claim"]} == {"not shown"}
+    assert "12 of 12: views-0, seed 0, MDN_2" in capsys.readouterr().out
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("train.contenders.jobs.fit", refuse)
+    before = (report / "findings.md").read_text()
+    assert reproduce(config) == report
+    assert (report / "findings.md").read_text() == before
+    with pytest.raises(ConfigError, match="made with other settings"):
+        module.reproduce(ReproduceConfig(**{**vars(config), "lr": 1.0}))
+
+
+def test_wrong_options_are_named(tmp_path: Path) -> None:
+    for components in ((), (0, 1), (1, 3), (0, 3), (0, 1, 3, 3), (0, 1, -2)):
+        with pytest.raises(ConfigError, match="--components: must be 0, 1 and at least one larger number"):
+            reproduce(ReproduceConfig(output=tmp_path, components=components))

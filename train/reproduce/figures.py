@@ -1,0 +1,100 @@
+"""The figures of the findings."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from train.contenders.jobs import contender_title
+from train.contenders.measures import SIZE_KINDS
+from train.drawing.colours import COMPONENT_COLOURS
+from train.drawing.plots import new_plot, tidy
+from train.reproduce.findings import Results
+from train.reproduce.statistics import Estimate, estimate
+
+KNOB_NAMES = {
+    "detection": "spread of the sizes: 0 all alike, 1 rare ones of 4 and 20 cells beside 10",
+    "pose": "share of figures whose view cannot be told",
+}
+
+
+def contenders_figure(results: Results) -> Figure:
+    """Draw the AP of every contender in the main world: each seed, and the mean with its interval.
+
+    Seeds are joined by lines, since what a seed does to all contenders alike says nothing about them.
+    """
+    plan = results.plan
+    boxes = plan.task == "detection"
+    figure = new_plot(7.5 if boxes else 4.5, 3.2)
+    panels = figure.subplots(1, 2 if boxes else 1, squeeze=False)[0]
+    names = ("AP", "AP kinds") if boxes else ("AP",)
+    titles = ("AP", "AP, mean of the three kinds of size") if boxes else ("OKS AP",)
+    places = np.arange(len(plan.components))
+    for panel, name, title in zip(panels, names, titles, strict=True):
+        for row in np.array([results.values(name, count) for count in plan.components]).T:
+            panel.plot(places, row, color="#BBBBBB", linewidth=0.8, marker="o", markersize=3, zorder=1)
+        for place, count in zip(places.tolist(), plan.components, strict=True):
+            _mark(panel, place, results.estimate(name, count), COMPONENT_COLOURS[0 if count else 5])
+        panel.set_xticks(places, [contender_title(count) for count in plan.components])
+        panel.set_title(title, fontsize=11)
+        tidy(panel)
+    panels[0].set_ylabel("percent")
+    return figure
+
+
+def kinds_figure(results: Results) -> Figure:
+    """Draw the AP of each kind of size for the contenders that are trained in every world."""
+    counts = results.plan.followed
+    figure = new_plot(6.0, 3.2)
+    panel = figure.subplots()
+    width = 0.8 / len(counts)
+    for number, count in enumerate(counts):
+        found = [results.estimate(f"AP {name}", count) for name in SIZE_KINDS]
+        places = np.arange(len(SIZE_KINDS)) + (number - (len(counts) - 1) / 2) * width
+        panel.bar(
+            places,
+            [one.mean for one in found],
+            0.92 * width,
+            yerr=[0.0 if math.isinf(one.half) else one.half for one in found],
+            color=COMPONENT_COLOURS[(5, 4, 0)[number]],
+            ecolor="#333333",
+            capsize=2,
+            label=contender_title(count),
+        )
+    panel.set_xticks(range(len(SIZE_KINDS)), SIZE_KINDS)
+    panel.set_ylabel("AP, percent")
+    panel.set_ylim(bottom=0)
+    panel.legend(frameon=False, fontsize=9)
+    tidy(panel)
+    return figure
+
+
+def knob_figure(results: Results) -> Figure:
+    """Draw the gain of the mixture over one component and over the base against the world's knob."""
+    plan = results.plan
+    figure = new_plot(5.0, 3.2)
+    panel = figure.subplots()
+    knobs = [world.knob for world in plan.knob]
+    width = max(knobs) - min(knobs) or 1.0
+    for number, (other, colour) in enumerate(((1, COMPONENT_COLOURS[0]), (0, COMPONENT_COLOURS[5]))):
+        found = [estimate(results.gains("AP", plan.mixture, other, world)) for world in plan.knob]
+        places = [knob + (number - 0.5) * 0.02 * width for knob in knobs]
+        panel.plot(places, [one.mean for one in found], color=colour, label=f"over {contender_title(other)}")
+        for place, one in zip(places, found, strict=True):
+            _mark(panel, place, one, colour)
+    panel.axhline(0, color="#333333", linewidth=0.8)
+    panel.set_xticks(knobs)
+    panel.set_xlabel(KNOB_NAMES[plan.task])
+    panel.set_ylabel(f"{contender_title(plan.mixture)}'s gain in AP, points")
+    panel.legend(frameon=False, fontsize=9)
+    tidy(panel)
+    return figure
+
+
+def _mark(panel: Axes, place: float, one: Estimate, colour: str) -> None:
+    """Draw a mean and its interval, where there is one."""
+    half = 0.0 if math.isinf(one.half) else one.half
+    panel.errorbar([place], [one.mean], yerr=[half], color=colour, marker="s", markersize=5, capsize=3, zorder=2)

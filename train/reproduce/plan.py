@@ -1,0 +1,70 @@
+"""Which networks are trained: all contenders in each task's main world, some of them at other values of its knob."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from train.config.commands import ReproduceConfig
+from train.contenders.jobs import Job
+from train.contenders.worlds import CHANGES, WORLDS, World
+from train.tasks import TaskName
+
+
+class Knob(NamedTuple):
+    """The values of a world's knob, in ascending order; at the first nothing is open."""
+
+    values: tuple[float, ...]
+    main: float
+    """Where all contenders are compared."""
+    mixture: int
+    """Components of the mixture that is followed over the knob: the kinds of size, the views."""
+
+
+KNOBS: dict[TaskName, Knob] = {
+    "detection": Knob((0.0, 0.5, 1.0), main=1.0, mixture=3),
+    "pose": Knob((0.0, 0.4, 1.0), main=0.4, mixture=2),
+}
+
+
+class Plan(NamedTuple):
+    """What is compared for one task."""
+
+    task: TaskName
+    main: World
+    components: tuple[int, ...]
+    """Of the contenders in the main world: 0 for the base, 1, and more, in ascending order."""
+    mixture: int
+    """Components of the mixture that is followed over the knob, with the base and the mixture of one."""
+    knob: tuple[World, ...]
+    """The worlds of all values of the knob, the main one among them; that one alone where no knob is turned."""
+    seeds: tuple[int, ...]
+
+    @property
+    def followed(self) -> tuple[int, ...]:
+        """Components of the contenders that are trained in every world."""
+        return (0, 1, self.mixture)
+
+    def jobs(self) -> list[Job]:
+        """Return what to train, seed by seed, so that an interrupted run has whole seeds."""
+        return [
+            Job(world, components, seed)
+            for seed in self.seeds
+            for world in sorted(self.knob, key=lambda world: world != self.main)
+            for components in (self.components if world == self.main else self.followed)
+        ]
+
+
+def plan(config: ReproduceConfig, task: TaskName) -> Plan:
+    """Return what a configuration asks for."""
+    changes = {name: getattr(config, name) for name in CHANGES}
+    knob = KNOBS[task]
+    main = WORLDS[task](knob.main, changes)
+    several = sorted(count for count in config.components if count > 1)
+    return Plan(
+        task=task,
+        main=main,
+        components=tuple(sorted(config.components)),
+        mixture=knob.mixture if knob.mixture in several else several[0],
+        knob=tuple(WORLDS[task](value, changes) for value in knob.values) if config.knobs else (main,),
+        seeds=tuple(range(config.first_seed, config.first_seed + config.seeds)),
+    )

@@ -1,0 +1,198 @@
+"""The text of docs/findings.md: what was done, what was measured, and what follows from it by the rules."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+
+from train.contenders.jobs import Trained, contender_title
+from train.contenders.worlds import World
+from train.reproduce.findings import NEGLIGIBLE, Finding, Results
+from train.reproduce.plan import Plan
+from train.reproduce.statistics import CONFIDENCE
+from train.tasks import TaskName
+
+PACKAGES = ("torch", "numpy", "pillow", "pycocotools")
+
+HEADINGS: dict[TaskName, str] = {"detection": "Boxes", "pose": "Poses"}
+
+ABOUT: dict[TaskName, str] = {
+    "detection": "Textured shapes of four categories on textured backgrounds. {objects}. Each has one of three kinds "
+    "of size, whatever its category: 86 % are middle, 7 % small and 7 % large. The knob is the spread of the kinds: at "
+    "1 they are of 4, 10 and 20 output cells of {cell} pixels, at 0 all are of 10. AP is COCO's of boxes. As the "
+    "middle kind is nearly all of it, AP is given for each kind too, and as the mean of the three, in which a rare "
+    "kind counts as much as a common one, as a rare category does in COCO's AP.",
+    "pose": "One articulated figure that fills its picture, seen from the front or from the back. The view is told by "
+    "a face or hair and by what is on the chest or the back; the knob is the share of figures of which nothing tells "
+    "it, so that left and right are a toss-up. AP is COCO's of keypoints (OKS).",
+}
+
+COLUMNS: dict[TaskName, tuple[tuple[str, str, int], ...]] = {
+    "detection": (
+        ("AP", "AP", 1),
+        ("AP75", "AP75", 1),
+        ("AP small", "small", 1),
+        ("AP middle", "middle", 1),
+        ("AP large", "large", 1),
+        ("AP kinds", "mean of kinds", 1),
+        ("pearson", "r scale", 2),
+        ("category pearson", "r category", 2),
+        ("largest share", "largest share", 2),
+    ),
+    "pose": (
+        ("AP", "AP", 1),
+        ("AP75", "AP75", 1),
+        ("OKS told", "OKS, view told", 2),
+        ("OKS hidden", "OKS, not told", 2),
+        ("either hidden", "either, not told", 2),
+        ("cramers v", "V of view", 2),
+        ("classifier", "V, classifier", 2),
+        ("weight told", "weight, told", 2),
+        ("weight hidden", "weight, not told", 2),
+        ("sigma back over front", "sigma back/front", 2),
+        ("largest share", "largest share", 2),
+    ),
+}
+"""A task's table: measure, heading, digits."""
+
+LEGENDS: dict[TaskName, str] = {
+    "detection": "r scale: Pearson correlation of log size with the component of a detection, ranked by median size; "
+    "r category: with its category, ranked alike. Largest share: of the detections, that of the component that is "
+    "taken most.",
+    "pose": "OKS is the mean similarity of a found figure to the truth; either: to the nearer of the truth and its "
+    "left-right exchange. V of view: Cramer's V of component and view where it can be told, 1 where one says the "
+    "other; classifier: of one of front and back, on the same backbone, pictures and steps, which no choice of a "
+    "component can surpass but by chance. Weight: the mixing weight of the component that is taken. Largest share: of "
+    "the figures, that of the component that is taken most.",
+}
+
+
+def introduction(command: str, date: str, seconds: float) -> list[str]:
+    """Return what stands before the tasks: how the file came about, on what, and how to read it."""
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES)
+    return [
+        "# Findings",
+        "",
+        "What of the paper's findings shows in synthetic worlds that are small enough for two cores. This file was "
+        f"written by `{command}`; every sentence on a finding follows from the numbers by a rule in "
+        "`train/reproduce/findings.py`.",
+        "",
+        f"- {date}, {os.cpu_count()} CPU threads ({platform.machine()}), one for each training; "
+        f"{seconds / 3600:.1f} hours of training and evaluation in all.",
+        f"- Python {platform.python_version()}, {versions}.",
+        "- Contenders: the CenterNet base, one mode with an L1 loss, and MDN_M, a mixture of M Gaussian components. "
+        "All start from the data: the base at the mean of the targets, a mixture at their clusters by k-means. Of one "
+        "world and seed they get the same pictures, order, augmentation and number of steps.",
+        f"- Numbers are means over seeds ± half of the {100 * CONFIDENCE:.0f} % interval (Student's t). A seed draws "
+        "pictures, weights, order and augmentation anew. Differences are of networks with the same seeds. One is shown "
+        "where its interval does not hold 0, and a claim of no gain where the interval ends below "
+        f"{NEGLIGIBLE:g} points; with few seeds only large ones can be.",
+        "- Worlds and settings were chosen on other seeds than those reported.",
+        "",
+    ]
+
+
+def summary(found: Sequence[tuple[TaskName, Sequence[Finding]]]) -> list[str]:
+    """Return the table of all findings."""
+    lines = ["## In short", "", "| | the paper's finding | here | measured |", "| --- | --- | --- | --- |"]
+    for task, some in found:
+        lines += [f"| {HEADINGS[task]} | {one.claim} | **{one.verdict}** | {one.measured} |" for one in some]
+    return [*lines, ""]
+
+
+def task_section(
+    results: Results, found: Sequence[Finding], trained: Sequence[Trained], figures: Sequence[str]
+) -> list[str]:
+    """Return a task's part. figures: Markdown of the figures, in their order."""
+    plan = results.plan
+    lines = [f"## {HEADINGS[plan.task]}", "", about(plan.main), "", setting(plan, trained), ""]
+    lines += [f"### {world_title(plan.main)}: all contenders", "", *contender_table(results, plan.main), ""]
+    lines += [LEGENDS[plan.task], "", *difference_table(results), ""]
+    lines += [line for figure in figures for line in (figure, "")]
+    if len(plan.knob) > 1:
+        lines += ["### Gain against the knob", "", *knob_table(results), ""]
+    lines += ["### What agrees, what does not, and why", ""]
+    lines += [f"- {_sentence(one)}" for one in found]
+    return [*lines, ""]
+
+
+def about(world: World) -> str:
+    """Return what a world shows."""
+    scene, size = world.scene, world.setting.image_size
+    objects = f"A picture of {size} x {size} pixels has {scene.min_objects} to {scene.max_objects} of them"
+    return ABOUT[world.task].format(objects=objects, cell=4)
+
+
+def world_title(world: World) -> str:
+    """Return what a heading calls a world."""
+    return f"Spread {world.knob:g}" if world.task == "detection" else f"View hidden of {world.knob:.0%}"
+
+
+def setting(plan: Plan, trained: Sequence[Trained]) -> str:
+    """Return the sentences that say what every network got, and how long it took."""
+    used = plan.main.setting
+    times = [one.cpu_seconds for one in trained]
+    return (
+        f"Seeds {plan.seeds[0]} to {plan.seeds[-1]}; {used.train_pictures} training and {used.val_pictures} val "
+        f"pictures of {used.image_size} x {used.image_size} pixels; {used.arch}, {used.epochs} epochs, batch "
+        f"{used.batch}, learning rate {used.lr:g}, a tenth for the last fifth. {len(trained)} networks, "
+        f"{min(times):.0f} to {max(times):.0f} seconds of CPU time each for training and evaluation."
+    )
+
+
+def contender_table(results: Results, world: World) -> list[str]:
+    """Return the measures of every contender in the main world."""
+    columns = COLUMNS[results.plan.task]
+    lines = [
+        f"| | {' | '.join(heading for _, heading, _ in columns)} |",
+        f"| --- |{' ---: |' * len(columns)}",
+    ]
+    for count in results.plan.components:
+        cells = [results.estimate(name, count, world).text(digits) for name, _, digits in columns]
+        lines.append(f"| {contender_title(count)} | {' | '.join(cells)} |")
+    return lines
+
+
+def difference_table(results: Results) -> list[str]:
+    """Return how far each mixture lies above the base and above one component."""
+    plan = results.plan
+    scores = ("AP", "AP kinds") if plan.task == "detection" else ("AP",)
+    headings = [
+        f"{ {'AP': 'AP', 'AP kinds': 'mean of kinds'}[score] } above {contender_title(other)}"
+        for score in scores
+        for other in (0, 1)
+    ]
+    lines = [f"| difference | {' | '.join(headings)} |", f"| --- |{' ---: |' * len(headings)}"]
+    for count in plan.components:
+        if count == 0:
+            continue
+        cells = [
+            "" if other == count else results.difference(score, count, other).text(sign=True)
+            for score in scores
+            for other in (0, 1)
+        ]
+        lines.append(f"| {contender_title(count)} | {' | '.join(cells)} |")
+    return lines
+
+
+def knob_table(results: Results) -> list[str]:
+    """Return the AP of the followed contenders at every value of the knob, and the mixture's gain."""
+    plan = results.plan
+    titles = [contender_title(count) for count in plan.followed]
+    mixture = contender_title(plan.mixture)
+    lines = [
+        f"| knob | {' | '.join(titles)} | {mixture} above base | {mixture} above MDN_1 |",
+        f"| ---: |{' ---: |' * (len(titles) + 2)}",
+    ]
+    for world in plan.knob:
+        cells = [results.estimate("AP", count, world).text() for count in plan.followed]
+        cells += [results.difference("AP", plan.mixture, other, world).text(sign=True) for other in (0, 1)]
+        lines.append(f"| {world.knob:g} | {' | '.join(cells)} |")
+    return lines
+
+
+def _sentence(one: Finding) -> str:
+    text = f"**{one.verdict[0].upper()}{one.verdict[1:]}**: {one.claim}. Measured: {one.measured}."
+    return f"{text} Beside it: {one.why}." if one.why else text

@@ -1,0 +1,109 @@
+"""The paper's findings in synthetic worlds by one command: train what is not trained yet, measure, write."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from train.config.commands import ReproduceConfig
+from train.config.rules import check_config
+from train.contenders.measures import MEASURES, Measures
+from train.contenders.processes import measure_ceilings, train_all
+from train.reproduce.figures import contenders_figure, kinds_figure, knob_figure
+from train.reproduce.findings import Finding, Results, findings
+from train.reproduce.plan import plan
+from train.reproduce.report import introduction, summary, task_section
+from train.run.files import write_json, write_text
+from train.tasks import TaskName
+
+
+def reproduce(config: ReproduceConfig) -> Path:
+    """Train, measure and compare; return the report folder, with findings.md, findings/ and findings.json.
+
+    Raises ConfigError where `config.output` holds runs that were made with other settings.
+    """
+    check_config(config)
+    plans = [plan(config, task) for task in config.tasks]
+    jobs = [job for one in plans for job in one.jobs()]
+    print(f"{len(jobs)} networks in {config.output}", flush=True)
+    trained = train_all(
+        jobs,
+        config.output,
+        device=config.device,
+        processes=config.processes,
+        say=lambda text: print(text, flush=True),
+    )
+    views = [job for one in plans for job in one.jobs() if one.task == "pose" and job.world == one.main]
+    ceilings = measure_ceilings(views, config.output, device=config.device, processes=config.processes)
+    report = config.output / "report"
+    found: list[tuple[TaskName, list[Finding]]] = []
+    sections: list[str] = []
+    numbers: dict[str, Any] = {}
+    for one in plans:
+        own = [network for network in trained if network.job.world.task == one.task]
+        measures = {
+            (network.job.world.name, network.job.components, network.job.seed): MEASURES[one.task](network)
+            for network in own
+        }
+        for (world, _, seed), values in measures.items():
+            if (world, seed) in ceilings:
+                values["classifier"] = ceilings[world, seed].cramers_v
+        results = Results(one, measures)
+        some = findings(results)
+        found.append((one.task, some))
+        figures = _save_figures(results, report / "findings")
+        sections += task_section(results, some, own, figures)
+        numbers[one.task] = {
+            "measures": [_record(key, values) for key, values in measures.items()],
+            "findings": [finding._asdict() for finding in some],
+        }
+    seconds = math.fsum(network.seconds for network in trained)
+    date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
+    text = [*introduction(_command(config), date, seconds), *summary(found), *sections]
+    write_text(report / "findings.md", "\n".join(text).rstrip() + "\n")
+    write_json(report / "findings.json", numbers)
+    print(f"{report / 'findings.md'}: the findings, after {seconds / 3600:.1f} hours of training", flush=True)
+    return report
+
+
+def _save_figures(results: Results, folder: Path) -> list[str]:
+    """Draw the figures of a task into a folder beside the report; return their Markdown."""
+    task = results.plan.task
+    figures: dict[str, tuple[Figure, str]] = {
+        f"{task}_contenders.png": (contenders_figure(results), "AP of every contender: seeds, means and intervals")
+    }
+    if task == "detection":
+        figures[f"{task}_kinds.png"] = (kinds_figure(results), "AP by kind of size")
+    if len(results.plan.knob) > 1:
+        figures[f"{task}_knob.png"] = (knob_figure(results), "gain against the knob")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (figure, _) in figures.items():
+        figure.savefig(folder / name, dpi=100)
+    return [f"![{about}]({folder.name}/{name})" for name, (_, about) in figures.items()]
+
+
+def _record(key: tuple[str, int, int], values: Measures) -> dict[str, Any]:
+    """Return a network's measures for JSON, which has no NaN: what is not defined becomes null."""
+    world, components, seed = key
+    plain = {name: None if math.isnan(value) else value for name, value in values.items()}
+    return {"world": world, "components": components, "seed": seed, **plain}
+
+
+def _command(config: ReproduceConfig) -> str:
+    """Return the command line of a configuration: what differs from the defaults, but for where it writes."""
+    parts = ["python -m train reproduce"]
+    default = ReproduceConfig()
+    for name in ReproduceConfig.__dataclass_fields__:
+        value = getattr(config, name)
+        if name in ("output", "processes", "device") or value == getattr(default, name):
+            continue
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            parts.append(option if value else f"--no-{option[2:]}")
+        else:
+            parts += [option, *map(str, value if isinstance(value, tuple) else (value,))]
+    return " ".join(parts)
