@@ -231,8 +231,8 @@ class DemoConfig:
     """Folder to make: for each task its data and both runs, and report/ with report.md."""
     tasks: Tasks = ("detection", "pose")
     """What to train for."""
-    components: Annotated[int, at_least(1, "the base is trained beside it")] = 3
-    """Mixture components of the box size or the pose, at least 1."""
+    components: Annotated[int, at_least(1, "the base is trained beside it")] | None = None
+    """Mixture components of the box size or the pose. Without it: 3 for three kinds of size, 2 for two views."""
     train_pictures: WorldPictures = None
     """Synthetic training pictures of each task. Without it: what the task's world takes to be learnt in minutes."""
     val_pictures: WorldPictures = None

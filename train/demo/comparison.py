@@ -36,9 +36,9 @@ def run_demo(config: DemoConfig) -> Path:
     began = time.monotonic()
     changes = {name: getattr(config, name) for name in CHANGES}
     jobs = [
-        Job(WORLDS[task](EXHIBITS[task].knob, changes), components, config.seed)
-        for task in config.tasks
-        for components in (config.components, 0)
+        Job(family.world(family.main, changes), components, config.seed)
+        for family in map(WORLDS.__getitem__, config.tasks)
+        for components in (config.components or family.mixture, 0)
     ]
     print(f"drawing pictures and training {len(jobs)} networks in {config.output}", flush=True)
     trained = train_all(

@@ -23,8 +23,6 @@ class Exhibit(NamedTuple):
     heading: str
     scores: str
     """What COCO's numbers are of this task."""
-    knob: float
-    """Of the task's world."""
     measure: Callable[[Trained], Measures]
     headline: Callable[[Measures, Measures], str]
     """Says in plain words what the mixture did that the base could not, from the measures of both, the base's first."""
@@ -104,7 +102,6 @@ EXHIBITS: dict[TaskName, Exhibit] = {
     "detection": Exhibit(
         "Boxes",
         "COCO box AP",
-        knob=1.0,
         measure=measure_boxes,
         headline=say_boxes,
         show=show_boxes,
@@ -113,7 +110,6 @@ EXHIBITS: dict[TaskName, Exhibit] = {
     "pose": Exhibit(
         "Poses",
         "COCO keypoint AP (OKS)",
-        knob=0.4,
         measure=measure_poses,
         headline=say_poses,
         show=show_poses,

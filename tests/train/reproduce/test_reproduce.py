@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from train.config.commands import ReproduceConfig
+from train.contenders.worlds import WORLDS
 from train.errors import ConfigError
 from train.reproduce import reproduce as module
-from train.reproduce.plan import KNOBS, Knob
 from train.reproduce.reproduce import reproduce
 from train.tasks import TaskName
 
@@ -19,7 +19,7 @@ def test_findings_are_written_and_nothing_is_trained_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for task in ("detection", "pose"):
-        monkeypatch.setitem(KNOBS, task, Knob((0.0, 1.0), main=1.0, mixture=2))
+        monkeypatch.setitem(WORLDS, task, WORLDS[task]._replace(knob=(0.0, 1.0), main=1.0))
     config = ReproduceConfig(
         output=tmp_path / "out",
         components=(0, 1, 2),
