@@ -276,8 +276,8 @@ class ReproduceConfig:
     """Networks to compare, by their components; 0 is the single-mode base."""
     seeds: AtLeastOne = 3
     """Seeds of each network, from --first-seed on: of the pictures, the initial weights, order and augmentation."""
-    first_seed: AtLeastZero = 0
-    """The first of them."""
+    first_seed: AtLeastZero = 10
+    """The first of them. Worlds and settings were chosen on seeds 0, 1, 2, 100 and 101."""
     knobs: bool = True
     """Train base, MDN_1 and one mixture more at further values of each world's knob."""
     train_pictures: WorldPictures = None

@@ -24,6 +24,7 @@ def test_findings_are_written_and_nothing_is_trained_twice(
         output=tmp_path / "out",
         components=(0, 1, 2),
         seeds=1,
+        first_seed=0,
         train_pictures=2,
         val_pictures=2,
         image_size=96,
@@ -34,7 +35,13 @@ def test_findings_are_written_and_nothing_is_trained_twice(
     )
     report = reproduce(config)
     text = (report / "findings.md").read_text()
-    for part in ("## Boxes", "## Poses", "| MDN_2 |", "components stand for the view", "--components 0 1 2 --seeds 1"):
+    for part in (
+        "## Boxes",
+        "## Poses",
+        "| MDN_2 |",
+        "components stand for the view",
+        "--components 0 1 2 --seeds 1 --first-seed 0",
+    ):
         assert part in text
     figures = [line.partition("(")[2].rstrip(")") for line in text.splitlines() if line.startswith("![")]
     assert len(figures) == 5
