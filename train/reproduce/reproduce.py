@@ -28,7 +28,8 @@ def reproduce(config: ReproduceConfig) -> Path:
     """
     check_config(config)
     plans = [plan(config, task) for task in config.tasks]
-    jobs = [job for one in plans for job in one.jobs()]
+    # Seed by seed, so that the tasks are there for as many seeds as there was time for.
+    jobs = sorted((job for one in plans for job in one.jobs()), key=lambda job: job.seed)
     print(f"{len(jobs)} networks in {config.output}", flush=True)
     trained = train_all(
         jobs,
