@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.analysis.paper import paper_lines
-from train.analysis.parts import sides_of
+from train.analysis.parts import sides_of, skeleton_of
 from train.analysis.subject import MIN_SCORE, Section, Subject, mixtures_of
 from train.analysis.tables import markdown_table, percent, shown
 
@@ -47,7 +47,7 @@ def summarise_components(mixture: Subject) -> dict[int, dict[str, Any]]:
     component = np.array([one["component"] for one in strong], dtype=np.int64)
     boxes = np.array([one["bbox"] for one in strong], dtype=np.float64).reshape(-1, 4)
     sigma = np.array([one["sigma"] for one in strong], dtype=np.float64).reshape(-1, 2)
-    joints = len(mixture.task.skeleton.names) if mixture.task.skeleton else 0
+    joints = len(skeleton_of(mixture).names)
     points = np.array([one["keypoints"] for one in strong], dtype=np.float64).reshape(-1, joints, 3)[..., :2]
     positive = points > (boxes[:, :2] + boxes[:, 2:] / 2)[:, None]
     # Of a box that has nothing inside the picture the size is unknown.

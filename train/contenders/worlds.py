@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from train.config.options import AugmentConfig, ModelConfig, OptimizerConfig
 from train.errors import ConfigError
@@ -103,7 +103,7 @@ class World:
 SMALLEST_PICTURE = 96
 """Side in pixels of pictures that boxes of 20 cells fit into."""
 
-SIZES = Setting(train_pictures=400, val_pictures=150, image_size=128, epochs=14)
+SIZES = Setting(train_pictures=400, val_pictures=250, image_size=128, epochs=14)
 VIEWS = Setting(
     train_pictures=1500,
     val_pictures=400,
@@ -111,7 +111,7 @@ VIEWS = Setting(
     epochs=8,
     crop_scales=(0.9, 1.0, 1.1),
     # At 1 the choice of a component learns next to nothing of the view in so few steps.
-    optimizer=OptimizerConfig(choice_weight=30.0),
+    optimizer=OptimizerConfig(choice_weight=10.0),
 )
 
 
@@ -130,7 +130,6 @@ def sizes_world(spread: float, changes: dict[str, Any] | None = None) -> World:
     scene = DetectionSceneConfig(
         min_objects=2,
         max_objects=8,
-        categories=(3, 20),
         kinds=rare_sizes(spread, side=setting.image_size // CELL),
         max_aspect=1.2,
         max_rotation=10,
@@ -151,8 +150,20 @@ def views_world(hidden: float, changes: dict[str, Any] | None = None) -> World:
     return World("views", "pose", hidden, scene, VIEWS.changed(changes or {}))
 
 
-WORLDS: dict[TaskName, Callable[[float, dict[str, Any] | None], World]] = {
-    "detection": sizes_world,
-    "pose": views_world,
+class Family(NamedTuple):
+    """The worlds of a task, which differ in their knob alone."""
+
+    world: Callable[[float, dict[str, Any] | None], World]
+    """Makes one: (value of the knob, changes of the setting)."""
+    knob: tuple[float, ...]
+    """Values of the knob, in ascending order; at the first nothing is open."""
+    main: float
+    """The value at which all contenders are compared."""
+    mixture: int
+    """Components of the mixture that has one for each kind of size, or for each view."""
+
+
+WORLDS: dict[TaskName, Family] = {
+    "detection": Family(sizes_world, knob=(0.0, 0.5, 1.0), main=1.0, mixture=3),
+    "pose": Family(views_world, knob=(0.0, 0.4, 1.0), main=0.4, mixture=2),
 }
-"""The family of worlds of each task, by the value of its knob."""

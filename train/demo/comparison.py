@@ -11,6 +11,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from train.analysis.registry import ANALYSES
 from train.config.commands import DemoConfig
 from train.config.rules import check_config
@@ -36,9 +38,9 @@ def run_demo(config: DemoConfig) -> Path:
     began = time.monotonic()
     changes = {name: getattr(config, name) for name in CHANGES}
     jobs = [
-        Job(WORLDS[task](EXHIBITS[task].knob, changes), components, config.seed)
-        for task in config.tasks
-        for components in (config.components, 0)
+        Job(family.world(family.main, changes), components, config.seed)
+        for family in map(WORLDS.__getitem__, config.tasks)
+        for components in (config.components or family.mixture, 0)
     ]
     print(f"drawing pictures and training {len(jobs)} networks in {config.output}", flush=True)
     trained = train_all(
@@ -60,7 +62,12 @@ def run_demo(config: DemoConfig) -> Path:
         sections += lines
         summary[task] = numbers
     summary["seconds"] = round(time.monotonic() - began, 1)
-    text = ["# What the mixture did that the single-mode base could not", "", *_begin(pairs, report), *sections]
+    text = [
+        "# What the mixture did that the single-mode base could not",
+        "",
+        *_begin(pairs, report, config.device),
+        *sections,
+    ]
     write_text(report / "report.md", "\n".join(text))
     write_json(report / "summary.json", _without_nan(summary))
     print((report / "report.md").read_text())
@@ -68,16 +75,22 @@ def run_demo(config: DemoConfig) -> Path:
     return report
 
 
-def _begin(pairs: dict[TaskName, list[Trained]], report: Path) -> list[str]:
+def _begin(pairs: dict[TaskName, list[Trained]], report: Path, device: str) -> list[str]:
     """Return the report's first lines: what the mixtures did in plain words, and one figure, then in the folder."""
     lines: list[str] = []
-    figure = new_plot(5.0 * len(pairs), 3.4)
-    panels = figure.subplots(1, len(pairs), squeeze=False)[0]
-    for panel, (task, contenders) in zip(panels, pairs.items(), strict=True):
+    pictures = [task for task in pairs if EXHIBITS[task].picture is not None]
+    figure = new_plot(5.0 * (len(pairs) + len(pictures)), 3.6)
+    panels = iter(figure.subplots(1, len(pairs) + len(pictures), squeeze=False)[0])
+    for task, contenders in pairs.items():
         exhibit = EXHIBITS[task]
-        mixture, base = (exhibit.measure(one) for one in contenders)
-        lines += [exhibit.headline(base, mixture), ""]
-        exhibit.show(panel, base, mixture)
+        mixture, base = contenders
+        measures = exhibit.measure(base), exhibit.measure(mixture)
+        lines += [exhibit.headline(*measures), ""]
+        exhibit.show(next(panels), *measures)
+        if exhibit.picture is not None:
+            panel = next(panels)
+            panel.imshow(np.asarray(exhibit.picture(base, mixture, device)))
+            panel.set_axis_off()
     figure.savefig(report / "difference.png", dpi=120)
     return [*lines, "![what the mixture did that the base could not](difference.png)", ""]
 

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
+from PIL import Image
 
 from train.contenders.jobs import Trained
 from train.contenders.measures import SIZE_KINDS, Measures, measure_boxes, measure_poses
+from train.demo.hypotheses import draw_hypotheses
 from train.drawing.colours import COMPONENT_COLOURS
 from train.drawing.plots import tidy
 from train.tasks import TaskName
@@ -23,13 +25,13 @@ class Exhibit(NamedTuple):
     heading: str
     scores: str
     """What COCO's numbers are of this task."""
-    knob: float
-    """Of the task's world."""
     measure: Callable[[Trained], Measures]
     headline: Callable[[Measures, Measures], str]
     """Says in plain words what the mixture did that the base could not, from the measures of both, the base's first."""
     show: Callable[[Axes, Measures, Measures], None]
     """Draws it."""
+    picture: Callable[[Trained, Trained, str], Image.Image] | None
+    """Draws what the networks say of some pictures, the base's first, on a device, beside it."""
     analyses: tuple[str, ...]
     """The report's sections, by their names in `train.analysis.registry`."""
 
@@ -104,19 +106,19 @@ EXHIBITS: dict[TaskName, Exhibit] = {
     "detection": Exhibit(
         "Boxes",
         "COCO box AP",
-        knob=1.0,
         measure=measure_boxes,
         headline=say_boxes,
         show=show_boxes,
+        picture=None,
         analyses=("scales", "predictions", "training"),
     ),
     "pose": Exhibit(
         "Poses",
         "COCO keypoint AP (OKS)",
-        knob=0.4,
         measure=measure_poses,
         headline=say_poses,
         show=show_poses,
+        picture=draw_hypotheses,
         analyses=("views", "predictions", "training"),
     ),
 }

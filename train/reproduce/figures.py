@@ -16,32 +16,33 @@ from train.reproduce.findings import Results
 from train.reproduce.statistics import Estimate, estimate
 
 KNOB_NAMES = {
-    "detection": "spread of the sizes: 0 all alike, 1 rare ones of 4 and 20 cells beside 10",
+    "detection": "spread of the sizes: 0 all alike, 1 of 4, 10 and 20 cells",
     "pose": "share of figures whose view cannot be told",
 }
 
 
 def contenders_figure(results: Results) -> Figure:
-    """Draw the AP of every contender in the main world: each seed, and the mean with its interval.
+    """Draw how far each mixture's AP lies above the base's in the main world: each seed, the mean and its interval.
 
-    Seeds are joined by lines, since what a seed does to all contenders alike says nothing about them.
+    What a seed does to all contenders alike is not in these differences.
     """
     plan = results.plan
     boxes = plan.task == "detection"
-    figure = new_plot(7.5 if boxes else 4.5, 3.2)
+    figure = new_plot(8.0 if boxes else 4.5, 3.2)
     panels = figure.subplots(1, 2 if boxes else 1, squeeze=False)[0]
-    names = ("AP", "AP kinds") if boxes else ("AP",)
-    titles = ("AP", "AP, mean of the three kinds of size") if boxes else ("OKS AP",)
-    places = np.arange(len(plan.components))
-    for panel, name, title in zip(panels, names, titles, strict=True):
-        for row in np.array([results.values(name, count) for count in plan.components]).T:
-            panel.plot(places, row, color="#BBBBBB", linewidth=0.8, marker="o", markersize=3, zorder=1)
-        for place, count in zip(places.tolist(), plan.components, strict=True):
-            _mark(panel, place, results.estimate(name, count), COMPONENT_COLOURS[0 if count else 5])
-        panel.set_xticks(places, [contender_title(count) for count in plan.components])
+    titles = {"AP": "AP", "AP kinds": "AP, mean of the three kinds of size"} if boxes else {"AP": "OKS AP"}
+    counts = [count for count in plan.components if count]
+    for panel, (name, title) in zip(panels, titles.items(), strict=True):
+        for place, count in enumerate(counts):
+            gains = results.gains(name, count, 0, plan.main)
+            panel.plot([place + 0.15] * len(gains), gains, "o", color="#999999", markersize=4, zorder=1)
+            _mark(panel, place, estimate(gains), COMPONENT_COLOURS[0])
+        panel.axhline(0, color=COMPONENT_COLOURS[5], linewidth=1.2)
+        panel.set_xticks(range(len(counts)), [contender_title(count) for count in counts])
+        panel.set_xlim(-0.5, len(counts) - 0.5)
         panel.set_title(title, fontsize=11)
         tidy(panel)
-    panels[0].set_ylabel("percent")
+    panels[0].set_ylabel("points above the base")
     return figure
 
 
@@ -67,7 +68,7 @@ def kinds_figure(results: Results) -> Figure:
     panel.set_xticks(range(len(SIZE_KINDS)), SIZE_KINDS)
     panel.set_ylabel("AP, percent")
     panel.set_ylim(bottom=0)
-    panel.legend(frameon=False, fontsize=9)
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     tidy(panel)
     return figure
 
@@ -75,7 +76,7 @@ def kinds_figure(results: Results) -> Figure:
 def knob_figure(results: Results) -> Figure:
     """Draw the gain of the mixture over one component and over the base against the world's knob."""
     plan = results.plan
-    figure = new_plot(5.0, 3.2)
+    figure = new_plot(5.5, 3.2)
     panel = figure.subplots()
     knobs = [world.knob for world in plan.knob]
     width = max(knobs) - min(knobs) or 1.0

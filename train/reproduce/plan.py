@@ -10,22 +10,6 @@ from train.contenders.worlds import CHANGES, WORLDS, World
 from train.tasks import TaskName
 
 
-class Knob(NamedTuple):
-    """The values of a world's knob, in ascending order; at the first nothing is open."""
-
-    values: tuple[float, ...]
-    main: float
-    """Where all contenders are compared."""
-    mixture: int
-    """Components of the mixture that is followed over the knob: the kinds of size, the views."""
-
-
-KNOBS: dict[TaskName, Knob] = {
-    "detection": Knob((0.0, 0.5, 1.0), main=1.0, mixture=3),
-    "pose": Knob((0.0, 0.4, 1.0), main=0.4, mixture=2),
-}
-
-
 class Plan(NamedTuple):
     """What is compared for one task."""
 
@@ -57,14 +41,14 @@ class Plan(NamedTuple):
 def plan(config: ReproduceConfig, task: TaskName) -> Plan:
     """Return what a configuration asks for."""
     changes = {name: getattr(config, name) for name in CHANGES}
-    knob = KNOBS[task]
-    main = WORLDS[task](knob.main, changes)
+    family = WORLDS[task]
+    main = family.world(family.main, changes)
     several = sorted(count for count in config.components if count > 1)
     return Plan(
         task=task,
         main=main,
         components=tuple(sorted(config.components)),
-        mixture=knob.mixture if knob.mixture in several else several[0],
-        knob=tuple(WORLDS[task](value, changes) for value in knob.values) if config.knobs else (main,),
+        mixture=family.mixture if family.mixture in several else several[0],
+        knob=tuple(family.world(value, changes) for value in family.knob) if config.knobs else (main,),
         seeds=tuple(range(config.first_seed, config.first_seed + config.seeds)),
     )

@@ -28,7 +28,8 @@ def reproduce(config: ReproduceConfig) -> Path:
     """
     check_config(config)
     plans = [plan(config, task) for task in config.tasks]
-    jobs = [job for one in plans for job in one.jobs()]
+    # Seed by seed, so that the tasks are there for as many seeds as there was time for.
+    jobs = sorted((job for one in plans for job in one.jobs()), key=lambda job: job.seed)
     print(f"{len(jobs)} networks in {config.output}", flush=True)
     trained = train_all(
         jobs,
@@ -74,7 +75,7 @@ def _save_figures(results: Results, folder: Path) -> list[str]:
     """Draw the figures of a task into a folder beside the report; return their Markdown."""
     task = results.plan.task
     figures: dict[str, tuple[Figure, str]] = {
-        f"{task}_contenders.png": (contenders_figure(results), "AP of every contender: seeds, means and intervals")
+        f"{task}_contenders.png": (contenders_figure(results), "AP above the base: seeds, means and intervals")
     }
     if task == "detection":
         figures[f"{task}_kinds.png"] = (kinds_figure(results), "AP by kind of size")

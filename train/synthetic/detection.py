@@ -64,8 +64,6 @@ class DetectionSceneConfig:
     smallest: float = 10 / 160
     largest: float = 130 / 160
     """Longer side of an object's whole box, log-uniform between the two, where `kinds` is empty."""
-    categories: tuple[int, ...] = tuple(CATEGORIES)
-    """Keys of CATEGORIES, each as likely."""
     kinds: tuple[SizeKind, ...] = ()
     """Kinds of size, of which each object has one, whatever its category; none for sizes that are spread evenly."""
     deviation: float = 0.1
@@ -82,8 +80,6 @@ class DetectionSceneConfig:
 
     def __post_init__(self) -> None:
         check_scene(self)
-        if not self.categories or not set(self.categories) <= set(CATEGORIES):
-            raise ValueError(f"categories are {self.categories}: need some of {', '.join(map(str, CATEGORIES))}")
         if self.kinds and not math.isclose(sum(kind.share for kind in self.kinds), 1):
             raise ValueError(
                 f"kinds have shares {', '.join(f'{kind.share:g}' for kind in self.kinds)}: need a sum of 1"
@@ -169,7 +165,7 @@ _OUTLINES = {category_id: outline(name) for category_id, name in CATEGORIES.item
 
 def _draw_object(rng: np.random.Generator, image_size: int, scene: DetectionSceneConfig) -> _Shape:
     """Draw a shape of random category, size, aspect and rotation, at a random phase to the pixel grid."""
-    category_id = int(rng.choice(scene.categories))
+    category_id = int(rng.choice(list(CATEGORIES)))
     longer = image_size * _draw_longer(rng, scene)
     stretch = math.exp(rng.uniform(-0.5, 0.5) * math.log(scene.max_aspect))
     angle = math.radians(rng.uniform(-scene.max_rotation, scene.max_rotation))

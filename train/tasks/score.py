@@ -64,7 +64,7 @@ def average_precision(
         evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, math.inf]], ["all"]
         evaluator.params.maxDets = evaluator.params.maxDets[-1:]
         if kind == "keypoints":
-            evaluator.computeOks = functools.partial(_similarities, evaluator)
+            evaluator.computeOks = functools.partial(keypoint_similarities, evaluator)
         evaluator.evaluate()
         evaluator.accumulate()
     precision = evaluator.eval["precision"]
@@ -72,7 +72,7 @@ def average_precision(
     return float(defined.mean()) if len(defined) else -1.0
 
 
-def _similarities(evaluator: COCOeval, image: int, category: int) -> NDArray[np.float64] | list[Any]:
+def keypoint_similarities(evaluator: COCOeval, image: int, category: int) -> NDArray[np.float64] | list[Any]:
     """Return what COCO's `computeOks` does, (results, objects) with the best results first, in one go.
 
     OKS is the mean over an object's labelled keypoints of exp(-d^2 / (2 area (2 sigma)^2)), d the distance. Of an

@@ -20,7 +20,7 @@ from train.data.coco import Category, CocoAnnotations
 from train.data.sets import open_annotations
 from train.errors import ConfigError
 from train.tasks.pose import PoseTask
-from train.tasks.score import average_precision, score_results
+from train.tasks.score import average_precision, keypoint_similarities, score_results
 
 JOINTS = len(COCO_PERSON.names)
 
@@ -84,20 +84,24 @@ def read(truth: dict[str, Any], folder: Path, skeleton: Skeleton = COCO_PERSON) 
     return open_annotations(path, skeleton)
 
 
+def index(
+    truth: dict[str, Any], entries: list[dict[str, Any]], keypoints: tuple[int, ...] = tuple(range(JOINTS))
+) -> COCO:
+    """Return the entries as COCO's own, with no other keypoints than these."""
+    coco = COCO()
+    coco.dataset = {"images": truth["images"], "categories": truth["categories"], "annotations": []}
+    for number, entry in enumerate(entries, start=1):
+        own = np.reshape(entry["keypoints"], (-1, 3))[list(keypoints)]
+        numbers = {"id": number, "keypoints": own.ravel().tolist(), "num_keypoints": int((own[:, 2] > 0).sum())}
+        coco.dataset["annotations"].append({"iscrowd": 0, "area": 1000.0, **entry, **numbers})
+    coco.createIndex()
+    return coco
+
+
 def sliced_ap(truth: dict[str, Any], results: list[dict[str, Any]], keypoints: tuple[int, ...]) -> float:
     """Return COCO's AP where the files have no other keypoints, which is the same for people who are far apart."""
-
-    def index(entries: list[dict[str, Any]]) -> COCO:
-        coco = COCO()
-        coco.dataset = {"images": truth["images"], "categories": truth["categories"], "annotations": []}
-        for number, entry in enumerate(entries, start=1):
-            own = np.reshape(entry["keypoints"], (-1, 3))[list(keypoints)]
-            numbers = {"id": number, "keypoints": own.ravel().tolist(), "num_keypoints": int((own[:, 2] > 0).sum())}
-            coco.dataset["annotations"].append({"iscrowd": 0, "area": 1000.0, **entry, **numbers})
-        coco.createIndex()
-        return coco
-
-    evaluator = COCOeval(index(truth["annotations"]), index(results), "keypoints")
+    of_truth, of_results = index(truth, truth["annotations"], keypoints), index(truth, results, keypoints)
+    evaluator = COCOeval(of_truth, of_results, "keypoints")
     evaluator.params.kpt_oks_sigmas = np.array(COCO_PERSON.sigmas)[list(keypoints)]
     evaluator.evaluate()
     evaluator.accumulate()
@@ -115,19 +119,39 @@ def test_a_subsets_ap_is_that_of_files_without_the_other_keypoints(tmp_path: Pat
     assert found == pytest.approx(expected)
 
 
+def with_stray_results(truth: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return results of which some are partly outside the box of thrice the sides of someone without keypoints."""
+    results, unlabelled = random_results(truth), truth["annotations"][9]
+    for shift in (-120.0, 40.0, 120.0):
+        across = unlabelled["bbox"][0] + shift + np.linspace(0, 60, JOINTS)
+        points = np.stack((across, np.linspace(-100, 300, JOINTS), np.ones(JOINTS)), 1)
+        results.append(results[0] | {"image_id": unlabelled["image_id"], "keypoints": points.ravel().tolist()})
+    return results
+
+
+def test_similarities_in_one_go_are_cocos(tmp_path: Path) -> None:
+    truth = random_truth()
+    results = with_stray_results(truth)
+    evaluator = COCOeval(index(truth, truth["annotations"]), index(truth, results), "keypoints")
+    evaluator.evaluate()
+    kept = []
+    for image in range(1, 7):
+        expected = np.asarray(evaluator.computeOks(image, 1))
+        assert keypoint_similarities(evaluator, image, 1) == pytest.approx(expected)
+        kept.append(expected)
+    strays = kept[3][:, 0]  # with the one without keypoints
+    assert len(np.unique(strays.round(6))) > 3
+    assert keypoint_similarities(evaluator, 99, 1) == evaluator.computeOks(99, 1) == []
+
+
 def test_ap_alone_is_that_of_the_whole_evaluation(tmp_path: Path) -> None:
     truth = random_truth()
-    annotations, results = read(truth, tmp_path), random_results(truth)
-    unlabelled = truth["annotations"][9]
-    for shift in (40.0, 120.0):  # partly outside the box of thrice the sides of someone without keypoints
-        across = unlabelled["bbox"][0] + shift + np.linspace(0, 60, JOINTS)
-        points = np.stack((across, np.full(JOINTS, 30.0), np.ones(JOINTS)), 1)
-        results.append(results[0] | {"image_id": unlabelled["image_id"], "keypoints": points.ravel().tolist()})
+    annotations, results = read(truth, tmp_path), with_stray_results(truth)
     for kind in ("keypoints", "bbox"):
         names = PoseTask.metrics if kind == "keypoints" else [str(number) for number in range(12)]
-        whole = score_results(
-            annotations, results, [1.0] * len(results), kind=kind, metrics=names, skeleton=COCO_PERSON
-        ).metrics[names[0]]
+        areas = [1.0] * len(results)
+        score = score_results(annotations, results, areas, kind=kind, metrics=names, skeleton=COCO_PERSON)
+        whole = score.metrics[names[0]]
         assert 0 < whole < 1
         assert average_precision(annotations, results, kind=kind, skeleton=COCO_PERSON) == pytest.approx(whole)
 

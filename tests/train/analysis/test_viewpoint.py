@@ -27,7 +27,7 @@ def prediction(image: int, component: int, score: float, hands: tuple[float, flo
     The left parts are above the middle, and the right ones below it.
     """
     left, right = hands
-    points = [20.0, 10, 1, left, 5, 1, right, 15, 1, left, 5, 1, right, 15, 1]
+    points = [20.0, 10, 1, left, 9, 1, right, 11, 1, left, 9, 1, right, 11, 1]
     own = {"bbox": [0.0, 0.0, 40.0, 20.0], "sigma": [2.0, 4.0], "keypoints": points}
     return {"image_id": image, "category_id": 1, "score": score, "component": component, **own, **fields}
 
@@ -46,13 +46,13 @@ def mixture(folder: Path, results: list[dict[str, Any]], people: list[dict[str, 
 
 
 RESULTS = [
-    prediction(1, 0, 0.9, (30, 10)),
-    prediction(2, 0, 0.8, (30, 10), sigma=[4.0, 4.0]),
-    prediction(3, 0, 0.6, (10, 30)),
-    prediction(4, 0, 0.6, (30, 30)),
-    prediction(5, 2, 0.75, (10, 30)),
-    prediction(6, 2, 0.4, (10, 30), bbox=[0.0, 0.0, 0.0, 0.0]),
-    prediction(7, 1, 0.2, (10, 30)),
+    prediction(1, 0, 0.9, (21, 19)),
+    prediction(2, 0, 0.8, (21, 19), sigma=[4.0, 4.0]),
+    prediction(3, 0, 0.6, (19, 21)),
+    prediction(4, 0, 0.6, (21, 21)),
+    prediction(5, 2, 0.75, (19, 21)),
+    prediction(6, 2, 0.4, (19, 21), bbox=[0.0, 0.0, 0.0, 0.0]),
+    prediction(7, 1, 0.2, (19, 21)),
 ]
 
 
@@ -69,6 +69,12 @@ def test_components_are_summed_up_by_their_predictions(tmp_path: Path) -> None:
     assert summary[2]["relative_sigma"] == pytest.approx(math.sqrt(8 / 800))
     assert summary[1]["predictions"] == 0
     assert all(math.isnan(summary[1][name]) for name in ("left_x", "relative_sigma"))
+
+
+def test_nothing_found_is_no_component_of_a_view(tmp_path: Path) -> None:
+    summary = summarise_components(mixture(tmp_path, [], []))
+    assert [(one["predictions"], one["view"]) for one in summary.values()] == [(0, "neither")] * 3
+    assert all(math.isnan(one["share"]) and math.isnan(one["sigma_x"]["mean"]) for one in summary.values())
 
 
 @pytest.mark.parametrize(

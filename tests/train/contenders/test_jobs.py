@@ -60,7 +60,7 @@ def test_contenders_of_a_seed_differ_in_their_components_alone(tmp_path: Path) -
 
 @pytest.mark.parametrize("task", ["detection", "pose"])
 def test_worlds_of_other_knobs_have_other_folders(task: TaskName) -> None:
-    names = {Job(WORLDS[task](knob, None), 0, 0).run(Path()) for knob in (0.0, 0.25, 0.5, 1.0)}
+    names = {Job(WORLDS[task].world(knob, None), 0, 0).run(Path()) for knob in (0.0, 0.25, 0.5, 1.0)}
     assert len(names) == 4
 
 

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from train.config.commands import ReproduceConfig
+from train.contenders.worlds import WORLDS
 from train.errors import ConfigError
 from train.reproduce import reproduce as module
-from train.reproduce.plan import KNOBS, Knob
 from train.reproduce.reproduce import reproduce
 from train.tasks import TaskName
 
@@ -19,11 +19,12 @@ def test_findings_are_written_and_nothing_is_trained_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for task in ("detection", "pose"):
-        monkeypatch.setitem(KNOBS, task, Knob((0.0, 1.0), main=1.0, mixture=2))
+        monkeypatch.setitem(WORLDS, task, WORLDS[task]._replace(knob=(0.0, 1.0), main=1.0))
     config = ReproduceConfig(
         output=tmp_path / "out",
         components=(0, 1, 2),
         seeds=1,
+        first_seed=0,
         train_pictures=2,
         val_pictures=2,
         image_size=96,
@@ -34,7 +35,13 @@ def test_findings_are_written_and_nothing_is_trained_twice(
     )
     report = reproduce(config)
     text = (report / "findings.md").read_text()
-    for part in ("## Boxes", "## Poses", "| MDN_2 |", "components stand for the view", "--components 0 1 2 --seeds 1"):
+    for part in (
+        "## Boxes",
+        "## Poses",
+        "| MDN_2 |",
+        "components stand for the view",
+        "--components 0 1 2 --seeds 1 --first-seed 0",
+    ):
         assert part in text
     figures = [line.partition("(")[2].rstrip(")") for line in text.splitlines() if line.startswith("![")]
     assert len(figures) == 5

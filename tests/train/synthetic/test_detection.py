@@ -163,8 +163,6 @@ def test_kinds_of_no_spread_are_all_alike() -> None:
         {"kinds": (SizeKind(0.5, 0.1),)},
         {"kinds": (SizeKind(1.0, 1.1),)},
         {"deviation": -0.1},
-        {"categories": ()},
-        {"categories": (3, 4)},
     ],
 )
 def test_bad_scene_is_refused(field: dict[str, Any]) -> None:
