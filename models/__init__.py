@@ -11,7 +11,7 @@ from models.decode import Detections, decode_detections
 from models.detector import Detector, size_regression
 from models.dla import DLA34
 from models.heads import Head, HeadConfig
-from models.hourglass import HOURGLASS104, HOURGLASS_SMALL, Hourglass, HourglassConfig
+from models.hourglass import HOURGLASS104, HOURGLASS_SMALL, HOURGLASS_TINY, Hourglass, HourglassConfig
 from models.merging import merge_scales, placed
 from models.network import Backbone, Network
 from models.pose import PoseEstimator, Poses, pose_regression
@@ -62,6 +62,7 @@ ARCHITECTURES = {
     "hourglass104": Architecture(lambda: Hourglass(HOURGLASS104), head_width=256),
     "dla34": Architecture(DLA34, head_width=256),
     "hourglass_small": Architecture(lambda: Hourglass(HOURGLASS_SMALL), head_width=64),
+    "hourglass_tiny": Architecture(lambda: Hourglass(HOURGLASS_TINY), head_width=48),
 }
 TASKS = ("detection", "pose")
 

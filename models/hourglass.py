@@ -47,6 +47,7 @@ HOURGLASS104 = HourglassConfig(
     stacks=2, dims=(256, 256, 384, 384, 384, 512), blocks=(2, 2, 2, 2, 2, 4), stem_width=128, feature_dim=256
 )
 HOURGLASS_SMALL = HourglassConfig(stacks=1, dims=(32, 64, 128, 192), blocks=(1, 1, 1, 1), stem_width=32, feature_dim=64)
+HOURGLASS_TINY = HourglassConfig(stacks=1, dims=(32, 48, 64), blocks=(1, 1, 1), stem_width=16, feature_dim=48)
 
 
 class HourglassLevel(nn.Module):

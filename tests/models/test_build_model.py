@@ -35,11 +35,12 @@ def test_hourglass104_gives_both_stacks_at_stride_4() -> None:
     assert all(stack["heatmap"].shape == (1, 80, 64, 96) and stack["loc"].shape == (1, 6, 7) for stack in outputs)
 
 
-def test_hourglass_small_is_small() -> None:
+@pytest.mark.parametrize(("arch", "most", "divisor"), [("hourglass_small", 3e6, 32), ("hourglass_tiny", 7e5, 16)])
+def test_small_hourglasses_are_small(arch: str, most: float, divisor: int) -> None:
     with torch.device("meta"):
-        model = build_model("hourglass_small", num_classes=80, components=3)
-    assert 1e6 < sum(p.numel() for p in model.parameters()) < 3e6
-    assert model.divisor == 32
+        model = build_model(arch, num_classes=80, components=3)
+    assert most / 3 < sum(p.numel() for p in model.parameters()) < most
+    assert model.divisor == divisor
 
 
 @pytest.mark.parametrize("components", [1, 2, 3, 5, 10])
@@ -66,7 +67,7 @@ def test_a_fresh_heatmap_calls_a_tenth_of_everything_an_object() -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"arch": "resnet"}, "unknown arch 'resnet'; there are hourglass104, dla34, hourglass_small"),
+        ({"arch": "resnet"}, "unknown arch 'resnet'; there are hourglass104, dla34, hourglass_small, hourglass_tiny"),
         ({"task": "depth"}, "unknown task 'depth'; there are detection, pose"),
         ({"num_classes": 0}, "num_classes must be at least 1, not 0"),
         ({"components": -1}, "components must be 0 .* or more, not -1"),
@@ -92,4 +93,4 @@ def test_the_state_dict_carries_the_whole_model(components: int, images: Tensor)
 
 
 def test_the_table_of_architectures_holds_what_the_design_names() -> None:
-    assert set(ARCHITECTURES) == {"hourglass104", "dla34", "hourglass_small"}
+    assert set(ARCHITECTURES) == {"hourglass104", "dla34", "hourglass_small", "hourglass_tiny"}

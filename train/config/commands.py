@@ -195,7 +195,7 @@ class CheckDataConfig:
 Tasks = Annotated[tuple[TaskName, ...], must_be("one or both of detection and pose", bool)]
 # What the trainings of a comparison may be told: None for what the world of each task has of its own.
 WorldPictures = AtLeastOne | None
-WorldImageSize = Annotated[AtLeastOne, multiple_of(32, "which the network needs")] | None
+WorldImageSize = Annotated[AtLeastOne, multiple_of(16, "which the networks need")] | None
 Processes = AtLeastZero | None
 
 
@@ -238,7 +238,7 @@ class DemoConfig:
     val_pictures: WorldPictures = None
     """Synthetic pictures of each task to evaluate on."""
     image_size: WorldImageSize = None
-    """Side of the pictures, in pixels; a multiple of 32, for boxes at least 96."""
+    """Side of the pictures, in pixels; a multiple of 16, for boxes of 32 and at least 96."""
     epochs: AtLeastOne | None = None
     """Passes over the training pictures, the same for all networks of a task."""
     batch: AtLeastOne | None = None
@@ -285,7 +285,7 @@ class ReproduceConfig:
     val_pictures: WorldPictures = None
     """Pictures of each world and seed to evaluate on."""
     image_size: WorldImageSize = None
-    """Side of the pictures, in pixels; a multiple of 32, for boxes at least 96."""
+    """Side of the pictures, in pixels; a multiple of 16, for boxes of 32 and at least 96."""
     epochs: AtLeastOne | None = None
     """Passes over the training pictures."""
     batch: AtLeastOne | None = None

@@ -65,5 +65,6 @@ def test_worlds_of_other_knobs_have_other_folders(task: TaskName) -> None:
 
 
 def test_pictures_too_small_for_the_boxes_are_refused() -> None:
-    with pytest.raises(ConfigError, match="--image-size: must be at least 96 for boxes"):
-        sizes_world(1.0, {"image_size": 64})
+    for size in (64, 112):
+        with pytest.raises(ConfigError, match="--image-size: must be a multiple of 32 of at least 96 for boxes"):
+            sizes_world(1.0, {"image_size": size})
