@@ -118,8 +118,8 @@ class ModelConfig:
     """detection: boxes of any categories; pose: people, or one other category, with the keypoints that the training
     annotations name."""
     arch: Annotated[str, CheckedBy("models:build_model")] = "hourglass_small"
-    """Backbone: hourglass104 and dla34 (as published, for GPUs) hourglass_small (trains on a CPU)
-    or hourglass_tiny (in a minute, on pictures of 48 pixels)."""
+    """Backbone: hourglass104 and dla34 (as published, for GPUs), hourglass_small (trains on a CPU) or hourglass_tiny
+    (trains in a minute, on pictures of 48 pixels)."""
     components: AtLeastZero = 3
     """Mixture components of the box size or the pose; 0 is the single-mode CenterNet base with an L1 loss."""
     family: FamilyName = "gaussian"
