@@ -45,6 +45,28 @@ def match_results(
     return matches
 
 
+def match_centres(results: Sequence[Mapping[str, Any]], truth: Sequence[Mapping[str, Any]]) -> list[Match]:
+    """Return each object with the strongest result of its image whose centre lies in the middle half of its box.
+
+    Whatever the sizes and categories are, so that sizes can be compared of objects that are found. The middle half is
+    half as wide and half as high. results, truth: as in `match_results`.
+    """
+    by_image: dict[int, list[Mapping[str, Any]]] = {}
+    for result in results:
+        by_image.setdefault(result["image_id"], []).append(result)
+    matches = []
+    for thing in truth:
+        x, y, width, height = thing["bbox"]
+        near = [
+            result
+            for result in by_image.get(thing["image_id"], ())
+            if abs(result["bbox"][0] + result["bbox"][2] / 2 - x - width / 2) <= width / 4
+            and abs(result["bbox"][1] + result["bbox"][3] / 2 - y - height / 2) <= height / 4
+        ]
+        matches.append(Match(thing, max(near, key=lambda result: result["score"], default=None)))
+    return matches
+
+
 def box_overlap(one: Sequence[float], other: Sequence[float]) -> float:
     """Return the intersection over the union of two boxes x, y, width, height."""
     width = min(one[0] + one[2], other[0] + other[2]) - max(one[0], other[0])

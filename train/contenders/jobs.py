@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
+from train.analysis.evaluations import Machine, evaluation_of
 from train.analysis.subject import Subject
 from train.config.commands import FitConfig
-from train.config.options import DataConfig
+from train.config.options import DataConfig, InferenceConfig
 from train.contenders.worlds import World
 from train.errors import ConfigError, TrainingError
 from train.loop.engine import fit
@@ -62,11 +63,16 @@ class Job:
         )
 
 
+# How poses are evaluated too: as they are regressed, before keypoints move to the peaks of their heatmaps.
+REGRESSED = InferenceConfig(refine=False)
+
+
 class Trained:
     """A network that was trained and evaluated."""
 
-    def __init__(self, job: Job, folder: Path) -> None:
+    def __init__(self, job: Job, folder: Path, device: str = "auto") -> None:
         self.job = job
+        self.device = device
         self.subject = Subject.of_run(job.run(folder), job.title)
         times = json.loads(_times(job.run(folder)).read_text())
         self.seconds = float(times["seconds"])
@@ -124,6 +130,8 @@ def train(job: Job, folder: Path, device: str) -> None:
             _add_times(run.path, time.monotonic() - began, time.process_time() - began_cpu)
     if not _is_finished(run):
         raise TrainingError(f"{run.path}: was interrupted; the same command goes on with it")
+    if job.world.task == "pose":
+        evaluation_of(run.path, REGRESSED, Machine(device, workers=0))
 
 
 def _is_finished(run: RunDirectory) -> bool:

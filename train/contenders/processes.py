@@ -31,7 +31,7 @@ def train_all(
     trained: dict[int, Trained] = {}
 
     def add(number: int) -> None:
-        done = trained[number] = Trained(jobs[number], folder)
+        done = trained[number] = Trained(jobs[number], folder, device)
         say(
             f"{len(trained)} of {len(jobs)}: {_label(jobs[number])}: AP {100 * done.subject.metrics['AP']:.1f}, "
             f"{done.seconds:.0f} s"

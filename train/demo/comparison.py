@@ -65,7 +65,7 @@ def run_demo(config: DemoConfig) -> Path:
     text = [
         "# What the mixture did that the single-mode base could not",
         "",
-        *_begin(pairs, report, config.device),
+        *_begin(pairs, report),
         *sections,
     ]
     write_text(report / "report.md", "\n".join(text))
@@ -75,7 +75,7 @@ def run_demo(config: DemoConfig) -> Path:
     return report
 
 
-def _begin(pairs: dict[TaskName, list[Trained]], report: Path, device: str) -> list[str]:
+def _begin(pairs: dict[TaskName, list[Trained]], report: Path) -> list[str]:
     """Return the report's first lines: what the mixtures did in plain words, and one figure, then in the folder."""
     lines: list[str] = []
     pictures = [task for task in pairs if EXHIBITS[task].picture is not None]
@@ -89,7 +89,7 @@ def _begin(pairs: dict[TaskName, list[Trained]], report: Path, device: str) -> l
         exhibit.show(next(panels), *measures)
         if exhibit.picture is not None:
             panel = next(panels)
-            panel.imshow(np.asarray(exhibit.picture(base, mixture, device)))
+            panel.imshow(np.asarray(exhibit.picture(base, mixture)))
             panel.set_axis_off()
     figure.savefig(report / "difference.png", dpi=120)
     return [*lines, "![what the mixture did that the base could not](difference.png)", ""]

@@ -30,8 +30,8 @@ class Exhibit(NamedTuple):
     """Says in plain words what the mixture did that the base could not, from the measures of both, the base's first."""
     show: Callable[[Axes, Measures, Measures], None]
     """Draws it."""
-    picture: Callable[[Trained, Trained, str], Image.Image] | None
-    """Draws what the networks say of some pictures, the base's first, on a device, beside it."""
+    picture: Callable[[Trained, Trained], Image.Image] | None
+    """Draws what the networks say of some pictures, the base's first, beside it."""
     analyses: tuple[str, ...]
     """The report's sections, by their names in `train.analysis.registry`."""
 

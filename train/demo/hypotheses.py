@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from PIL import Image
 
 from train.analysis.evaluations import Machine, evaluation_of
 from train.analysis.subject import MIN_SCORE
-from train.config.options import InferenceConfig
-from train.contenders.jobs import Trained
+from train.contenders.jobs import REGRESSED, Trained
 from train.drawing.pictures import grid
 
 FIGURES = 2
 
 
-def draw_hypotheses(base: Trained, mixture: Trained, device: str) -> Image.Image:
+def draw_hypotheses(base: Trained, mixture: Trained) -> Image.Image:
     """Draw figures whose view cannot be told: the truth, the base's pose, and the pose of each component.
 
+    As they are regressed: peaks of the heatmaps would draw the poses to where some keypoint surely is.
     The first val pictures with such a figure in which the mixture finds one; fewer than FIGURES where there are fewer.
     """
     subject = mixture.subject
     hidden = {entry["image_id"]: entry for entry in subject.truth["annotations"] if entry["cue_hidden"]}
     found = {entry["image_id"] for entry in subject.strong_results()}
-    columns = [("truth", list(hidden.values())), (base.job.title, base.subject.results)]
+    machine = Machine(mixture.device, workers=0)
+    columns = [("truth", list(hidden.values()))]
+    columns.append((base.job.title, evaluation_of(base.subject.run, REGRESSED, machine).results))
     for number in range(subject.components):
-        inference = InferenceConfig(component=number)
-        results = evaluation_of(subject.run, inference, Machine(device=device, workers=0)).results
+        inference = dataclasses.replace(REGRESSED, component=number)
+        results = evaluation_of(subject.run, inference, machine).results
         columns.append((f"component {number}", results))
     pictures: list[Image.Image] = []
     captions: list[str] = []

@@ -12,7 +12,7 @@ from train.contenders.jobs import contender_title
 from train.contenders.measures import SIZE_KINDS
 from train.drawing.colours import COMPONENT_COLOURS
 from train.drawing.plots import new_plot, tidy
-from train.reproduce.findings import Results
+from train.reproduce.findings import KNOB_SCORES, SCORES, Results
 from train.reproduce.statistics import Estimate, estimate
 
 KNOB_NAMES = {
@@ -27,10 +27,9 @@ def contenders_figure(results: Results) -> Figure:
     What a seed does to all contenders alike is not in these differences.
     """
     plan = results.plan
-    boxes = plan.task == "detection"
-    figure = new_plot(8.0 if boxes else 4.5, 3.2)
-    panels = figure.subplots(1, 2 if boxes else 1, squeeze=False)[0]
-    titles = {"AP": "AP", "AP kinds": "AP, mean of the three kinds of size"} if boxes else {"AP": "OKS AP"}
+    titles = SCORES[plan.task]
+    figure = new_plot(0.8 + 3.4 * len(titles), 3.2)
+    panels = figure.subplots(1, len(titles), squeeze=False)[0]
     counts = [count for count in plan.components if count]
     for panel, (name, title) in zip(panels, titles.items(), strict=True):
         for place, count in enumerate(counts):
@@ -76,12 +75,24 @@ def kinds_figure(results: Results) -> Figure:
 def knob_figure(results: Results) -> Figure:
     """Draw the gain of the mixture over one component and over the base against the world's knob."""
     plan = results.plan
-    figure = new_plot(5.5, 3.2)
-    panel = figure.subplots()
+    scores = KNOB_SCORES[plan.task]
+    figure = new_plot(1.0 + 4.5 * len(scores), 3.2)
+    panels = figure.subplots(1, len(scores), squeeze=False)[0]
+    for panel, score in zip(panels, scores, strict=True):
+        _draw_gain(panel, results, score)
+        panel.set_title(SCORES[plan.task][score], fontsize=11)
+    panels[0].legend(frameon=False, fontsize=9)
+    panels[0].set_ylabel(f"{contender_title(plan.mixture)}'s gain, points")
+    return figure
+
+
+def _draw_gain(panel: Axes, results: Results, score: str) -> None:
+    """Draw a score's gain over one component and over the base at every value of the knob."""
+    plan = results.plan
     knobs = [world.knob for world in plan.knob]
     width = max(knobs) - min(knobs) or 1.0
     for number, (other, colour) in enumerate(((1, COMPONENT_COLOURS[0]), (0, COMPONENT_COLOURS[5]))):
-        found = [estimate(results.gains("AP", plan.mixture, other, world)) for world in plan.knob]
+        found = [estimate(results.gains(score, plan.mixture, other, world)) for world in plan.knob]
         places = [knob + (number - 0.5) * 0.02 * width for knob in knobs]
         panel.plot(places, [one.mean for one in found], color=colour, label=f"over {contender_title(other)}")
         for place, one in zip(places, found, strict=True):
@@ -89,10 +100,7 @@ def knob_figure(results: Results) -> Figure:
     panel.axhline(0, color="#333333", linewidth=0.8)
     panel.set_xticks(knobs)
     panel.set_xlabel(KNOB_NAMES[plan.task])
-    panel.set_ylabel(f"{contender_title(plan.mixture)}'s gain in AP, points")
-    panel.legend(frameon=False, fontsize=9)
     tidy(panel)
-    return figure
 
 
 def _mark(panel: Axes, place: float, one: Estimate, colour: str) -> None:

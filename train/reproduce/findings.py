@@ -15,6 +15,7 @@ from train.contenders.measures import SIZE_KINDS, Measures
 from train.contenders.worlds import World
 from train.reproduce.plan import Plan
 from train.reproduce.statistics import Estimate, estimate, paired_difference
+from train.tasks import TaskName
 
 Verdict = Literal["agrees", "does not agree", "not shown"]
 
@@ -68,30 +69,37 @@ class Results:
 def findings(results: Results) -> list[Finding]:
     """Return the findings of a task."""
     plan = results.plan
+    found = [_gain(results, other, score) for score in SCORES[plan.task] for other in (0, 1)]
     if plan.task == "detection":
-        found = [_gain(results, other, score) for other in (0, 1) for score in ("AP", "AP kinds")]
         found += [_follows_scale(results)]
     else:
-        found = [_gain(results, other, "AP") for other in (0, 1)]
         found += [_follows_view(results), _keeps_both(results), _back_is_less_certain(results)]
     found += [_no_collapse(results), *_more_components(results)]
     return [*found, *_knob(results)]
 
 
-SCORES = {
-    "AP": "AP",
-    "AP kinds": "AP averaged over the three kinds of size",
+SCORES: dict[TaskName, dict[str, str]] = {
+    "detection": {
+        "AP": "AP",
+        "AP kinds": "mean AP of the three kinds of size",
+        "overlap rare": "overlap of the rare sizes",
+    },
+    "pose": {"AP": "AP", "AP regressed": "AP of the regression alone"},
 }
+"""What contenders of a task are compared by: measures and their names in a sentence."""
+
+KNOB_SCORES: dict[TaskName, tuple[str, ...]] = {"detection": ("AP",), "pose": ("AP", "AP regressed")}
+"""Of these, what there is at every value of the knob."""
 
 
 def _gain(results: Results, other: int, score: str) -> Finding:
-    mixture = results.plan.mixture
+    mixture, name = results.plan.mixture, SCORES[results.plan.task][score]
     gain = results.difference(score, mixture, other)
     return Finding(
-        claim=f"{contender_title(mixture)} has a higher {SCORES[score]} than "
+        claim=f"{contender_title(mixture)} has a higher {name} than "
         + ("the single-mode base" if other == 0 else "one component"),
         verdict=verdict_of(gain),
-        measured=f"{SCORES[score]}: {results.estimate(score, mixture).text()} against "
+        measured=f"{name}: {results.estimate(score, mixture).text()} against "
         f"{results.estimate(score, other).text()}, difference {gain.text(sign=True)}",
         why=_where_boxes_differ(results, other) if results.plan.task == "detection" else _what_view_does(results),
     )
@@ -124,8 +132,13 @@ def _at_least(one: Estimate, level: float) -> bool | None:
 
 def _where_boxes_differ(results: Results, other: int) -> str:
     mixture = results.plan.mixture
-    parts = [f"{name} {results.difference(f'AP {name}', mixture, other).text(sign=True)}" for name in SIZE_KINDS]
-    return f"by kind of size: {', '.join(parts)}"
+    kinds = []
+    for what in ("AP", "overlap"):
+        gains = [
+            f"{name} {results.difference(f'{what} {name}', mixture, other).text(sign=True)}" for name in SIZE_KINDS
+        ]
+        kinds.append(f"{what} {', '.join(gains)}")
+    return f"by kind of size: {'; '.join(kinds)}"
 
 
 def _what_view_does(results: Results) -> str:
@@ -237,23 +250,27 @@ def _knob(results: Results) -> list[Finding]:
     if len(plan.knob) < 2:
         return []
     closed, opened = plan.knob[0], plan.knob[-1]
-    mixture = plan.mixture
-    at_closed, at_open = (results.gains("AP", mixture, 1, world) for world in (closed, opened))
-    nothing, growth = estimate(at_closed), paired_difference(at_open, at_closed)
-    text = "where all sizes are alike" if plan.task == "detection" else "where every view can be told"
-    return [
-        Finding(
-            claim=f"{text}, several components gain nothing over one",
-            verdict=verdict_of_none(nothing),
-            measured=f"difference of AP at {closed.knob:g}: {nothing.text(sign=True)}",
-            why="",
-        ),
-        Finding(
-            claim="the gain over one component grows with the "
-            + ("spread of the sizes" if plan.task == "detection" else "share of figures whose view cannot be told"),
-            verdict=verdict_of(growth),
-            measured=f"difference of AP at {opened.knob:g}: {estimate(at_open).text(sign=True)}, which is "
-            f"{growth.text(sign=True)} more than at {closed.knob:g}",
-            why="",
-        ),
-    ]
+    boxes = plan.task == "detection"
+    where = "where all sizes are alike" if boxes else "where every view can be told"
+    what = "spread of the sizes" if boxes else "share of figures whose view cannot be told"
+    found = []
+    for score in KNOB_SCORES[plan.task]:
+        name = SCORES[plan.task][score]
+        at_closed, at_open = (results.gains(score, plan.mixture, 1, world) for world in (closed, opened))
+        nothing, growth = estimate(at_closed), paired_difference(at_open, at_closed)
+        found += [
+            Finding(
+                claim=f"{where}, several components gain no {name} over one",
+                verdict=verdict_of_none(nothing),
+                measured=f"difference at {closed.knob:g}: {nothing.text(sign=True)}",
+                why="",
+            ),
+            Finding(
+                claim=f"the gain in {name} over one component grows with the {what}",
+                verdict=verdict_of(growth),
+                measured=f"difference at {opened.knob:g}: {estimate(at_open).text(sign=True)}, which is "
+                f"{growth.text(sign=True)} more than at {closed.knob:g}",
+                why="",
+            ),
+        ]
+    return found

@@ -9,7 +9,7 @@ from importlib import metadata
 
 from train.contenders.jobs import Trained, contender_title
 from train.contenders.worlds import World
-from train.reproduce.findings import NEGLIGIBLE, Finding, Results
+from train.reproduce.findings import KNOB_SCORES, NEGLIGIBLE, SCORES, Finding, Results
 from train.reproduce.plan import Plan
 from train.reproduce.statistics import CONFIDENCE
 from train.tasks import TaskName
@@ -32,18 +32,20 @@ ABOUT: dict[TaskName, str] = {
 COLUMNS: dict[TaskName, tuple[tuple[str, str, int], ...]] = {
     "detection": (
         ("AP", "AP", 1),
-        ("AP75", "AP75", 1),
-        ("AP small", "small", 1),
-        ("AP middle", "middle", 1),
-        ("AP large", "large", 1),
-        ("AP kinds", "mean of kinds", 1),
+        ("AP small", "AP small", 1),
+        ("AP middle", "AP middle", 1),
+        ("AP large", "AP large", 1),
+        ("AP kinds", "AP, mean of kinds", 1),
+        ("overlap small", "overlap small", 1),
+        ("overlap middle", "overlap middle", 1),
+        ("overlap large", "overlap large", 1),
         ("pearson", "r scale", 2),
         ("category pearson", "r category", 2),
         ("largest share", "largest share", 2),
     ),
     "pose": (
         ("AP", "AP", 1),
-        ("AP75", "AP75", 1),
+        ("AP regressed", "AP, regression alone", 1),
         ("OKS told", "OKS, view told", 2),
         ("OKS hidden", "OKS, not told", 2),
         ("either hidden", "either, not told", 2),
@@ -58,14 +60,17 @@ COLUMNS: dict[TaskName, tuple[tuple[str, str, int], ...]] = {
 """A task's table: measure, heading, digits."""
 
 LEGENDS: dict[TaskName, str] = {
-    "detection": "r scale: Pearson correlation of log size with the component of a detection, ranked by median size; "
-    "r category: with its category, ranked alike. Largest share: of the detections, that of the component that is "
-    "taken most.",
-    "pose": "OKS is the mean similarity of a found figure to the truth; either: to the nearer of the truth and its "
-    "left-right exchange. V of view: Cramer's V of component and view where it can be told, 1 where one says the "
-    "other; classifier: of one of front and back, on the same backbone, pictures and steps, which no choice of a "
-    "component can surpass but by chance. Weight: the mixing weight of the component that is taken. Largest share: of "
-    "the figures, that of the component that is taken most.",
+    "detection": "Overlap: mean intersection over union, in percent, of the objects of a kind with the strongest box "
+    "whose centre lies in the middle half of theirs, whatever its category, 0 where there is none: how good the sizes "
+    "are, apart from categories and scores. r scale: Pearson correlation of log size with the component of a "
+    "detection, ranked by median size; r category: with its category, ranked alike. Largest share: of the detections, "
+    "that of the component that is taken most.",
+    "pose": "AP is of poses whose keypoints have moved to the peaks of their heatmaps, as evaluations have it by "
+    "default, the paper's too. All else is of the regression alone, before that. OKS is the mean similarity of a found "
+    "figure to the truth; either: to the nearer of the truth and its left-right exchange. V of view: Cramer's V of "
+    "component and view where it can be told, 1 where one says the other; classifier: of one of front and back, on the "
+    "same backbone, pictures and steps, which no choice of a component can surpass but by chance. Weight: the mixing "
+    "weight of the component that is taken. Largest share: of the figures, that of the component that is taken most.",
 }
 
 
@@ -112,7 +117,10 @@ def task_section(
     lines += [LEGENDS[plan.task], "", *difference_table(results), ""]
     lines += [line for figure in figures for line in (figure, "")]
     if len(plan.knob) > 1:
-        lines += ["### Gain against the knob", "", *knob_table(results), ""]
+        lines += ["### Gain against the knob", ""]
+        for score in KNOB_SCORES[plan.task]:
+            name = SCORES[plan.task][score]
+            lines += [f"{name[0].upper()}{name[1:]}:", "", *knob_table(results, score), ""]
     lines += ["### What agrees, what does not, and why", ""]
     lines += [f"- {_sentence(one)}" for one in found]
     return [*lines, ""]
@@ -158,12 +166,8 @@ def contender_table(results: Results, world: World) -> list[str]:
 def difference_table(results: Results) -> list[str]:
     """Return how far each mixture lies above the base and above one component."""
     plan = results.plan
-    scores = ("AP", "AP kinds") if plan.task == "detection" else ("AP",)
-    headings = [
-        f"{ {'AP': 'AP', 'AP kinds': 'mean of kinds'}[score] } above {contender_title(other)}"
-        for score in scores
-        for other in (0, 1)
-    ]
+    scores = SCORES[plan.task]
+    headings = [f"{name} above {contender_title(other)}" for name in scores.values() for other in (0, 1)]
     lines = [f"| difference | {' | '.join(headings)} |", f"| --- |{' ---: |' * len(headings)}"]
     for count in plan.components:
         if count == 0:
@@ -177,8 +181,8 @@ def difference_table(results: Results) -> list[str]:
     return lines
 
 
-def knob_table(results: Results) -> list[str]:
-    """Return the AP of the followed contenders at every value of the knob, and the mixture's gain."""
+def knob_table(results: Results, score: str) -> list[str]:
+    """Return a score of the followed contenders at every value of the knob, and the mixture's gain."""
     plan = results.plan
     titles = [contender_title(count) for count in plan.followed]
     mixture = contender_title(plan.mixture)
@@ -187,8 +191,8 @@ def knob_table(results: Results) -> list[str]:
         f"| ---: |{' ---: |' * (len(titles) + 2)}",
     ]
     for world in plan.knob:
-        cells = [results.estimate("AP", count, world).text() for count in plan.followed]
-        cells += [results.difference("AP", plan.mixture, other, world).text(sign=True) for other in (0, 1)]
+        cells = [results.estimate(score, count, world).text() for count in plan.followed]
+        cells += [results.difference(score, plan.mixture, other, world).text(sign=True) for other in (0, 1)]
         lines.append(f"| {world.knob:g} | {' | '.join(cells)} |")
     return lines
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from train.analysis.matching import box_overlap, match_results
+from train.analysis.matching import box_overlap, match_centres, match_results
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -31,3 +31,16 @@ def test_an_object_has_the_strongest_result_of_its_place() -> None:
     assert [match.truth for match in matches] == truth
     assert [match.result for match in matches] == [near, None, None]
     assert match_results([weak], truth, min_score=0.1)[1].result == weak
+
+
+def test_a_centre_in_the_middle_half_matches_whatever_the_size() -> None:
+    def square(x: float, y: float, side: float, score: float, image: int = 1) -> dict[str, Any]:
+        return {"image_id": image, "bbox": [x - side / 2, y - side / 2, side, side], "score": score}
+
+    thing = {"image_id": 1, "bbox": [10.0, 20.0, 40.0, 20.0]}  # its middle half: x 20 to 40, y 25 to 35
+    inside, corner = square(39.0, 26.0, 200.0, 0.2), square(20.0, 35.0, 2.0, 0.1)
+    outside = [square(41.0, 30.0, 20.0, 0.9), square(30.0, 36.0, 20.0, 0.9), square(30.0, 30.0, 20.0, 0.9, image=2)]
+    (match,) = match_centres([corner, *outside, inside], [thing])
+    assert match.result is inside
+    assert match_centres([corner], [thing])[0].result is corner
+    assert match_centres(outside, [thing])[0].result is None
