@@ -78,9 +78,9 @@ def run_demo(config: DemoConfig) -> Path:
 def _begin(pairs: dict[TaskName, list[Trained]], report: Path) -> list[str]:
     """Return the report's first lines: what the mixtures did in plain words, and one figure, then in the folder."""
     lines: list[str] = []
-    pictures = [task for task in pairs if EXHIBITS[task].picture is not None]
-    figure = new_plot(5.0 * (len(pairs) + len(pictures)), 3.6)
-    panels = iter(figure.subplots(1, len(pairs) + len(pictures), squeeze=False)[0])
+    widths = [width for task in pairs for width in ((4.5,) if EXHIBITS[task].picture is None else (4.5, 7.5))]
+    figure = new_plot(sum(widths), 4.0)
+    panels = iter(figure.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0])
     for task, contenders in pairs.items():
         exhibit = EXHIBITS[task]
         mixture, base = contenders

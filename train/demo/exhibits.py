@@ -37,14 +37,17 @@ class Exhibit(NamedTuple):
 
 
 def say_boxes(base: Measures, mixture: Measures) -> str:
-    """Compare the AP of the rare kinds of size, and say whether a component stands for each kind."""
-    gains = {name: mixture[f"AP {name}"] - base[f"AP {name}"] for name in SIZE_KINDS}
-    kinds = ", ".join(f"{name} {base[f'AP {name}']:.1f} to {mixture[f'AP {name}']:.1f}" for name in SIZE_KINDS)
-    gained = [name for name in ("small", "large") if gains[name] > 0]
+    """Compare how well boxes of the rare kinds fit, and say whether a component stands for each kind."""
+    fitting = [name for name in ("small", "large") if mixture[f"overlap {name}"] > base[f"overlap {name}"]]
     first = (
-        f"the mixture finds the rare {' and the rare '.join(gained)} objects better than the base"
-        if gained
-        else "the mixture does not find the rare sizes better than the base in this run"
+        f"the mixture's boxes fit the rare {' and '.join(fitting)} objects better than the base's"
+        if fitting
+        else "the mixture's boxes fit the rare sizes no better than the base's in this run"
+    )
+    numbers = "; ".join(
+        f"{what}, base to mixture: "
+        + ", ".join(f"{name} {base[f'{what} {name}']:.1f} to {mixture[f'{what} {name}']:.1f}" for name in SIZE_KINDS)
+        for what in ("overlap", "AP")
     )
     split = mixture["pearson"]
     used = (
@@ -52,15 +55,15 @@ def say_boxes(base: Measures, mixture: Measures) -> str:
         if math.isnan(split)
         else f"{mixture['used']:.0f} components divide the objects by their size (correlation {split:.2f})"
     )
-    return f"**Boxes**: {first} (AP, base to mixture: {kinds}); {used}."
+    return f"**Boxes**: {first} ({numbers}); {used}."
 
 
 def show_boxes(panel: Axes, base: Measures, mixture: Measures) -> None:
-    """Draw the AP of each kind of size, of the base and of the mixture beside each other."""
-    names = [f"AP {name}" for name in SIZE_KINDS]
+    """Draw the overlap with objects of each kind of size, of the base's boxes and of the mixture's."""
+    names = [f"overlap {name}" for name in SIZE_KINDS]
     _pairs(panel, SIZE_KINDS, [base[name] for name in names], [mixture[name] for name in names])
-    panel.set_title("Boxes: AP by size of the object", fontsize=11)
-    panel.set_ylabel("percent")
+    panel.set_title("Boxes: overlap with objects of each size", fontsize=11)
+    panel.set_ylabel("intersection over union, percent")
 
 
 def say_poses(base: Measures, mixture: Measures) -> str:
@@ -75,8 +78,9 @@ def say_poses(base: Measures, mixture: Measures) -> str:
     )
     numbers = f"{base['either hidden']:.2f} to {mixture['either hidden']:.2f}"
     return (
-        f"**Poses**: {first} (similarity to the nearer of the two, base to mixture: {numbers}; association of "
-        f"component and view where it can be told: {mixture['cramers v']:.2f} of 1)."
+        f"**Poses**: {first} (similarity to the nearer of the two, base to mixture: {numbers}; AP of the regression "
+        f"alone: {base['AP regressed']:.1f} to {mixture['AP regressed']:.1f}; association of component and view where "
+        f"it can be told: {mixture['cramers v']:.2f} of 1)."
     )
 
 
@@ -97,8 +101,8 @@ def _pairs(panel: Axes, names: Sequence[str], base: Sequence[float], mixture: Se
         bars = panel.bar([place + shift for place in range(len(names))], values, 0.38, color=colour, label=label)
         panel.bar_label(bars, fmt="%.1f" if max(values) > 1 else "%.2f", fontsize=9)
     panel.set_xticks(range(len(names)), names)
-    panel.margins(y=0.15)
-    panel.legend(frameon=False, fontsize=9)
+    panel.margins(y=0.25)
+    panel.legend(loc="upper left", ncols=2, frameon=False, fontsize=9)
     tidy(panel)
 
 

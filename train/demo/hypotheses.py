@@ -48,7 +48,7 @@ def draw_hypotheses(base: Trained, mixture: Trained) -> Image.Image:
                     truth=number == 0,
                     min_score=MIN_SCORE,
                     legend=False,
-                    min_side=320,
+                    min_side=240,
                     ellipse_score=1.1,
                 )
             )

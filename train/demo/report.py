@@ -12,6 +12,8 @@ def score_table(contenders: Sequence[Trained]) -> list[str]:
     mixture, base = (one.subject for one in contenders)
     names = mixture.task.metrics
     gap = 100 * (mixture.metrics["AP"] - base.metrics["AP"])
+    moved = "Keypoints have moved to the peaks of their heatmaps here, as evaluations have it; the first lines are of "
+    moved += "poses before that."
     rows = [
         f"| {one.subject.title} | "
         + " | ".join(
@@ -29,6 +31,7 @@ def score_table(contenders: Sequence[Trained]) -> list[str]:
         "another seed may turn a difference of a point or two. `make reproduce` compares several.",
         "Seconds are training and evaluation together. COCO calls an object small below 32 x 32 pixels and large above "
         '96 x 96; "none": no such one is there.',
+        *([] if mixture.task.skeleton is None else [moved]),
         "",
     ]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from train.config.commands import DemoConfig
+from train.contenders.measures import SIZE_KINDS
 from train.demo.comparison import run_demo
 from train.demo.exhibits import say_boxes, say_poses
 from train.errors import ConfigError
@@ -47,16 +48,18 @@ def test_wrong_options_are_named(tmp_path: Path) -> None:
 
 
 def test_the_first_lines_claim_no_more_than_the_numbers_show() -> None:
-    base = {"AP small": 10.0, "AP middle": 60.0, "AP large": 50.0}
-    better = {"AP small": 30.0, "AP middle": 61.0, "AP large": 49.0, "pearson": 0.91, "used": 3.0}
-    worse = {"AP small": 9.0, "AP middle": 61.0, "AP large": 49.0, "pearson": float("nan"), "used": 1.0}
+    base = {f"{what} {kind}": 50.0 for what in ("AP", "overlap") for kind in SIZE_KINDS}
+    better = {**base, "overlap small": 60.0, "overlap large": 49.0, "pearson": 0.91, "used": 3.0}
+    worse = {**base, "overlap small": 49.0, "pearson": float("nan"), "used": 1.0}
     said = say_boxes(base, better)
-    assert "finds the rare small objects better" in said
+    assert "fit the rare small objects better" in said
+    assert "overlap, base to mixture: small 50.0 to 60.0" in said
     assert "3 components divide the objects by their size (correlation 0.91)" in said
     said = say_boxes(base, worse)
-    assert "does not find the rare sizes better" in said
+    assert "fit the rare sizes no better" in said
     assert "one component takes all objects" in said
-    said = say_poses({"either hidden": 0.4}, {"either hidden": 0.6, "cramers v": 0.2})
+    told = {"AP regressed": 20.0, "cramers v": 0.2}
+    said = say_poses({"either hidden": 0.4, **told}, {"either hidden": 0.6, **told})
     assert "answers with one of the two poses" in said
     assert "0.40 to 0.60" in said
-    assert "no nearer than the base" in say_poses({"either hidden": 0.6}, {"either hidden": 0.5, "cramers v": 0.2})
+    assert "no nearer than the base" in say_poses({"either hidden": 0.6, **told}, {"either hidden": 0.5, **told})
