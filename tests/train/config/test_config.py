@@ -159,7 +159,7 @@ def test_a_rule_is_that_of_its_field_and_not_of_its_name() -> None:
     ("config", "message"),
     [
         (DemoConfig(components=0), "--components: must be at least 1, not 0; the base is trained beside it"),
-        (DemoConfig(image_size=80), "--image-size: 80 is no multiple of 32"),
+        (DemoConfig(image_size=72), "--image-size: 72 is no multiple of 16"),
         (CheckDataConfig(Path("i"), Path("a"), input_size=66), "--input-size: 66 is no multiple of 4"),
         (ExportConfig(Path("a.pt2"), size=(64, 0)), "--size: must be two sides of at least 1, not (64, 0)"),
         (EvaluateConfig(images=Path("i")), "--images and --annotations: both are needed, or neither"),
