@@ -50,7 +50,6 @@ def test_a_gain_beyond_the_seeds_spread_agrees() -> None:
     assert found["the gain in AP over one component grows with the spread of the sizes"] == "agrees"
     assert found["where all sizes are alike, several components gain no AP over one"] == "agrees"
     assert found["no mixture collapses to one component"] == "agrees"
-    assert found["MDN_5 has no higher AP than MDN_3"] == "agrees"
 
 
 def test_a_gain_within_the_seeds_spread_is_not_shown() -> None:
@@ -72,7 +71,7 @@ def test_components_must_reach_the_paper_s_correlation() -> None:
 
 
 def test_a_component_that_has_all_is_a_collapse() -> None:
-    assert verdicts(findings(boxes(4.0, largest=0.97)))["no mixture collapses to one component"] == "does not agree"
+    assert verdicts(findings(boxes(4.0, largest=0.995)))["no mixture collapses to one component"] == "does not agree"
 
 
 def test_tables_and_figures_hold_every_contender() -> None:
