@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from train.config.commands import AnalyseConfig
 from train.config.rules import check_config
 from train.errors import ConfigError
 from train.loop.processes import WORLD_SIZES
-from train.run.files import write_json, write_text
+from train.run.files import without_nan, write_json, write_text
 
 
 def analyse_runs(config: AnalyseConfig) -> Path:
@@ -113,15 +112,6 @@ def check_task(name: str, subjects: Sequence[Subject]) -> None:
     tasks = ANALYSES[name].tasks
     if subjects[0].task.name not in tasks:
         raise ConfigError(f"is of {' and '.join(tasks)}, and these runs are of {subjects[0].task.name}")
-
-
-def without_nan(value: Any) -> Any:
-    """Return a value for JSON, which has no NaN and no infinity: what is not defined becomes null."""
-    if isinstance(value, dict):
-        return {str(key): without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _val_set(subject: Subject) -> str:

@@ -6,7 +6,6 @@ nothing is chosen by its result.
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from train.demo.exhibits import EXHIBITS
 from train.demo.report import score_table, setting
 from train.drawing.plots import new_plot
 from train.errors import ConfigError
-from train.run.files import write_json, write_text
+from train.run.files import without_nan, write_json, write_text
 from train.tasks import TaskName
 
 
@@ -69,7 +68,7 @@ def run_demo(config: DemoConfig) -> Path:
         *sections,
     ]
     write_text(report / "report.md", "\n".join(text))
-    write_json(report / "summary.json", _without_nan(summary))
+    write_json(report / "summary.json", without_nan(summary))
     print((report / "report.md").read_text())
     print(f"{report / 'report.md'}: the whole report, after {summary['seconds']:.0f} s", flush=True)
     return report
@@ -111,10 +110,3 @@ def _describe(task: TaskName, contenders: list[Trained], report: Path) -> tuple[
         lines += section.lines
         numbers |= section.numbers
     return lines, numbers
-
-
-def _without_nan(value: Any) -> Any:
-    """Return a value for JSON, which has no NaN: what is not defined becomes null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from train.config.commands import ReproduceConfig
 from train.config.rules import check_config
-from train.contenders.measures import MEASURES, Measures
+from train.contenders.measures import MEASURES
 from train.contenders.processes import measure_ceilings, train_all
 from train.reproduce.figures import contenders_figure, kinds_figure, knob_figure
 from train.reproduce.findings import Finding, Results, findings
 from train.reproduce.plan import plan
 from train.reproduce.report import introduction, summary, task_section
-from train.run.files import write_json, write_text
+from train.run.files import without_nan, write_json, write_text
 from train.tasks import TaskName
 
 
@@ -59,14 +59,17 @@ def reproduce(config: ReproduceConfig) -> Path:
         figures = _save_figures(results, report / "findings")
         sections += task_section(results, some, own, figures)
         numbers[one.task] = {
-            "measures": [_record(key, values) for key, values in measures.items()],
+            "measures": [
+                {"world": world, "components": components, "seed": seed, **values}
+                for (world, components, seed), values in measures.items()
+            ],
             "findings": [finding._asdict() for finding in some],
         }
     seconds = math.fsum(network.seconds for network in trained)
     date = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
     text = [*introduction(_command(config), date, seconds), *summary(found), *sections]
     write_text(report / "findings.md", "\n".join(text).rstrip() + "\n")
-    write_json(report / "findings.json", numbers)
+    write_json(report / "findings.json", without_nan(numbers))
     print(f"{report / 'findings.md'}: the findings, after {seconds / 3600:.1f} hours of training", flush=True)
     return report
 
@@ -85,13 +88,6 @@ def _save_figures(results: Results, folder: Path) -> list[str]:
     for name, (figure, _) in figures.items():
         figure.savefig(folder / name, dpi=100)
     return [f"![{about}]({folder.name}/{name})" for name, (_, about) in figures.items()]
-
-
-def _record(key: tuple[str, int, int], values: Measures) -> dict[str, Any]:
-    """Return a network's measures for JSON, which has no NaN: what is not defined becomes null."""
-    world, components, seed = key
-    plain = {name: None if math.isnan(value) else value for name, value in values.items()}
-    return {"world": world, "components": components, "seed": seed, **plain}
 
 
 def _command(config: ReproduceConfig) -> str:

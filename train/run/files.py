@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     """Write a value as JSON by `write_atomically`."""
     write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+def without_nan(value: Any) -> Any:
+    """Return a value for JSON, which has no NaN and no infinity: what is not defined becomes null."""
+    if isinstance(value, dict):
+        return {str(key): without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_picture(path: Path, picture: Image) -> None:

@@ -13,7 +13,7 @@ import pytest
 import train.analysis.evaluations
 from tests.train.drawn_data import DataPaths, tiny_fit
 from train.__main__ import main
-from train.analysis.command import titles_of, without_nan
+from train.analysis.command import titles_of
 from train.analysis.evaluations import Machine
 from train.analysis.subject import Section, Subject
 from train.config.commands import EvaluateConfig
@@ -21,6 +21,7 @@ from train.config.options import InferenceConfig
 from train.errors import ConfigError
 from train.inference.evaluation import evaluate
 from train.loop.engine import fit
+from train.run.files import without_nan
 
 MACHINE = Machine("cpu", 8, 0)
 QUICK = ["--workers", "0", "--device", "cpu"]
