@@ -94,8 +94,8 @@ def introduction(command: str, date: str, seconds: float) -> list[str]:
         "pictures, weights, order and augmentation anew. Differences are of networks with the same seeds. One is shown "
         "where its interval does not hold 0, and a claim of no gain where the interval ends below "
         f"{NEGLIGIBLE:g} points; with few seeds only large ones can be.",
-        "- Claims on accuracy, scale, view, the back's uncertainty and collapse are the paper's; those on the knobs are "
-        "what its reasoning leads to.",
+        "- Claims on accuracy, scale, view, the back's uncertainty and collapse are the paper's; those on the knobs "
+        "are what its reasoning leads to.",
         "- Worlds and settings were chosen on the seeds 0, 1, 2, 100 and 101.",
         "",
     ]
