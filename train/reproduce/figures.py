@@ -46,29 +46,29 @@ def contenders_figure(results: Results) -> Figure:
 
 
 def kinds_figure(results: Results) -> Figure:
-    """Draw the AP of each kind of size for the contenders that are trained in every world."""
+    """Draw AP and overlap of each kind of size for the contenders that are trained in every world."""
     counts = results.plan.followed
-    figure = new_plot(6.0, 3.2)
-    panel = figure.subplots()
+    figure = new_plot(9.5, 3.2)
+    panels = figure.subplots(1, 2)
     width = 0.8 / len(counts)
-    for number, count in enumerate(counts):
-        found = [results.estimate(f"AP {name}", count) for name in SIZE_KINDS]
-        places = np.arange(len(SIZE_KINDS)) + (number - (len(counts) - 1) / 2) * width
-        panel.bar(
-            places,
-            [one.mean for one in found],
-            0.92 * width,
-            yerr=[0.0 if math.isinf(one.half) else one.half for one in found],
-            color=COMPONENT_COLOURS[(5, 4, 0)[number]],
-            ecolor="#333333",
-            capsize=2,
-            label=contender_title(count),
-        )
-    panel.set_xticks(range(len(SIZE_KINDS)), SIZE_KINDS)
-    panel.set_ylabel("AP, percent")
-    panel.set_ylim(bottom=0)
+    for panel, what in zip(panels, ("AP", "overlap"), strict=True):
+        for number, count in enumerate(counts):
+            found = [results.estimate(f"{what} {name}", count) for name in SIZE_KINDS]
+            panel.bar(
+                np.arange(len(SIZE_KINDS)) + (number - (len(counts) - 1) / 2) * width,
+                [one.mean for one in found],
+                0.92 * width,
+                yerr=[0.0 if math.isinf(one.half) else one.half for one in found],
+                color=COMPONENT_COLOURS[(5, 4, 0)[number]],
+                ecolor="#333333",
+                capsize=2,
+                label=contender_title(count) if panel is panels[0] else None,
+            )
+        panel.set_xticks(range(len(SIZE_KINDS)), SIZE_KINDS)
+        panel.set_title(f"{what}, percent", fontsize=11)
+        panel.set_ylim(bottom=0)
+        tidy(panel)
     figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-    tidy(panel)
     return figure
 
 

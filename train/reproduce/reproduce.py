@@ -81,7 +81,7 @@ def _save_figures(results: Results, folder: Path) -> list[str]:
         f"{task}_contenders.png": (contenders_figure(results), "AP above the base: seeds, means and intervals")
     }
     if task == "detection":
-        figures[f"{task}_kinds.png"] = (kinds_figure(results), "AP by kind of size")
+        figures[f"{task}_kinds.png"] = (kinds_figure(results), "AP and overlap by kind of size")
     if len(results.plan.knob) > 1:
         figures[f"{task}_knob.png"] = (knob_figure(results), "gain against the knob")
     folder.mkdir(parents=True, exist_ok=True)
