@@ -170,6 +170,6 @@ class Family(NamedTuple):
 
 
 WORLDS: dict[TaskName, Family] = {
-    "detection": Family(sizes_world, knob=(0.0, 0.5, 1.0), main=1.0, mixture=3),
+    "detection": Family(sizes_world, knob=(0.0, 1.0), main=1.0, mixture=3),
     "pose": Family(views_world, knob=(0.0, 0.4, 1.0), main=0.4, mixture=2),
 }
