@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -257,7 +257,9 @@ class MixtureRegression(Regression):
 
     @property
     def title(self) -> str:
-        return f"{self.components} components ({self.spec.family})"
+        family = family_of(self.spec.family)
+        parameter = "".join(f":{getattr(family, field.name):g}" for field in fields(family))
+        return f"{self.components} components ({family.name}{parameter})"
 
     def mode(
         self, values: Sequence[Tensor], *, select: str = "weight", components: Sequence[int] | None = None

@@ -35,6 +35,18 @@ def test_family_and_floor_are_the_networks_own(task: str) -> None:
     assert (spec.dims, spec.scales) == (2 if task == "detection" else 34, 2)
 
 
+@pytest.mark.parametrize(
+    ("family", "title"),
+    [
+        ("laplace", "3 components (laplace)"),
+        (mdnkernels.StudentT(4.0), "3 components (student_t:4)"),
+        (mdnkernels.StudentT(2.5), "3 components (student_t:2.5)"),
+    ],
+)
+def test_a_mixture_is_called_as_its_option_is_written(family: str | mdnkernels.Family, title: str) -> None:
+    assert size_regression(3, family=family).title == title
+
+
 @pytest.mark.parametrize("task", BOTH_TASKS)
 def test_no_components_are_the_base(task: str) -> None:
     regression = build_model("hourglass_small", task=task, components=0).regression

@@ -14,7 +14,7 @@ from typing import TextIO
 
 from train.contenders.ceiling import Ceiling, measure_ceiling, read_ceiling
 from train.contenders.jobs import Job, Trained, draw_data, train
-from train.loop.interrupt import sigint_ignored
+from train.loop.interrupt import sigint_ignored, sigterm_as_interrupt
 
 
 def train_all(
@@ -23,8 +23,8 @@ def train_all(
     """Draw the pictures of all jobs and train and evaluate their networks, what is not done yet; return them in order.
 
     processes: at once; 0 for none but this one, None for as many as there are cores. say: is told of each network that
-    is done. Ctrl-C ends the processes with this one; the same call then goes on. Raises ConfigError where something
-    else stands in the folder, and what a training raises, once those that run beside it are done.
+    is done. Ctrl-C and SIGTERM end the processes with this one; the same call then goes on. Raises ConfigError where
+    something else stands in the folder, and what a training raises, once those that run beside it are done.
     """
     worlds = {(job.world, job.seed): job for job in jobs}
     _run_all([(draw_data, (job, folder), _label(job)) for job in worlds.values()], processes, lambda number: None)
@@ -74,7 +74,7 @@ def _run_all(calls: Sequence[_Call], processes: int | None, done: Callable[[int]
             done(number)
         return
     others = set(active_children())
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
+    with sigterm_as_interrupt(), ProcessPoolExecutor(count, mp_context=get_context("spawn")) as pool:
         left = iter(enumerate(calls))
         running: dict[Future[None], int] = {}
         try:

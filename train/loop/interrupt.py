@@ -73,6 +73,23 @@ def _sigint_handled_by(handler: Any) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+@contextlib.contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Make a context in which SIGTERM raises KeyboardInterrupt, as Ctrl-C does, so that what was begun is ended too."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def arrived(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    before = signal.signal(signal.SIGTERM, arrived)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def leave_signals_to_parent(worker: int) -> None:
     """Leave signals to a terminal's or torchrun's process group to the main process; called in each data worker."""
     os.setpgid(0, 0)

@@ -84,7 +84,8 @@ def test_an_interrupted_evaluation_writes_nothing(
 
 
 @pytest.mark.slow
-def test_an_interrupted_demo_ends_its_trainings(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_ends_its_trainings(tmp_path: Path, number: signal.Signals) -> None:
     """The signal reaches the first process alone, as from `kill`. A terminal sends it to all of them."""
     command = [sys.executable, "-m", "train", "demo", "--output", str(tmp_path / "demo"), "--train-pictures", "400"]
     command += ["--val-pictures", "10", "--tasks", "detection", "--device", "cpu"]
@@ -92,7 +93,7 @@ def test_an_interrupted_demo_ends_its_trainings(tmp_path: Path) -> None:
     assert process.stderr is not None
     while ": step " not in (line := process.stderr.readline()):
         assert line, "the demo ended by itself"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     # Both trainings hold the pipe open while they run.
     rest = process.communicate(timeout=60)[1]
     assert process.returncode == 130
