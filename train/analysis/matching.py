@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,16 +33,8 @@ def match_results(
     results: a task's, with their image_id; those with a lower score than `min_score` count as not found. truth: COCO's
     annotations. A result can belong to several objects.
     """
-    by_image: dict[int, list[Mapping[str, Any]]] = {}
-    for result in results:
-        if result["score"] >= min_score:
-            by_image.setdefault(result["image_id"], []).append(result)
-    matches = []
-    for thing in truth:
-        here = by_image.get(thing["image_id"], ())
-        near = [result for result in here if box_overlap(result["bbox"], thing["bbox"]) >= MIN_IOU]
-        matches.append(Match(thing, max(near, key=lambda result: result["score"], default=None)))
-    return matches
+    strong = [result for result in results if result["score"] >= min_score]
+    return _strongest(strong, truth, lambda box, thing: box_overlap(box, thing) >= MIN_IOU)
 
 
 def match_centres(results: Sequence[Mapping[str, Any]], truth: Sequence[Mapping[str, Any]]) -> list[Match]:
@@ -51,18 +43,27 @@ def match_centres(results: Sequence[Mapping[str, Any]], truth: Sequence[Mapping[
     Whatever the sizes and categories are, so that sizes can be compared of objects that are found. The middle half is
     half as wide and half as high. results, truth: as in `match_results`.
     """
+
+    def in_middle(box: Sequence[float], thing: Sequence[float]) -> bool:
+        x, y, width, height = thing
+        across, down = box[0] + box[2] / 2 - x - width / 2, box[1] + box[3] / 2 - y - height / 2
+        return abs(across) <= width / 4 and abs(down) <= height / 4
+
+    return _strongest(results, truth, in_middle)
+
+
+def _strongest(
+    results: Sequence[Mapping[str, Any]],
+    truth: Sequence[Mapping[str, Any]],
+    belongs: Callable[[Sequence[float], Sequence[float]], bool],
+) -> list[Match]:
+    """Return each object with the strongest result of its image whose box belongs to the object's."""
     by_image: dict[int, list[Mapping[str, Any]]] = {}
     for result in results:
         by_image.setdefault(result["image_id"], []).append(result)
     matches = []
     for thing in truth:
-        x, y, width, height = thing["bbox"]
-        near = [
-            result
-            for result in by_image.get(thing["image_id"], ())
-            if abs(result["bbox"][0] + result["bbox"][2] / 2 - x - width / 2) <= width / 4
-            and abs(result["bbox"][1] + result["bbox"][3] / 2 - y - height / 2) <= height / 4
-        ]
+        near = [result for result in by_image.get(thing["image_id"], ()) if belongs(result["bbox"], thing["bbox"])]
         matches.append(Match(thing, max(near, key=lambda result: result["score"], default=None)))
     return matches
 

@@ -72,8 +72,8 @@ class Trained:
 
     def __init__(self, job: Job, folder: Path, device: str = "auto") -> None:
         self.job = job
-        self.device = device
-        self.subject = Subject.of_run(job.run(folder), job.title)
+        machine = Machine(device, workers=0)
+        self.subject = dataclasses.replace(Subject.of_run(job.run(folder), job.title), machine=machine)
         times = json.loads(_times(job.run(folder)).read_text())
         self.seconds = float(times["seconds"])
         """How long its training and evaluation took, over all sessions."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from train.analysis.evaluations import Machine, evaluation_of
 from train.analysis.matching import box_overlap, match_centres
 from train.analysis.scales import scale_correlation
 from train.analysis.size_ranges import ap_of_sizes
@@ -79,18 +78,18 @@ def measure_poses(trained: Trained) -> Measures:
     """
     subject = trained.subject
     assert subject.task.skeleton is not None
-    regressed = evaluation_of(subject.run, REGRESSED, Machine(trained.device, workers=0))
+    regressed = subject.evaluate(REGRESSED)
     matches = match_figures(regressed.results, subject.truth["annotations"], subject.task.skeleton, MIN_SCORE)
     measures: Measures = {"AP": 100 * subject.metrics["AP"], "AP regressed": 100 * regressed.metrics["AP"]}
     either = np.maximum(matches.oks, matches.swapped)
     for name, inside in (("told", ~matches.hidden), ("hidden", matches.hidden)):
         measures[f"OKS {name}"] = float(matches.oks[inside].mean()) if inside.any() else math.nan
         measures[f"either {name}"] = float(either[inside].mean()) if inside.any() else math.nan
+        if subject.components:
+            measures[f"weight {name}"] = float(matches.weight[inside].mean()) if inside.any() else math.nan
     if subject.components:
         summary: dict[str, Any] = summarise(matches, subject.components)
         measures["cramers v"] = summary["cramers_v"]
-        for name, inside in (("told", ~matches.hidden), ("hidden", matches.hidden)):
-            measures[f"weight {name}"] = float(matches.weight[inside].mean()) if inside.any() else math.nan
         front, back = (summary["groups"][name]["sigma"] for name in ("front", "back"))
         measures["sigma back over front"] = back / front
         measures |= _shares(matches.component.tolist(), subject.components)

@@ -17,14 +17,12 @@ from train.contenders.jobs import Job, Trained, draw_data, train
 from train.loop.interrupt import sigint_ignored, sigterm_as_interrupt
 
 
-def train_all(
-    jobs: Sequence[Job], folder: Path, *, device: str, processes: int | None, say: Callable[[str], None]
-) -> list[Trained]:
+def train_all(jobs: Sequence[Job], folder: Path, *, device: str, processes: int | None) -> list[Trained]:
     """Draw the pictures of all jobs and train and evaluate their networks, what is not done yet; return them in order.
 
-    processes: at once; 0 for none but this one, None for as many as there are cores. say: is told of each network that
-    is done. Ctrl-C and SIGTERM end the processes with this one; the same call then goes on. Raises ConfigError where
-    something else stands in the folder, and what a training raises, once those that run beside it are done.
+    processes: at once; 0 for none but this one, None for as many as there are cores. A line is printed for each network
+    that is done. Ctrl-C and SIGTERM end the processes with this one; the same call then goes on. Raises ConfigError
+    where something else stands in the folder, and what a training raises, once those that run beside it are done.
     """
     worlds = {(job.world, job.seed): job for job in jobs}
     _run_all([(draw_data, (job, folder), _label(job)) for job in worlds.values()], processes, lambda number: None)
@@ -32,9 +30,10 @@ def train_all(
 
     def add(number: int) -> None:
         done = trained[number] = Trained(jobs[number], folder, device)
-        say(
+        print(
             f"{len(trained)} of {len(jobs)}: {_label(jobs[number])}: AP {100 * done.subject.metrics['AP']:.1f}, "
-            f"{done.seconds:.0f} s"
+            f"{done.seconds:.0f} s",
+            flush=True,
         )
 
     _run_all([(train, (job, folder, device), f"{_label(job)}: ") for job in jobs], processes, add)

@@ -42,13 +42,7 @@ def run_demo(config: DemoConfig) -> Path:
         for components in (config.components or family.mixture, 0)
     ]
     print(f"drawing pictures and training {len(jobs)} networks in {config.output}", flush=True)
-    trained = train_all(
-        jobs,
-        config.output,
-        device=config.device,
-        processes=config.processes,
-        say=lambda text: print(text, flush=True),
-    )
+    trained = train_all(jobs, config.output, device=config.device, processes=config.processes)
     report = config.output / "report"
     report.mkdir(exist_ok=True)
     pairs: dict[TaskName, list[Trained]] = {

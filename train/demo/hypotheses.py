@@ -6,7 +6,6 @@ import dataclasses
 
 from PIL import Image
 
-from train.analysis.evaluations import Machine, evaluation_of
 from train.analysis.subject import MIN_SCORE
 from train.contenders.jobs import REGRESSED, Trained
 from train.drawing.pictures import grid
@@ -23,12 +22,11 @@ def draw_hypotheses(base: Trained, mixture: Trained) -> Image.Image:
     subject = mixture.subject
     hidden = {entry["image_id"]: entry for entry in subject.truth["annotations"] if entry["cue_hidden"]}
     found = {entry["image_id"] for entry in subject.strong_results()}
-    machine = Machine(mixture.device, workers=0)
     columns = [("truth", list(hidden.values()))]
-    columns.append((base.job.title, evaluation_of(base.subject.run, REGRESSED, machine).results))
+    columns.append((base.job.title, base.subject.evaluate(REGRESSED).results))
     for number in range(subject.components):
         inference = dataclasses.replace(REGRESSED, component=number)
-        results = evaluation_of(subject.run, inference, machine).results
+        results = subject.evaluate(inference).results
         columns.append((f"component {number}", results))
     pictures: list[Image.Image] = []
     captions: list[str] = []

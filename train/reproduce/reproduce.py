@@ -31,13 +31,7 @@ def reproduce(config: ReproduceConfig) -> Path:
     # Seed by seed, so that the tasks are there for as many seeds as there was time for.
     jobs = sorted((job for one in plans for job in one.jobs()), key=lambda job: job.seed)
     print(f"{len(jobs)} networks in {config.output}", flush=True)
-    trained = train_all(
-        jobs,
-        config.output,
-        device=config.device,
-        processes=config.processes,
-        say=lambda text: print(text, flush=True),
-    )
+    trained = train_all(jobs, config.output, device=config.device, processes=config.processes)
     views = [job for one in plans for job in one.jobs() if one.task == "pose" and job.world == one.main]
     ceilings = measure_ceilings(views, config.output, device=config.device, processes=config.processes)
     report = config.output / "report"
