@@ -22,6 +22,13 @@ int block_positions(const MixtureCall& call) {
   return block;
 }
 
+void refuse_unwritten(const MixtureCall& call) {
+  const Objective& objective = call.objective;
+  STD_TORCH_CHECK(call.dimensions.block == 1 && call.dimensions.interleaved && !call.posterior.data &&
+                      objective.assign == Assign::likelihood && objective.temperature == 1 && !objective.rescales(),
+                  "mixture_nll: an option that this kernel does not have");
+}
+
 struct NllOnCpu : CpuCall {
   using CpuCall::CpuCall;
   using Call = MixtureCall;
@@ -32,6 +39,7 @@ struct NllOnCpu : CpuCall {
 };
 
 void NllOnCpu::run(Call& call, const Tensor& loss) {
+  refuse_unwritten(call);
   call.groups = call.mask.channels;
   call.double_precision = call.loc.dtype == DType::float64;
   call.gradient_factor = 1;
@@ -65,7 +73,13 @@ void NllOnCpu::run(Call& call, const Tensor& loss) {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(mdnkernels, m) { m.def(mixture_nll_schema); }
-STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CPU, m) { m.impl("mixture_nll", TORCH_BOX(&mixture_nll<NllOnCpu>)); }
+STABLE_TORCH_LIBRARY_FRAGMENT(mdnkernels, m) {
+  m.def(mixture_nll_schema);
+  m.def(mixture_posterior_schema);
+}
+STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CPU, m) {
+  m.impl("mixture_nll", TORCH_BOX(&mixture_nll<NllOnCpu>));
+  m.impl("mixture_posterior", TORCH_BOX(&mixture_posterior<NllOnCpu>));
+}
 
 }  // namespace mdn

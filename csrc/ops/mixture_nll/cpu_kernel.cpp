@@ -411,8 +411,8 @@ class Block {
         V z = (load(target[j] + i) - load(loc[j] + i)) * (inverse_sigma * kappa[j]);
         if (masked) z = load(seen[j] + i) != 0 ? z : V{};
         store(z_row[j] + i, z);
-        sum_of_pulls += density_.pull(z);
-        if constexpr (Density::value_of_pull == 0) value += density_.value(z);
+        sum_of_pulls += density_.pull(z, z);
+        if constexpr (Density::value_of_pull == 0) value += density_.value(z, z);
       }
       store(pull + i, sum_of_pulls);
       if constexpr (Density::value_of_pull == 0) store(evidence + i, V(load(evidence + i) - value));
@@ -507,13 +507,13 @@ class Block {
             const T* next = loc_[int64_t(m) * call_.dims + d] + ahead;
             write_row(grad_loc_[int64_t(m) * call_.dims + d], loc_in_place, [&](int i) {
               if (ahead != 0) __builtin_prefetch(next + i, 0, 1);
-              return V(density_.slope(load(z + i)) * (load(inverse + i) * -kappa));
+              return V(density_.slope(load(z + i), V{}) * (load(inverse + i) * -kappa));
             });
           }
           if (call_.target_gradient) {
             T* grad = grad_target_[d];
             for (int i = 0; i < padded_; i += step) {
-              store(grad + i, V(load(grad + i) + density_.slope(load(z + i)) * (load(inverse + i) * kappa)));
+              store(grad + i, V(load(grad + i) + density_.slope(load(z + i), V{}) * (load(inverse + i) * kappa)));
             }
           }
         }
@@ -560,7 +560,7 @@ template <class T, class Visit>
 double visit_blocks(const MixtureCall& call, int64_t span, void* scratch, Visit visit) {
   const int64_t total = call.batch * call.points;
   const int64_t end = (span + 1) * call.span < total ? (span + 1) * call.span : total;
-  return with_density<T>(call.family, [&](auto density) {
+  return with_independent_density<T>(call.family, [&](auto density) {
     double sum = 0;
     for (int64_t begin = span * call.span; begin < end;) {
       Block<T, decltype(density)> block(call, density, begin, end, scratch);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -9,9 +10,15 @@ import torch
 from torch import Tensor
 
 from mdnkernels.mixture.families import Family
+from mdnkernels.mixture.objective import Objective
 from mdnkernels.ops.derivatives import refuse_second_derivative, scaled
 
-Loss = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+Loss = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+# Places of the op's arguments: the differentiable ones, in the order of their gradients among the outputs.
+_DIFFERENTIABLE = 5
+_INDEX = 7
+_ARGUMENTS = 25
 
 
 def mixture_nll_outputs(
@@ -19,14 +26,24 @@ def mixture_nll_outputs(
     loc: Tensor,
     scale: Tensor,
     target: Tensor,
+    tril: Tensor | None,
     mask: Tensor | None,
     weight: Tensor | None,
     index: Tensor | None,
     dim_scale: Tensor | None,
+    assigned: Tensor | None,
     family: str,
     family_parameter: float,
     scale_activation: str,
     min_scale: float,
+    interleaved: bool,
+    block_size: int,
+    assign: str,
+    temperature: float,
+    gradient_power: float,
+    loc_factor: float,
+    scale_factor: float,
+    natural: bool,
     reduction: str,
     parameter_gradients: bool,
     target_gradient: bool,
@@ -47,14 +64,37 @@ def mixture_nll_outputs(
             return of.new_empty(batch, of.shape[1], points, dtype=accumulate)
         return torch.empty_like(of)
 
-    parameters = (gradient(of, parameter_gradients, index is not None) for of in (logits, loc, scale))
-    return loss, *parameters, gradient(target, target_gradient, False)  # type: ignore[return-value]
+    of_parameters = [gradient(of, parameter_gradients, index is not None) for of in (logits, loc, scale)]
+    of_tril = gradient(loc if tril is None else tril, tril is not None and parameter_gradients, index is not None)
+    return loss, *of_parameters, gradient(target, target_gradient, False), of_tril  # type: ignore[return-value]
+
+
+def mixture_posterior_output(
+    logits: Tensor,
+    loc: Tensor,
+    scale: Tensor,
+    target: Tensor,
+    tril: Tensor | None,
+    mask: Tensor | None,
+    index: Tensor | None,
+    dim_scale: Tensor | None,
+    family: str,
+    family_parameter: float,
+    scale_activation: str,
+    min_scale: float,
+    interleaved: bool,
+    block_size: int,
+    temperature: float,
+) -> Tensor:
+    """Return the empty output of mixture_posterior, as `mixture_nll_outputs` does."""
+    dtype = torch.promote_types(loc.dtype, torch.float32)
+    return logits.new_empty(logits.shape[0], logits.shape[1], target.shape[2], dtype=dtype)
 
 
 def _mixture_nll_context(ctx: Any, inputs: tuple[Any, ...], output: Loss) -> None:
-    index = inputs[6]
+    index = inputs[_INDEX]
     ctx.positions = inputs[0].shape[2]
-    ctx.dtypes = [value.dtype for value in inputs[:4]]
+    ctx.dtypes = [None if value is None else value.dtype for value in inputs[:_DIFFERENTIABLE]]
     ctx.gradients_made = inputs[-2:]
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)  # the gradients are outputs too, and zeros of their size would be made for them
@@ -67,7 +107,7 @@ def _mixture_nll_backward(
     refuse_second_derivative("mixture_nll", backend)
     index, *gradients = ctx.saved_tensors
     parameters_made, target_made = ctx.gradients_made
-    results: list[Tensor | None] = [None] * 4
+    results: list[Tensor | None] = [None] * _DIFFERENTIABLE
     for i, gradient in enumerate(gradients):
         if grad_loss is None or not ctx.needs_input_grad[i]:
             continue
@@ -77,10 +117,10 @@ def _mixture_nll_backward(
                 "trace or export it with inputs that require gradients"
             )
         result = scaled(gradient, grad_loss)
-        if index is not None and i < 3:
+        if index is not None and i != 3:
             result = getattr(torch.ops, namespace).scatter_points(result, index, ctx.positions)
         results[i] = result.to(ctx.dtypes[i])
-    return *results, *[None] * 11
+    return *results, *[None] * (_ARGUMENTS - _DIFFERENTIABLE)
 
 
 def _scatter_points_output(values: Tensor, index: Tensor, positions: int) -> Tensor:
@@ -91,6 +131,7 @@ def register(namespace: str, backend: str) -> None:
     """Register the op's shapes and gradient, and those of scatter_points, which the gradient calls beside an index."""
     torch.library.register_fake(f"{namespace}::scatter_points", _scatter_points_output)
     torch.library.register_fake(f"{namespace}::mixture_nll", mixture_nll_outputs)
+    torch.library.register_fake(f"{namespace}::mixture_posterior", mixture_posterior_output)
     backward = partial(_mixture_nll_backward, namespace, backend)
     torch.library.register_autograd(f"{namespace}::mixture_nll", backward, setup_context=_mixture_nll_context)
 
@@ -101,20 +142,47 @@ def mixture_nll(
     loc: Tensor,
     scale: Tensor,
     target: Tensor,
+    tril: Tensor | None,
     mask: Tensor | None,
     weight: Tensor | None,
     index: Tensor | None,
     dim_scale: Tensor | None,
+    assigned: Tensor | None,
     family: Family,
     scale_activation: str,
     min_scale: float,
+    interleaved: bool,
+    block_size: int,
+    objective: Objective,
     reduction: str,
 ) -> Tensor:
-    """See `mdnkernels.mixture_nll`. All tensors are (B, K, P); with `index`, target, mask, weight are (B, K, N)."""
+    """See `mdnkernels.mixture_nll`. All tensors are (B, K, P); with `index`, those of the points are (B, K, N)."""
     recording = torch.is_grad_enabled()
+    parameters = (logits, loc, scale) if tril is None else (logits, loc, scale, tril)
     return getattr(torch.ops, namespace).mixture_nll(
-        *(logits, loc, scale, target, mask, weight, index, dim_scale),
-        *(family.name, family.parameter, scale_activation, min_scale, reduction),
-        recording and (logits.requires_grad or loc.requires_grad or scale.requires_grad),
+        *(logits, loc, scale, target, tril, mask, weight, index, dim_scale, assigned),
+        *(family.name, family.parameter, scale_activation, min_scale, interleaved, block_size),
+        *dataclasses.astuple(objective),
+        reduction,
+        recording and any(value.requires_grad for value in parameters),
         recording and target.requires_grad,
     )[0]
+
+
+def mixture_posterior(
+    namespace: str,
+    logits: Tensor,
+    loc: Tensor,
+    scale: Tensor,
+    target: Tensor,
+    tril: Tensor | None,
+    mask: Tensor | None,
+    index: Tensor | None,
+    dim_scale: Tensor | None,
+    family: Family,
+    *options: Any,
+) -> Tensor:
+    """See `mdnkernels.mixture_posterior`. All tensors are (B, K, P); with `index`, those of the points (B, K, N)."""
+    tensors = (None if each is None else each.detach() for each in (logits, loc, scale, target, tril))
+    op = getattr(torch.ops, namespace).mixture_posterior
+    return op(*tensors, mask, index, dim_scale, family.name, family.parameter, *options)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import triton
@@ -285,29 +286,47 @@ def _kept_words(loc: Tensor, mask: Tensor | None, family: str) -> int:
 
 @op(
     "mixture_nll",
-    "(Tensor logits, Tensor loc, Tensor scale, Tensor target, Tensor? mask, Tensor? weight, Tensor? index, "
-    "Tensor? dim_scale, str family, float family_parameter, str scale_activation, float min_scale, str reduction, "
-    "bool parameter_gradients, bool target_gradient) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "(Tensor logits, Tensor loc, Tensor scale, Tensor target, Tensor? tril, Tensor? mask, Tensor? weight, "
+    "Tensor? index, Tensor? dim_scale, Tensor? assigned, str family, float family_parameter, str scale_activation, "
+    "float min_scale, bool interleaved, int block_size, str assign, float temperature, float gradient_power, "
+    "float loc_factor, float scale_factor, bool natural, str reduction, bool parameter_gradients, "
+    "bool target_gradient) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
 def _mixture_nll(
     logits: Tensor,
     loc: Tensor,
     scale: Tensor,
     target: Tensor,
+    tril: Tensor | None,
     mask: Tensor | None,
     weight: Tensor | None,
     index: Tensor | None,
     dim_scale: Tensor | None,
+    assigned: Tensor | None,
     family: str,
     family_parameter: float,
     scale_activation: str,
     min_scale: float,
+    interleaved: bool,
+    block_size: int,
+    assign: str,
+    temperature: float,
+    gradient_power: float,
+    loc_factor: float,
+    scale_factor: float,
+    natural: bool,
     reduction: str,
     parameter_gradients: bool,
     target_gradient: bool,
 ) -> autograd.Loss:
-    options = (family, family_parameter, scale_activation, min_scale, reduction, parameter_gradients, target_gradient)
-    outputs = autograd.mixture_nll_outputs(logits, loc, scale, target, mask, weight, index, dim_scale, *options)
+    if not interleaved or block_size > 1 or assign != "likelihood" or temperature != 1 or gradient_power != 0:
+        raise NotImplementedError("mixture_nll: an option that this kernel does not have")
+    outputs = autograd.mixture_nll_outputs(
+        *(logits, loc, scale, target, tril, mask, weight, index, dim_scale, assigned),
+        *(family, family_parameter, scale_activation, min_scale, interleaved, block_size),
+        *(assign, temperature, gradient_power, loc_factor, scale_factor, natural),
+        *(reduction, parameter_gradients, target_gradient),
+    )
     loss, *gradients = outputs
     grad_logits, grad_loc, grad_scale = (value if parameter_gradients else None for value in gradients[:3])
     grad_target = gradients[3] if target_gradient else None
@@ -374,5 +393,16 @@ def _scatter_points(values: Tensor, index: Tensor, positions: int) -> Tensor:
     return maps
 
 
+@op(
+    "mixture_posterior",
+    "(Tensor logits, Tensor loc, Tensor scale, Tensor target, Tensor? tril, Tensor? mask, Tensor? index, "
+    "Tensor? dim_scale, str family, float family_parameter, str scale_activation, float min_scale, bool interleaved, "
+    "int block_size, float temperature) -> Tensor",
+)
+def _mixture_posterior(*arguments: Any) -> Tensor:
+    raise NotImplementedError("mixture_posterior: an option that this kernel does not have")
+
+
 autograd.register(NAMESPACE, "triton")
+mixture_posterior: Callable[..., Tensor] = partial(autograd.mixture_posterior, NAMESPACE)
 mixture_nll: Callable[..., Tensor] = partial(autograd.mixture_nll, NAMESPACE)
