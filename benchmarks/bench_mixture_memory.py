@@ -60,6 +60,6 @@ def peaks_of(workload: str) -> str:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read from Linux's /proc")
 @pytest.mark.parametrize("workload", ["pose", "detection", "rows"])
-def bench_peak_memory(benchmark: Any, workload: str) -> None:
+def test_peak_memory(benchmark: Any, workload: str) -> None:
     words = benchmark.pedantic(peaks_of, (workload,), rounds=1)
     print(f"\nmixture_nll, {workload}: {words}")

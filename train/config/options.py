@@ -36,7 +36,9 @@ Orientation = Literal["stored", "exif"]
 Start = Literal["data", "zero"]
 Select = Literal["weight", "density", "mean"]
 FamilyName = Annotated[
-    str, arg(metavar="{gaussian,laplace,logistic,student_t:DF,discretised_logistic:WIDTH}"), CheckedBy("train.tasks.base:family_of_option")
+    str,
+    arg(metavar="{gaussian,laplace,logistic,student_t:DF,discretised_logistic:WIDTH}"),
+    CheckedBy("train.tasks.base:family_of_option"),
 ]
 KeypointSigmas = Annotated[
     tuple[float, ...],
