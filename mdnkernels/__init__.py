@@ -7,6 +7,7 @@ from mdnkernels.mixture.families import Family, Gaussian, Laplace, StudentT
 from mdnkernels.mixture.spec import MixtureSpec
 from mdnkernels.mixture.start import MixtureStart, init_from_targets, start_from_targets
 from mdnkernels.native import empty_cache
+from mdnkernels.ops.center_focal_loss import center_focal_loss
 from mdnkernels.ops.gather_patches import gather_patches
 from mdnkernels.ops.heatmap_focal_loss import heatmap_focal_loss
 from mdnkernels.ops.mixture_mode import MixtureMode, mixture_mode
@@ -29,6 +30,7 @@ __all__ = [
     "MixtureStart",
     "Peaks",
     "StudentT",
+    "center_focal_loss",
     "empty_cache",
     "gather_patches",
     "heatmap_focal_loss",
