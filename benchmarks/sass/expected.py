@@ -102,6 +102,15 @@ def _focal(part: int) -> Callable[[], object]:
     return lambda: mdnkernels.heatmap_focal_loss(logits, target)
 
 
+def _center_focal(part: int) -> Callable[[], object]:
+    generator = torch.Generator().manual_seed(0)
+    logits = (torch.randn(8 // part, 80, 128, 128, generator=generator) - 2).requires_grad_()
+    center = torch.randint(0, 128, (8 // part, 32, 2), generator=generator)
+    radius = torch.randint(0, 16, (8 // part, 32), generator=generator)
+    label = torch.randint(0, 80, (8 // part, 32), generator=generator)
+    return lambda: mdnkernels.center_focal_loss(logits, center, radius, label)
+
+
 def _splat(part: int) -> Callable[[], object]:
     generator = torch.Generator().manual_seed(0)
     center = torch.randint(0, 128, (8 // part, 32, 2), generator=generator)
@@ -134,6 +143,8 @@ CASES = (
     Case('`mixture_mode`, pose, "weight"', "position", 131072, 8, _mode),
     Case("`topk_peaks`, 1 x 80 x 128 x 128, k = 100", "cell", 1310720, 1, _peaks),
     Case("`heatmap_focal_loss`, 8 x 80 x 128 x 128, with its gradient", "element", 10485760, 8, _focal),
+    Case("`center_focal_loss`, 8 x 80 x 128 x 128, 32 objects, with its gradient", "element", 10485760, 8,
+         _center_focal, blocks=40),
     Case("`splat_gaussians`, 8 x 80 x 128 x 128, 32 objects", "cell", 10485760, 8, _splat, blocks=160),
     Case("`gather_patches`, 8 x 256 x 128 x 128, 32 objects, channels_last", "element", 589824, 8, _patches(False)),
     Case("`gather_patches`, its backward", "element of the map", 33554432, 8, _patches(True)),

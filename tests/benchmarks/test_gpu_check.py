@@ -175,6 +175,7 @@ BY_HAND = {
     "heatmap_focal_loss": (8 * 80 * P, 12 * 80 * P),
     "topk_peaks, k = 100": (4 * 80 * P // 2 + 100 * 20, 4 * 80 * P // 2 + 100 * 20),
     "splat_gaussians": (4 * 80 * P + 64 * 32, 4 * 80 * P + 64 * 32),
+    "center_focal_loss": (4 * 80 * P + 64 * 32, 8 * 80 * P + 64 * 32),
     "mixture_mode, pose": (4 * P * (3 + 36 + 37) + 8 * P, 4 * P * (3 + 36 + 37) + 8 * P),
     "gather_patches, channels_last": (512 + 2 * PATCHES, 512 + 2 * PATCHES + 512 + PATCHES + 4 * 256 * P),
     "mixture_nll, detection": (4 * P * (3 + 6 + 6 + 2) + P, 4 * P * (17 + 15) + P),

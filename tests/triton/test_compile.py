@@ -21,6 +21,7 @@ KERNELS = {
     "gather_patches, planar": ["gather_patches_kernel"],
     "heatmap_focal_loss": ["count_positives_kernel", "focal_kernel", "total_kernel"],
     "splat_gaussians": ["splat_gaussians_kernel"],
+    "center_focal_loss": ["count_centers_kernel", "center_focal_kernel", "total_kernel"],
 }
 
 

@@ -12,9 +12,11 @@ from torch import Tensor
 import mdnkernels
 from mdnkernels import backends
 from tests.ops import reference
+from tests.ops import test_center_focal_loss as center_focal
 from tests.ops.mixture_cases import MixtureCase, loss_and_gradients
 from tests.ops.table import laid_out
 from tests.ops.table.mixture import FAMILIES
+from tests.ops.test_center_focal_loss import drawn
 from tests.ops.test_gather_patches import patches_and_gradient
 from tests.ops.test_heatmap_focal_loss import LAYOUTS, loss_and_gradient, random_maps
 from tests.ops.test_mixture_nll import assert_close
@@ -347,6 +349,39 @@ def test_targets_are_those_of_eager(batch, count, size):
             maps.append(mdnkernels.splat_gaussians(*objects, 4, size))
     assert torch.equal(maps[0] == 0, maps[1] == 0)
     torch.testing.assert_close(*maps, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("powers", [{}, {"alpha": 1.5, "beta": 3.5}, {"alpha": 0.0, "beta": 0.0}])
+@pytest.mark.parametrize(
+    ("dtype", "shape", "count", "layout"),
+    [
+        (torch.float32, (2, 3, 19, 33), 9, "contiguous"),
+        (torch.float32, (2, 5, 19, 33), 9, "channels_last"),
+        (torch.float64, (2, 3, 5, 7), 6, "sliced"),
+        (torch.bfloat16, (1, 1, 3, 5), 0, "contiguous"),
+        (torch.float16, (0, 2, 3, 5), 2, "contiguous"),
+    ],
+    ids=str,
+)
+def test_focal_loss_of_drawn_targets_and_its_gradient(powers, dtype, shape, count, layout):
+    call = drawn(shape, count, dtype=dtype, largest=9, ignored=0.3)
+    call["logits"] = LAYOUTS[layout](call["logits"])
+    actual = center_focal.loss_and_gradient(call, "triton", **powers)
+    expected = center_focal.loss_and_gradient({**call, "logits": call["logits"].double()}, "eager", **powers)
+    torch.testing.assert_close(actual[0].double(), expected[0], rtol=1e-5, atol=1e-30)
+    step = max(1e-5, torch.finfo(dtype).eps)
+    size = expected[1].abs().max().item() if expected[1].numel() else 0.0
+    torch.testing.assert_close(actual[1].double(), expected[1], rtol=step, atol=step * size)
+
+
+def test_objects_that_share_a_centre_are_one_positive():
+    """More objects than a program counts at once, with few centres."""
+    draw = torch.Generator().manual_seed(0)
+    center = torch.randint(0, 5, (2, 150, 2), generator=draw)
+    call = {"logits": torch.zeros(2, 2, 5, 5), "center": center, "radius": torch.zeros(2, 150, dtype=torch.int64)}
+    call["label"] = torch.randint(-1, 2, (2, 150), generator=draw)
+    actual, expected = (center_focal.loss_and_gradient(call, backend) for backend in ("triton", "eager"))
+    torch.testing.assert_close(actual, expected)
 
 
 def test_second_derivatives_are_refused():
