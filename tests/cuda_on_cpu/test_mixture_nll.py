@@ -244,4 +244,3 @@ def test_no_gradient_is_written_where_none_is_wanted():
         mdnkernels.mixture_nll(*arguments, **others)
     kernel = next(launch for launch in report.launches if "mixture_nll<" in launch.kernel)
     assert kernel.written.sectors == kernel.grid[0]  # the tiles' sums
-
