@@ -22,8 +22,7 @@
 namespace mdn {
 namespace device {
 
-constexpr int select_threads = 1024;
-constexpr int select_warps = select_threads / warp_lanes;
+constexpr int select_threads = 512;
 constexpr int digits = 256;              // of a radix selection, 8 bits each
 constexpr int peaks_of_block = 1024;     // that select_peaks writes
 constexpr int listed_peaks = 2048;       // in shared memory, among which are those
@@ -52,8 +51,11 @@ inline int64_t blocks_of_image(const PeakPlan& plan) { return shares(plan.k, pea
 
 // --- Peaks -----------------------------------------------------------------------------------------------------------
 
-template <class Element, bool neighbours>
-__global__ void __launch_bounds__(scan_threads, 4)
+// How windows are looked at: those of 3 x 3 in a staged tile, where the plan is aligned and else, and all others.
+enum class Windows { neighbours_aligned, neighbours, any };
+
+template <class Element, Windows windows>
+__global__ void __launch_bounds__(scan_threads, sizeof(Element) == 8 ? 2 : 4)
     scan_tiles(const Element* heatmap, const __grid_constant__ PeakPlan plan,
                PeakWorkspace<typename KeyOf<typename ArithmeticOf<Element>::Type>::Type> workspace) {
   using T = typename ArithmeticOf<Element>::Type;
@@ -69,8 +71,8 @@ __global__ void __launch_bounds__(scan_threads, 4)
     const StagedRows<Element> rows = load_rows(plan, plane, first, last - first);
     __syncthreads();
     if (inside != 0) {
-      if constexpr (neighbours) {
-        peaks = peaks_of_neighbours(rows, strip, inside);
+      if constexpr (windows != Windows::any) {
+        peaks = peaks_of_neighbours<windows == Windows::neighbours_aligned>(rows, strip, inside);
       } else {
         peaks = peaks_of_windows<T>(plan, strip, inside,
                                     [&](int y, int x) { return rows.at((y - first) * rows.width + x); });
@@ -95,12 +97,10 @@ __extension__ typedef unsigned __int128 LongOrder;
 template <class Element>
 struct OrderOf {
   using Type = uint64_t;
-  static constexpr int bits = 64;
 };
 template <>
 struct OrderOf<double> {
   using Type = LongOrder;
-  static constexpr int bits = 96;
 };
 
 // The bins of a radix selection's digit that are above and at its k-th best.
@@ -115,7 +115,6 @@ struct SelectMemory {
   SharedArray<unsigned, digits> histogram;
   SharedArray<Boundary, 1> boundary;
   SharedArray<unsigned, 2> counts;  // of the two lists
-  SharedArray<unsigned, 1> leading;
   SharedArray<unsigned short, listed_groups> groups;
   SharedArray<Order, listed_peaks> peaks;
 };
@@ -145,13 +144,20 @@ MDN_ON_DEVICE void find_boundary(Histogram& histogram, unsigned wanted, SharedAr
   }
 }
 
+// A number that a radix selection found: `above` reach more, `above` + `within` reach it.
+template <class Word>
+struct Floor {
+  Word value;
+  unsigned above, within;
+};
+
 // One block at work on its peaks of an image. A member function is called by all threads, and barriers stand within.
 template <class Element>
 class PeakSelection {
   using T = typename ArithmeticOf<Element>::Type;
   using Key = typename KeyOf<T>::Type;
   using Order = typename OrderOf<Element>::Type;
-  static constexpr int bits = OrderOf<Element>::bits, digit_bits = 8, leading_shift = bits - 32;
+  static constexpr int at_once = 4, peaks_at_once = 8;  // loads of a thread that are under way together
 
  public:
   MDN_ON_DEVICE PeakSelection(const Element* heatmap, const PeakPlan& plan, const PeakWorkspace<Key>& workspace,
@@ -184,9 +190,8 @@ class PeakSelection {
   MDN_ON_DEVICE uint32_t cell_of(Order order) const { return last_cell_ - static_cast<uint32_t>(order); }
 
  private:
+  MDN_ON_DEVICE static Key key_in(Order order) { return static_cast<Key>(order >> 32); }
   MDN_ON_DEVICE Order order_of(Key key, uint32_t cell) const { return Order(key) << 32 | Order(last_cell_ - cell); }
-
-  MDN_ON_DEVICE int threads_of_tile() const { return plan_.threads; }
 
   // The first cell of the strip that a word of the image is for.
   MDN_ON_DEVICE Strip strip_of_word(int word) const {
@@ -210,75 +215,99 @@ class PeakSelection {
     return cell_at(strip.plane, y, min(strip.x + strip_columns, plan_.width) - 1);
   }
 
-  // Whether a peak of the group may reach `floor`, by its largest key.
-  MDN_ON_DEVICE bool may_reach(int group, Key key, Order floor) const {
-    if (key == 0) return false;
-    const auto floor_key = static_cast<Key>(floor >> 32);
-    return key > floor_key || (key == floor_key && order_of(key, first_cell(group)) >= floor);
+  // Calls use(group, key) for the groups of [begin, end), key 0 where a group has no peak.
+  template <class Use>
+  MDN_ON_DEVICE void over_groups(int begin, int end, Use use) const {
+    for (int first = begin + static_cast<int>(threadIdx.x); first < end; first += at_once * select_threads) {
+      const Key* best = best_ + first;
+      Key keys[at_once];
+#pragma unroll
+      for (int j = 0; j < at_once; ++j) {
+        if (first + j * select_threads < end) keys[j] = load_global(best + j * select_threads);
+      }
+#pragma unroll
+      for (int j = 0; j < at_once; ++j) {
+        if (first + j * select_threads < end) use(first + j * select_threads, keys[j]);
+      }
+    }
   }
 
-  // A number that at least `wanted` of the orders that visit(shift, use) hands to use(order) reach, and not more than
-  // `most` where that can be; 0 where there are not so many. The orders begin with what `known` has above `shift`.
-  template <class Visit>
-  MDN_ON_DEVICE Order find_floor(Order known, int shift, unsigned wanted, unsigned most, Visit visit) {
+  // The largest number with few digits that at least `wanted` of the words that visit(use) hands to use(word) reach,
+  // and not more than `most` where that can be; 0 where there are not so many. The words begin with what `known` has
+  // from bit `bits` on.
+  template <class Word, class Visit>
+  MDN_ON_DEVICE Floor<Word> find_floor(Word known, int bits, unsigned wanted, unsigned most, Visit visit) {
+    constexpr int digit_bits = 8;
     const int thread = threadIdx.x;
-    unsigned above = 0;
-    for (; shift >= 0; shift -= digit_bits) {
+    Floor<Word> floor = {known, 0, 0};
+    for (int shift = bits - digit_bits; shift >= 0; shift -= digit_bits) {
       if (thread < digits) memory_.histogram[thread] = 0;
       __syncthreads();
-      visit(shift, [&](Order order) {
+      visit([&](Word word) {
         // In two steps, as no shift may be by all bits.
-        if ((order ^ known) >> shift >> digit_bits != 0) return;
-        atomicAdd(&memory_.histogram[static_cast<int>(static_cast<unsigned>(order >> shift) % digits)], 1u);
+        if ((word ^ floor.value) >> shift >> digit_bits != 0) return;
+        atomicAdd(&memory_.histogram[static_cast<int>(static_cast<unsigned>(word >> shift) % digits)], 1u);
       });
       __syncthreads();
-      if (thread < warp_lanes) find_boundary(memory_.histogram, wanted - above, memory_.boundary);
+      if (thread < warp_lanes) find_boundary(memory_.histogram, wanted - floor.above, memory_.boundary);
       __syncthreads();
       const Boundary at = memory_.boundary[0];
-      if (at.within == 0) return 0;
-      above += at.above;
-      known |= Order(at.digit) << shift;
-      if (above + at.within <= most) break;
+      if (at.within == 0) return {};
+      floor.above += at.above;
+      floor.within = at.within;
+      floor.value |= static_cast<Word>(at.digit) << shift;
+      if (floor.above + floor.within <= most) break;
     }
-    return known;
+    return floor;
+  }
+
+  // The same of orders: of their keys, and then, where too many have the same key, of what stands behind it.
+  // visit_keys(use) and visit_places(key, use) hand them out.
+  template <class VisitKeys, class VisitPlaces>
+  MDN_ON_DEVICE Order find_order(Floor<Key> keys, int key_bits, unsigned wanted, unsigned most, VisitKeys visit_keys,
+                                 VisitPlaces visit_places) {
+    if (key_bits > 0) keys = find_floor<Key>(keys.value, key_bits, wanted, most, visit_keys);
+    if (keys.value == 0) return 0;
+    const Order floor = Order(keys.value) << 32;
+    if (key_bits > 0 && keys.above + keys.within <= most) return floor;
+    const Floor<uint32_t> places = find_floor<uint32_t>(0, 32, wanted - keys.above, most - keys.above,
+                                                        [&](auto use) { visit_places(keys.value, use); });
+    return floor | places.value;
   }
 
   // A number that `wanted` peaks reach, each of another group.
   MDN_ON_DEVICE Order floor_of_groups(unsigned wanted) {
     if (wanted > static_cast<unsigned>(groups_)) return 0;
-    return find_floor(0, bits - digit_bits, wanted, wanted + wanted / 4, [&](int shift, auto use) {
-      for (int group = threadIdx.x; group < groups_; group += select_threads) {
-        const Key key = load_global(best_ + group);
-        if (key != 0) use(order_of(key, shift < 32 ? last_cell(group) : 0));
-      }
-    });
+    return find_order(
+        {}, 8 * static_cast<int>(sizeof(Key)), wanted, wanted + wanted / 4,
+        [&](auto use) { over_groups(0, groups_, [&](int, Key key) { use(key); }); },
+        [&](Key wanted_key, auto use) {
+          over_groups(0, groups_, [&](int group, Key key) {
+            if (key == wanted_key) use(last_cell_ - last_cell(group));
+          });
+        });
   }
 
   // The same of the peaks in [floor, ceiling).
   MDN_ON_DEVICE Order floor_of_peaks(Order floor, Order ceiling, unsigned wanted, unsigned most) {
-    unsigned leading = static_cast<unsigned>(ceiling >> leading_shift);
-    if (ceiling == ~Order(0)) leading = largest_leading();
-    Order known = 0;
-    int shift = bits - digit_bits;
-    if (leading == static_cast<unsigned>(floor >> leading_shift)) {  // many peaks of one score
-      known = Order(leading) << leading_shift;
-      shift -= 32;
-    }
-    return find_floor(known, shift, wanted, most, [&](int, auto use) { over_peaks(floor, ceiling, use); });
+    // Where all have one key, as on plateaus, only their places are to be looked at.
+    const Key least = key_in(floor);
+    const bool equal = least != 0 && __syncthreads_or(any_group_above(least) && key_in(ceiling) > least) == 0;
+    return find_order(
+        {least, 0, 0}, equal ? 0 : 8 * static_cast<int>(sizeof(Key)), wanted, most,
+        [&](auto use) { over_peaks(floor, ceiling, [&](Order order) { use(key_in(order)); }); },
+        [&](Key key, auto use) {
+          over_peaks(floor, ceiling, [&](Order order) {
+            if (key_in(order) == key) use(static_cast<uint32_t>(order));
+          });
+        });
   }
 
-  // The first 32 bits of the largest key.
-  MDN_ON_DEVICE unsigned largest_leading() {
-    __syncthreads();
-    if (threadIdx.x == 0) memory_.leading[0] = 0;
-    __syncthreads();
-    unsigned most = 0;
-    for (int group = threadIdx.x; group < groups_; group += select_threads) {
-      most = max(most, static_cast<unsigned>(order_of(load_global(best_ + group), 0) >> leading_shift));
-    }
-    atomicMax(&memory_.leading[0], most);
-    __syncthreads();
-    return memory_.leading[0];
+  // Whether this thread sees a group with a key above that one.
+  MDN_ON_DEVICE bool any_group_above(Key key) const {
+    bool any = false;
+    over_groups(0, groups_, [&](int, Key best) { any |= best > key; });
+    return any;
   }
 
   MDN_ON_DEVICE unsigned list_between(Order floor, Order ceiling) {
@@ -298,54 +327,48 @@ class PeakSelection {
   template <class Use>
   MDN_ON_DEVICE void over_peaks(Order floor, Order ceiling, Use use) {
     const int thread = threadIdx.x;
+    const Key least = key_in(floor);
     for (int begin = 0; begin < groups_; begin += listed_groups) {
       __syncthreads();
       if (thread == 0) memory_.counts[1] = 0;
       __syncthreads();
-      const int end = min(begin + listed_groups, groups_);
-      for (int group = begin + thread; group < end; group += select_threads) {
-        if (!may_reach(group, load_global(best_ + group), floor)) continue;
+      over_groups(begin, min(begin + listed_groups, groups_), [&](int group, Key key) {
+        if (key < least || key == 0 || (key == least && order_of(key, first_cell(group)) < floor)) return;
         const unsigned slot = atomicAdd(&memory_.counts[1], 1u);
         memory_.groups[static_cast<int>(slot)] = static_cast<unsigned short>(group - begin);
-      }
+      });
       __syncthreads();
-      const unsigned found = memory_.counts[1];
-      const int words = static_cast<int>(found) * group_threads;
+      const int words = static_cast<int>(static_cast<unsigned>(memory_.counts[1])) * group_threads;
       for (int i = thread; i < words; i += select_threads) {
-        const unsigned short listed = memory_.groups[i / group_threads];
-        const int word = (begin + listed) * group_threads + i % group_threads;
-        const uint32_t peaks = load_global(peaks_ + word);
-        if (peaks != 0) over_strip(word, peaks, floor, ceiling, use);
+        const unsigned short listed = memory_.groups[static_cast<int>(static_cast<unsigned>(i) / group_threads)];
+        over_word((begin + listed) * group_threads + i % group_threads, floor, ceiling, use);
       }
     }
   }
 
-  // Reads several cells at once, as each comes from afar.
+  // The peaks among the cells of one word. Several are read at once, as each comes from afar.
   template <class Use>
-  MDN_ON_DEVICE void over_strip(int word, uint32_t peaks, Order floor, Order ceiling, Use use) const {
-    constexpr int at_once = 4;
+  MDN_ON_DEVICE void over_word(int word, Order floor, Order ceiling, Use use) const {
+    uint32_t peaks = load_global(peaks_ + word);
+    const Key least = key_in(floor);
     const Strip strip = strip_of_word(word);
     const uint32_t first = cell_at(strip.plane, strip.y, strip.x);
     while (peaks != 0) {
-      uint32_t cells[at_once];
-      T values[at_once];
-      int count = 0;
+      uint32_t cells[peaks_at_once];
+      Key keys[peaks_at_once];
 #pragma unroll
-      for (int j = 0; j < at_once; ++j) {
-        if (peaks != 0) {
-          const int i = __ffs(static_cast<int>(peaks)) - 1;
-          cells[j] = first + static_cast<uint32_t>(i / strip_columns * plan_.width + i % strip_columns);
-          values[j] = to_number(load_global(heatmap_ + cells[j]));
-          peaks &= peaks - 1;
-          count = j + 1;
-        }
+      for (int j = 0; j < peaks_at_once; ++j) {
+        const auto i = static_cast<uint32_t>(__ffs(static_cast<int>(peaks)) - 1);
+        cells[j] = first + i / strip_columns * static_cast<uint32_t>(plan_.width) + i % strip_columns;
+        keys[j] = 0;
+        if (peaks != 0) keys[j] = key_of(to_number(load_global(heatmap_ + cells[j])));
+        peaks &= peaks - 1;
       }
 #pragma unroll
-      for (int j = 0; j < at_once; ++j) {
-        if (j < count) {
-          const Order order = order_of(key_of(values[j]), cells[j]);
-          if (order >= floor && order < ceiling) use(order);
-        }
+      for (int j = 0; j < peaks_at_once; ++j) {
+        if (keys[j] < least || keys[j] == 0) continue;
+        const Order order = order_of(keys[j], cells[j]);
+        if (order >= floor && order < ceiling) use(order);
       }
     }
   }
@@ -388,7 +411,7 @@ MDN_ON_DEVICE Element score_of(Element value, bool logits) {
 }
 
 template <class Element>
-__global__ void __launch_bounds__(select_threads)
+__global__ void __launch_bounds__(select_threads, 1)
     select_peaks(const Element* heatmap, bool logits, const __grid_constant__ PeakPlan plan,
                  PeakWorkspace<typename KeyOf<typename ArithmeticOf<Element>::Type>::Type> workspace, Element* score,
                  int64_t* label, int64_t* index) {
@@ -402,30 +425,34 @@ __global__ void __launch_bounds__(select_threads)
   PeakSelection<Element> selection(heatmap, plan, workspace, image, memory);
   const int count = static_cast<int>(selection.list(first, wanted));
 
-  const int64_t to = image * plan.k + first;
-  const auto write = [&](int rank, Order order) {
-    if (rank >= static_cast<int>(wanted)) return;
-    const uint32_t cell = selection.cell_of(order), area = static_cast<uint32_t>(plan.cells_of_plane());
-    const Element value = load_global(heatmap + image * plan.cells_of_image() + cell);
-    store_global(score + to + rank, score_of(value, logits));
-    store_global(label + to + rank, static_cast<int64_t>(cell / area));
-    store_global(index + to + rank, static_cast<int64_t>(cell % area));
-  };
+  int sorted = 0;  // where the list in order begins
   if (count <= most_ranked_by_all) {
-    const int lane = thread % warp_lanes;
-    for (int i = thread / warp_lanes; i < count; i += select_warps) {
-      const Order order = memory.peaks[i];
+    sorted = most_ranked_by_all;
+    constexpr int team = 4;  // threads, which share the others
+    for (int first_of_all = 0; first_of_all < count; first_of_all += select_threads / team) {
+      const int i = first_of_all + thread / team;
+      const Order order = i < count ? memory.peaks[i] : Order(0);
       unsigned before = 0;
-      for (int j = lane; j < count; j += warp_lanes) {
+      for (int j = thread % team; j < count; j += team) {
         const Order other = memory.peaks[j];
         before += other > order;
       }
-      before = __reduce_add_sync(all_lanes, before);
-      if (lane == 0) write(static_cast<int>(before), order);
+      for (int step = 1; step < team; step *= 2) before += __shfl_xor_sync(all_lanes, before, step);
+      if (i < count && thread % team == 0) memory.peaks[sorted + static_cast<int>(before)] = order;
     }
+    __syncthreads();
   } else {
     sort_descending(memory.peaks, count);
-    for (int i = thread; i < count; i += select_threads) write(i, memory.peaks[i]);
+  }
+
+  const int64_t to = image * plan.k + first;
+  const auto area = static_cast<uint32_t>(plan.cells_of_plane());
+  for (int rank = thread; rank < min(count, static_cast<int>(wanted)); rank += select_threads) {
+    const uint32_t cell = selection.cell_of(memory.peaks[sorted + rank]), plane = cell / area;
+    const Element value = load_global(heatmap + image * plan.cells_of_image() + cell);
+    store_global(score + to + rank, score_of(value, logits));
+    store_global(label + to + rank, static_cast<int64_t>(plane));
+    store_global(index + to + rank, static_cast<int64_t>(cell - plane * area));
   }
   for (int rank = count + thread; rank < static_cast<int>(wanted); rank += select_threads) {
     store_global(score + to + rank, Element{});
@@ -447,8 +474,12 @@ void run_topk_peaks(const PeakCall& call, const device::PeakPlan& plan, void* me
     const auto* heatmap = static_cast<const Element*>(call.heatmap);
     const PeakWorkspace<Key> workspace = peak_workspace<Key>(plan, memory);
     if (plan.tiles > 0) {
-      launch(plan.staged && plan.reach == 1 ? scan_tiles<Element, true> : scan_tiles<Element, false>,
-             static_cast<int>(plan.tiles), plan.threads, plan.shared_bytes, heatmap, plan, workspace);
+      auto* kernel = scan_tiles<Element, Windows::any>;
+      if (plan.staged && plan.reach == 1) {
+        kernel =
+            plan.aligned ? scan_tiles<Element, Windows::neighbours_aligned> : scan_tiles<Element, Windows::neighbours>;
+      }
+      launch(kernel, static_cast<int>(plan.tiles), plan.threads, plan.shared_bytes, heatmap, plan, workspace);
     }
     launch(select_peaks<Element>, static_cast<int>(plan.batch * blocks_of_image(plan)), select_threads, 0, heatmap,
            call.logits, plan, workspace, static_cast<Element*>(call.score), call.label, call.index);
@@ -463,8 +494,8 @@ struct PeaksOnGpu : DeviceCall {
 };
 
 void PeaksOnGpu::run(const PeakCall& call, const Tensor& like) const {
-  const device::PeakPlan plan = device::peak_plan(call.batch, call.labels, call.height, call.width, call.k,
-                                                  call.kernel_size, element_bytes(call.dtype));
+  const device::PeakPlan plan = device::peak_plan(call.heatmap, call.batch, call.labels, call.height, call.width,
+                                                  call.k, call.kernel_size, element_bytes(call.dtype));
   // Kernels number cells of an image, and tiles, in 32 bits.
   STD_TORCH_CHECK(plan.cells_of_image() <= UINT32_MAX && plan.words_of_image <= INT32_MAX && plan.tiles <= INT32_MAX,
                   "topk_peaks: a heatmap of ", call.batch, " x ", call.labels, " x ", call.height, " x ", call.width,

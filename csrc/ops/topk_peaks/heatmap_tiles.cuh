@@ -23,6 +23,7 @@ struct PeakPlan {
   int64_t k;
   int packs, strips;  // the strips of a tile side by side, and below one another
   int threads;        // of a block: whole warps with at least packs * strips
+  bool aligned;       // where the strips' rows begin in the heatmap, for one instruction to read what it can
   bool staged;        // a tile lies in shared memory with the rows that its windows reach; else it is read in place
   int shared_bytes;
   int tiles_across, tiles_of_plane;
@@ -36,8 +37,9 @@ struct PeakPlan {
 
 inline int64_t shares(int64_t whole, int64_t share) { return (whole + share - 1) / share; }
 
-inline PeakPlan peak_plan(int64_t batch, int64_t labels, int64_t height, int64_t width, int64_t k, int64_t kernel_size,
-                          int element_bytes) {
+// `address` is the heatmap's.
+inline PeakPlan peak_plan(const void* address, int64_t batch, int64_t labels, int64_t height, int64_t width, int64_t k,
+                          int64_t kernel_size, int element_bytes) {
   PeakPlan plan = {};
   plan.batch = batch;
   plan.labels = labels;
@@ -46,6 +48,7 @@ inline PeakPlan peak_plan(int64_t batch, int64_t labels, int64_t height, int64_t
   const int64_t longest = height > width ? height : width;
   plan.reach = static_cast<int>(kernel_size / 2 < longest ? kernel_size / 2 : longest);
   plan.k = k;
+  plan.aligned = width % strip_columns == 0 && reinterpret_cast<uintptr_t>(address) % pack_bytes == 0;
   if (batch * labels * height * width == 0) return plan;
 
   const int64_t strips_across = shares(width, strip_columns), strips_down = shares(height, strip_rows);
@@ -132,55 +135,58 @@ struct KeyOf<double> {
 
 // --- A tile in shared memory -----------------------------------------------------------------------------------------
 
-// The `rows` rows from row `first` of a plane on. They lie in shared memory as they do in the heatmap.
+// The `rows` rows from row `first` of a plane on. They lie in shared memory as they do in the heatmap, from `offset`
+// on, so that packs are aligned there where they are in the heatmap.
 template <class Element>
 struct StagedRows {
-  static constexpr int pack = pack_width<Element>;
-  static constexpr int quad = sizeof(Element) == 8 ? 2 : 4;  // cells of a strip's row that one instruction reads
   using T = typename ArithmeticOf<Element>::Type;
 
-  int first, rows, width;
-  int offset;    // of the first cell, so that packs are aligned there where they are in the heatmap
-  bool aligned;  // whether every strip's row is
+  int first, rows, width, offset, room;  // in elements
   DynamicSharedArray<Element> cells;
-  DynamicSharedArray<Pack<Element, quad>> quads;  // the same memory
 
   MDN_ON_DEVICE T at(int cell) const {
     const Element element = cells[offset + cell];
     return to_number(element);
   }
+  // All cells of the array from that one on.
+  template <class P>
+  MDN_ON_DEVICE DynamicSharedArray<P> from(int cell) const {
+    constexpr int size = static_cast<int>(sizeof(Element));
+    return dynamic_shared<P>((offset + cell) * size, (room - offset - cell) * size / static_cast<int>(sizeof(P)));
+  }
 };
 
 template <class Element>
 MDN_ON_DEVICE StagedRows<Element> load_rows(const PeakPlan& plan, const Element* plane, int first, int rows) {
-  using Rows = StagedRows<Element>;
-  constexpr int width = Rows::pack;
+  constexpr int width = pack_width<Element>, at_once = 8;
+  using Elements = Pack<Element, width>;
   const Element* from = plane + int64_t(first) * plan.width;
   const int count = rows * plan.width, room = plan.shared_bytes / static_cast<int>(sizeof(Element));
   const int offset = static_cast<int>(reinterpret_cast<uintptr_t>(from) % pack_bytes / sizeof(Element));
   const auto cells = dynamic_shared<Element>(0, room);
-  const auto packs = dynamic_shared<Pack<Element, width>>(0, room / width);
-  // Of the packs that the tile touches, those that it has to itself come whole.
-  const int touched = (offset + count + width - 1) / width;
-  const int before = offset != 0, whole = (offset + count) / width;
-  const Element* first_pack = from - offset;
-#pragma unroll 8
-  for (int i = before + static_cast<int>(threadIdx.x); i < whole; i += static_cast<int>(blockDim.x)) {
-    packs[i] = load_global(reinterpret_cast<const Pack<Element, width>*>(first_pack) + i);
+  const auto packs = dynamic_shared<Elements>(0, room / width);
+  const auto* first_pack = reinterpret_cast<const Elements*>(from - offset);
+  const int thread = threadIdx.x, threads = blockDim.x;
+  // Of the packs that the tile touches, those that it has to itself come whole, several of a thread under way at once.
+  const int before = offset != 0, whole = static_cast<int>(static_cast<unsigned>(offset + count) / width);
+  int i = before + thread;
+  for (; i + (at_once - 1) * threads < whole; i += at_once * threads) {
+    Elements elements[at_once];
+#pragma unroll
+    for (int j = 0; j < at_once; ++j) elements[j] = load_global(first_pack + i + j * threads);
+#pragma unroll
+    for (int j = 0; j < at_once; ++j) packs[i + j * threads] = elements[j];
   }
-  const auto single = [&](int i) {
-    if (i >= offset && i < offset + count) cells[i] = load_global(first_pack + i);
-  };
-  const int thread = threadIdx.x;
-  if (before != 0 && thread < width) single(thread);
-  if (whole < touched && whole >= before && thread < width) single(whole * width + thread);
-  return {first,
-          rows,
-          plan.width,
-          offset,
-          plan.width % Rows::quad == 0 && offset % Rows::quad == 0 && plan.width % strip_columns == 0,
-          cells,
-          dynamic_shared<Pack<Element, Rows::quad>>(0, room / Rows::quad)};
+#pragma unroll 1
+  for (; i < whole; i += threads) packs[i] = load_global(first_pack + i);
+  if (offset + count != whole * width || before != 0) {
+    const auto single = [&](int cell) {
+      if (cell >= offset && cell < offset + count) cells[cell] = load_global(from - offset + cell);
+    };
+    if (before != 0 && thread < width) single(thread);
+    if (whole >= before && thread < width) single(whole * width + thread);
+  }
+  return {first, rows, plan.width, offset, room, cells};
 }
 
 // --- Peaks of a strip ------------------------------------------------------------------------------------------------
@@ -206,35 +212,37 @@ MDN_ON_DEVICE void over_bits(uint32_t word, Visit visit) {
 }
 
 // Windows of 3 x 3, as maxima of three rows of three. Rows and columns beyond the map are those at its edge again,
-// which every window that reaches there has anyway.
-template <class Element>
+// which every window that reaches there has anyway. `aligned` is the plan's.
+template <bool aligned, class Element>
 MDN_ON_DEVICE auto peaks_of_neighbours(const StagedRows<Element>& tile, const Strip& strip, uint32_t inside) {
   using T = typename ArithmeticOf<Element>::Type;
-  using Rows = StagedRows<Element>;
   using Four = Values<T, strip_columns>;
-  const int last_column = tile.width - 1, left = max(strip.x - 1, 0), right = min(strip.x + strip_columns, last_column);
-  const auto start_of = [&](int row) { return min(max(strip.y + row - tile.first, 0), tile.rows - 1) * tile.width; };
+  constexpr int read = aligned ? sizeof(Element) == 8 ? 2 : strip_columns : 1;  // cells that one instruction reads
+  using Read = Pack<Element, read>;
+  const int last_column = tile.width - 1, top = strip.y - tile.first;
+  const auto left = tile.template from<Element>(max(strip.x - 1, 0));
+  const auto right = tile.template from<Element>(min(strip.x + strip_columns, last_column));
+  const auto own = tile.template from<Read>(strip.x);
+  const auto start_of = [&](int row) {
+    return (row < 0 ? max(top + row, 0) : min(top + row, tile.rows - 1)) * tile.width;
+  };
   const auto cells_of = [&](int start) {
     Four four;
-    if (tile.aligned) {
 #pragma unroll
-      for (int i = 0; i < strip_columns; i += Rows::quad) {
-        const Pack<Element, Rows::quad> quad =
-            tile.quads[static_cast<int>(static_cast<unsigned>(tile.offset + start + strip.x + i) / Rows::quad)];
+    for (int i = 0; i < strip_columns; i += read) {
+      const int at = aligned ? start + i : start + min(i, last_column - strip.x);
+      const Read cells = own[static_cast<int>(static_cast<unsigned>(at) / read)];
 #pragma unroll
-        for (int j = 0; j < Rows::quad; ++j) four[i + j] = to_number(quad[j]);
-      }
-    } else {
-#pragma unroll
-      for (int i = 0; i < strip_columns; ++i) four[i] = tile.at(start + min(strip.x + i, last_column));
+      for (int j = 0; j < read; ++j) four[i + j] = to_number(cells[j]);
     }
     return four;
   };
   // Each cell's largest of three in its row.
   const auto row_maxima = [&](int start, const Four& four) {
     const T middle = larger(four[1], four[2]);
-    return Four{{larger(larger(tile.at(start + left), four[0]), four[1]), larger(four[0], middle),
-                 larger(middle, four[3]), larger(larger(four[2], four[3]), tile.at(start + right))}};
+    const Element before = left[start], behind = right[start];
+    return Four{{larger(larger(to_number(before), four[0]), four[1]), larger(four[0], middle), larger(middle, four[3]),
+                 larger(larger(four[2], four[3]), to_number(behind))}};
   };
 
   StripPeaks<T> peaks = {0, static_cast<T>(-INFINITY)};
