@@ -1,4 +1,4 @@
-"""mixture_nll and scatter_points: the CUDA kernels on the CPU against eager in float64."""
+"""mixture_nll: the CUDA kernels on the CPU against eager in float64."""
 
 from __future__ import annotations
 
@@ -244,19 +244,3 @@ def test_no_gradient_is_written_where_none_is_wanted():
         mdnkernels.mixture_nll(*arguments, **others)
     kernel = next(launch for launch in report.launches if "mixture_nll<" in launch.kernel)
     assert kernel.written.sectors == kernel.grid[0]  # the tiles' sums
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("points", "positions"), [(50, 7), (1, 1), (0, 4), (300, 40)])
-def test_scatter_points_adds_in_the_order_of_the_points(points, positions, dtype):
-    generator = torch.Generator().manual_seed(points)
-    values = torch.randn(2, 5, points, generator=generator, dtype=dtype)
-    index = torch.randint(-1, positions, (2, points), generator=generator)
-    expected = torch.zeros(2, 5, positions, dtype=dtype)
-    for b in range(2):
-        for n, position in enumerate(index[b].tolist()):
-            if position >= 0:
-                expected[b, :, position] += values[b, :, n]
-    for seed in range(3):
-        with cuda_on_cpu.running(seed=seed, count=False):
-            assert torch.equal(torch.ops.mdnkernels.scatter_points(values, index, positions), expected)

@@ -247,7 +247,8 @@ def test_the_first_nan_score_is_the_largest_and_equal_ones_give_the_lowest():
         ((2, 3, 9, 7), 5, 3, "contiguous"),
         ((1, 2, 5, 70), 60, 5, "channels_last"),
         ((2, 1, 6, 9), 100, 1, "sliced"),
-        ((1, 1, 40, 210), 300, 1, "contiguous"),  # several chunks, which are merged
+        ((1, 3, 64, 130), 2, 3, "contiguous"),  # more chunks than peaks: few of them reach the floor
+        ((1, 1, 100, 210), 1000, 1, "contiguous"),  # more candidates than are seen at once
         ((1, 2, 4, 3), 2000, 11, "contiguous"),  # too many to select on chip
         ((0, 2, 3, 3), 4, 3, "contiguous"),
         ((1, 2, 0, 3), 4, 3, "contiguous"),
