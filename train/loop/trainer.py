@@ -238,6 +238,7 @@ class Trainer:
         return losses
 
     def _log_step(self, step: int, log: RunLog) -> None:
+        self.stepper.check()
         usage = self.stepper.usage.read()
         values = self.meter.read() | {f"mixture/{name}": value for name, value in usage.items()}
         rate = self.optimizer.param_groups[0]["lr"]
@@ -321,7 +322,8 @@ class Trainer:
         )
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint. Raises TrainingError, and keeps the last one, where weights are not finite."""
+        """Write a checkpoint. Raises TrainingError, and keeps the last one, where a loss or weights are not finite."""
+        self.stepper.check()
         if self.processes.is_main:
             scaler = self.accelerator.scaler
             weights = self.accelerator.unwrap_model(self.model).state_dict()

@@ -78,8 +78,7 @@ def pose_targets(
     uncounted = splat_gaussians(centres.cell, centres.radius, torch.where(known, -1, labels), 1, size)
 
     points = keypoints[..., :2] / stride
-    limit = points.new_tensor((width, height))
-    observed = labelled & (points >= 0).all(3) & (points < limit).all(3)
+    observed = labelled & (points >= 0).all(3) & (points[..., 0] < width) & (points[..., 1] < height)
     points = torch.where(observed[..., None], points, 0)
     cell = points.long()
     joint = torch.arange(joints, device=boxes.device).expand_as(observed)
