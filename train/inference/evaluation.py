@@ -271,16 +271,41 @@ def predict_batch(
     """Return what the network finds in a batch of `collate_views`: on the CPU, in the images' pixels.
 
     scales: the batch at each scale, whose results are merged where there are several. each_component: behind what the
-    configuration chooses stands what each component of a mixture finds alone.
+    configuration chooses stands what each component of a mixture finds alone. A GPU is waited for once, at the end.
     """
+    return copy_to_host(predict_on_device(model, scales, task, config, device, each_component), device)
+
+
+def predict_on_device(
+    model: Any,
+    scales: Sequence[dict[str, Any]],
+    task: Task,
+    config: InferenceConfig,
+    device: torch.device,
+    each_component: bool,
+) -> list[Any]:
+    """Return what `predict_batch` does, on the device, which is not waited for."""
     found: list[list[Any]] = []
     for loaded in scales:
         images: Tensor = normalise(batch_tensor(loaded, "image", device))
         transform = loaded["transform"].float().to(device, non_blocking=True)
         choices = task.predict_each(model, images, config) if each_component else [task.predict(model, images, config)]
         found.append([placed(choice, transform) for choice in choices])
-    merged = [merge_scales(choice, config.detections) for choice in zip(*found, strict=True)]
-    return [choice._make(values.cpu() for values in choice) for choice in merged]
+    return [merge_scales(choice, config.detections) for choice in zip(*found, strict=True)]
+
+
+def copy_to_host(found: Sequence[Any], device: torch.device) -> list[Any]:
+    """Return named tuples of a device's tensors on the CPU; all copies are under way before a GPU is waited for."""
+    if device.type != "cuda":
+        return [choice._make(values.cpu() for values in choice) for choice in found]
+
+    def copy(values: Tensor) -> Tensor:
+        there = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        return there.copy_(values, non_blocking=True)
+
+    copies = [choice._make(map(copy, choice)) for choice in found]
+    torch.cuda.current_stream(device).synchronize()
+    return copies
 
 
 def write_evaluation(
