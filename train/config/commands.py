@@ -16,10 +16,10 @@ from train.config.options import (
     ImageFolder,
     InferenceConfig,
     KeypointSigmas,
-    MixedPrecision,
     ModelConfig,
     OptimizerConfig,
     Orientation,
+    Precision,
 )
 from train.config.rules import AtLeastOne, AtLeastZero, CheckedBy, Positive, ZeroToOne, at_least, multiple_of, must_be
 from train.errors import ConfigError
@@ -52,8 +52,9 @@ class FitConfig:
     """Fixes the initial weights, the order of the images and their augmentation."""
     device: Device = "auto"
     """auto takes a GPU where there is one; cuda:1 is the second GPU. Of several processes each takes its own GPU."""
-    mixed_precision: MixedPrecision = "no"
-    """Arithmetic of the network under autocast; the losses are in float32 either way."""
+    precision: Annotated[Precision, CheckedBy("train.loop.network:pick_precision")] = "auto"
+    """Arithmetic of the network: auto takes bfloat16 on a GPU that has it, and float32 elsewhere. Weights, the heads'
+    last layers, losses and Adam are in float32 either way. float16 is for GPUs without bfloat16."""
     compile: bool = False
     """Compile the network with torch.compile: slow first steps, faster ones from then on."""
     sync_batch_norm: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import logging
 import time
@@ -29,7 +30,7 @@ from train.inference.components import component_table, describe_components
 from train.inference.preparation import autocast_context, prepare_for_inference
 from train.inference.record import FILE as RECORD_FILE
 from train.inference.record import EvaluationRecord, name_of_device
-from train.loop.network import check_inference, find_checkpoint, pick_device, restore_network
+from train.loop.network import check_inference, find_checkpoint, pick_device, pick_precision, restore_network
 from train.loop.processes import Processes, launched_processes, what_died
 from train.run.checkpoint import Checkpoint, load_checkpoint
 from train.run.files import write_json
@@ -127,7 +128,9 @@ def _evaluate(config: EvaluateConfig, say: Callable[[str], None]) -> dict[str, A
             annotations=annotations.resolve(),
             orientation=orientation,
             limit=limit,
-            inference=config.inference,
+            inference=dataclasses.replace(
+                config.inference, precision=pick_precision(config.inference.precision, device)
+            ),
             each_component=each_component,
             command="evaluate",
             device=name_of_device(device),

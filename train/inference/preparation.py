@@ -9,7 +9,9 @@ import torch
 
 from models.folding import fold_batch_norms
 from train.config.options import InferenceConfig
-from train.errors import ConfigError
+from train.loop.network import pick_precision
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def prepare_for_inference(model: Any, config: InferenceConfig, device: torch.device) -> Any:
@@ -27,9 +29,5 @@ def prepare_for_inference(model: Any, config: InferenceConfig, device: torch.dev
 
 def autocast_context(config: InferenceConfig, device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """Return the context in which the network is to run. Raises ConfigError where the device has no such arithmetic."""
-    if config.mixed_precision == "no":
-        return contextlib.nullcontext()
-    if config.mixed_precision == "fp16" and device.type == "cpu":
-        raise ConfigError("--mixed-precision fp16: needs a GPU; take bf16 on a CPU")
-    dtype = torch.bfloat16 if config.mixed_precision == "bf16" else torch.float16
-    return torch.autocast(device.type, dtype)
+    precision = pick_precision(config.precision, device)
+    return contextlib.nullcontext() if precision == "float32" else torch.autocast(device.type, DTYPES[precision])

@@ -27,7 +27,7 @@ from train.inference.record import EvaluationRecord, name_of_device
 from train.loop.batch_norm import synchronise_batch_norm
 from train.loop.ema import WeightAverage
 from train.loop.interrupt import Interrupt
-from train.loop.network import freeze_untrained_heads
+from train.loop.network import freeze_untrained_heads, pick_precision
 from train.loop.processes import Processes
 from train.loop.step import Stepper
 from train.loop.usage import UnusedComponents, share_text
@@ -268,7 +268,7 @@ class Trainer:
         model = self.accelerator.unwrap_model(self.model) if self.average is None else self.average.model
         self.processes.take_main_buffers(model)
         # The arithmetic is that of the training.
-        inference = InferenceConfig(mixed_precision=self.config.mixed_precision)
+        inference = InferenceConfig(precision=pick_precision(self.config.precision, self.device))
         batch = max(1, self.config.optimizer.batch // self.processes.count)
         found = predict_set(
             model,
