@@ -31,6 +31,7 @@ Device = Annotated[str, arg(metavar="{auto,cpu,cuda,cuda:N}"), CheckedBy("train.
 ImageFolder = Annotated[Path, CheckedBy("train.data.sets:CocoImages")]
 AnnotationFile = Annotated[Path, CheckedBy("train.data.coco_file:read_annotations")]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Threads = AtLeastOne | None
 Resolution = Literal["fixed", "original"]
 Orientation = Literal["stored", "exif"]
 Start = Literal["data", "zero"]

@@ -36,6 +36,7 @@ from train.run.checkpoint import Checkpoint, load_checkpoint
 from train.run.files import write_json
 from train.tasks.base import Task
 from train.tasks.score import Score
+from train.threads import use_free_cores
 
 logger = logging.getLogger("train")
 
@@ -96,6 +97,7 @@ def _evaluate(config: EvaluateConfig, say: Callable[[str], None]) -> dict[str, A
     dataset = EvaluationSet(entries, images, views, skeleton=task.skeleton, orientation=orientation)
     processes = launched_processes(pick_device(config.device))
     device = processes.device
+    use_free_cores(device, config.threads)
     autocast = autocast_context(config.inference, device)
     # Of one component by name there is no choice to compare it with.
     components = model.components if labelled and config.inference.component is None else 0

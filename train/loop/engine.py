@@ -32,6 +32,7 @@ from train.run.files import write_text
 from train.tasks import make_task, task_class
 from train.tasks.base import Task
 from train.tasks.start import start_from_data
+from train.threads import use_free_cores
 
 # Accelerate's names of the precisions.
 ACCELERATE_NAMES = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
@@ -50,6 +51,7 @@ def fit(config: FitConfig) -> Path:
         config.optimizer.check_drops()
     config = with_data_paths(config)
     accelerator = make_accelerator(config)
+    use_free_cores(accelerator.device, config.threads)
     processes = Processes(accelerator, accelerator.device)
     config = resume_after_restart(config, processes)
     run, checkpoint = None, None
