@@ -14,8 +14,10 @@ import multiprocessing
 import re
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -23,7 +25,7 @@ from torch import Tensor
 
 from benchmarks.alternating import alternating_medians
 from mdnkernels import heatmap_focal_loss
-from models import Network, build_model
+from models import Network, build_model, deformable
 from models.cost import count
 from models.folding import fold_batch_norms
 from models.reading import read_cells
@@ -178,7 +180,10 @@ def test_inference(benchmark, arch, task):
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_prepared_inference(benchmark, arch):
-    """As evaluation and prediction prepare it, against folded batch norms alone, each in float32 and bfloat16."""
+    """As evaluation and prediction prepare it, against folded batch norms alone, each in float32 and bfloat16.
+
+    What is only folded samples the taps of deformable convolutions by PyTorch's operators.
+    """
     benchmark.group = f"{arch}, detection, inference"
     folded = Step(arch, "detection", 3)
     fold_batch_norms(folded.model.eval())
@@ -187,12 +192,14 @@ def test_prepared_inference(benchmark, arch):
         inference = InferenceConfig(precision=precision)
         step = Step(arch, "detection", 3)
         step.model = prepare_for_inference(step.model.eval(), inference, torch.device("cpu"))
-        contestants[f"folded, {precision}"] = folded.infer(True), inference
-        contestants[f"prepared, {precision}"] = step.infer(True), inference
+        contestants[f"folded, {precision}"] = folded.infer(True), inference, False
+        contestants[f"prepared, {precision}"] = step.infer(True), inference, True
 
-    def run(infer: Callable[[], object], inference: InferenceConfig) -> Callable[[], object]:
+    def run(infer: Callable[[], object], inference: InferenceConfig, native_taps: bool) -> Callable[[], object]:
+        taps = nullcontext() if native_taps else patch.object(deformable, "_has_native_samples", lambda x: False)
+
         def under_autocast() -> object:
-            with autocast_context(inference, torch.device("cpu")):
+            with autocast_context(inference, torch.device("cpu")), taps:
                 return infer()
 
         return under_autocast
