@@ -11,8 +11,10 @@ from torch import Tensor
 
 import mdnkernels
 from mdnkernels import backends
+from mdnkernels.mixture.objective import Objective
 from tests.ops import reference
 from tests.ops import test_center_focal_loss as center_focal
+from tests.ops.agreement import outputs_of
 from tests.ops.mixture_cases import MixtureCase, loss_and_gradients
 from tests.ops.table import laid_out
 from tests.ops.table.mixture import FAMILIES
@@ -188,10 +190,11 @@ def test_extremes_are_finite_and_agree_with_extended_precision(family, dtype):
     scale = torch.tensor([[-1e4, 0.0, -50.0, 1.0], [-1e4, 1.0, -1e4, 1.0]], dtype=dtype).unsqueeze(0)
     target = torch.tensor([[1e6, 1.0, -1e6, 2.0]], dtype=dtype).unsqueeze(0)
     arguments = [value.requires_grad_() for value in (logits, loc, scale, target)]
+    options = {"family": family, "scale_activation": "elu", "min_scale": 1.0}
     with mdnkernels.use_backend("triton"):
-        loss = mdnkernels.mixture_nll(*arguments, family=family, reduction="none")
+        loss = mdnkernels.mixture_nll(*arguments, **options, reduction="none")
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss.sum(), arguments))
-    expected = reference.mixture_nll(*(value.detach() for value in arguments), family=family)[0]
+    expected = reference.mixture_nll(*(value.detach() for value in arguments), **options)[0]
     for actual, value in zip(loss[0].tolist(), expected, strict=True):
         assert actual == pytest.approx(float(value), rel=1e-6 if dtype == torch.float32 else 1e-12)
 
@@ -199,9 +202,9 @@ def test_extremes_are_finite_and_agree_with_extended_precision(family, dtype):
 def mode_and_gradients(backend: str, maps: list[Tensor], **options) -> list[Tensor]:
     leaves = [value.detach().requires_grad_() for value in maps]
     with mdnkernels.use_backend(backend):
-        mode = mdnkernels.mixture_mode(*leaves, **options)
+        mode = mdnkernels.mixture_mode(*leaves, scale_order="interleaved", **options)
     total = sum((i + 1) * value.sum() for i, value in enumerate((mode.loc, mode.scale, mode.weight)))
-    return [*mode, *torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)]
+    return [*outputs_of(mode), *torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)]
 
 
 @pytest.mark.parametrize("select", ["weight", "density", "mean"])
@@ -402,10 +405,11 @@ def test_second_derivatives_are_refused():
 def test_ops_pass_opcheck():
     arguments, others = MixtureCase(batch=1, components=2, dims=2, positions=(2, 3), points=3).make()
     points = [value.detach().flatten(2).requires_grad_() for value in arguments]
-    given = [others[name] for name in ("mask", "weight", "index", "dim_scale")]
+    given = [others.get(name) for name in ("tril", "mask", "weight", "index", "dim_scale", "assign")]
+    options = ("gaussian", 0.0, "elu", 1.0, True, 1, *dataclasses.astuple(Objective()), "mean", True, True)
     torch.library.opcheck(
         torch.ops.mdnkernels_triton.mixture_nll.default,
-        (*points, *given, "gaussian", 0.0, "elu", 1.0, "mean", True, True),
+        (*points, *given, *options),
     )
     torch.library.opcheck(
         torch.ops.mdnkernels_triton.mixture_mode.default, (*points[:3], None, "mean", [1, 0], "elu", 1.0)
