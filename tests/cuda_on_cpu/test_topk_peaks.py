@@ -71,6 +71,12 @@ def test_an_empty_map_has_padding_alone(shape):
     assert_is_eager(torch.empty(shape), 5)
 
 
+def test_a_map_that_a_gpu_cannot_number_is_refused():
+    heatmap = torch.zeros(1, 2**26, 1, 1, dtype=torch.bfloat16)
+    with pytest.raises(RuntimeError, match="a heatmap of 1 x 67108864 x 1 x 1 is too large for a GPU: give it parts"):
+        peaks_on_cuda(heatmap, 5)
+
+
 def test_a_plateau_is_all_peaks_in_order():
     heatmap = torch.full((2, 2, 130, 100), 0.25)
     peaks, _ = peaks_on_cuda(heatmap, 13100)
