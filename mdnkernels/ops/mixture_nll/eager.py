@@ -142,10 +142,14 @@ def _evidence(
         loc, scale = _rescaled(loc, scale, count, dim_scale, scale_activation, min_scale, interleaved, objective)
 
     residual = torch.where(seen, target - loc, 0.0)  # (B, M, C, P)
-    # A component whose density is 0 by its residuals alone has no part in any gradient, not even as 0 * inf.
+    # A component whose density is 0 by its residuals alone has no part in any gradient, not even as 0 * inf; nor has a
+    # mass spread so wide that a bin holds nothing of it.
     with torch.no_grad():
-        z = residual * _inverse_sigma(scale, dim_scale, scale_activation, min_scale, interleaved, dims)[0]
-        excluded = (z.abs() > math.sqrt(torch.finfo(dtype).max)).any(2, keepdim=True)
+        inverse = _inverse_sigma(scale, dim_scale, scale_activation, min_scale, interleaved, dims)[0]
+        excluded = (residual * inverse).abs() > math.sqrt(torch.finfo(dtype).max)
+        if not family.log_sigma:
+            excluded = excluded | (seen & (inverse == 0))
+        excluded = excluded.any(2, keepdim=True)
     residual = torch.where(excluded, 0.0, residual)
     scale = torch.where(excluded, 0.0 if scale_activation != "identity" else 1.0, scale)
 
