@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mdnkernels import backends, checks
-from mdnkernels.mixture.arguments import SCALE_ORDERS, as_points, check_scale_options, unflatten
+from mdnkernels.mixture.arguments import SCALE_ORDERS, check_scale_options
 from mdnkernels.mixture.families import Family, family_of
 from mdnkernels.mixture.objective import objective_of
 from mdnkernels.ops.mixture_nll.arguments import check_observation
@@ -157,17 +157,11 @@ def mixture_nll(
         correlated=tril is not None,
     )
 
-    def of_points(value: Tensor | None) -> Tensor | None:
-        return None if value is None else as_points(value.unsqueeze(1), index).squeeze(1)
-
-    result = backends.select("mixture_nll", logits, loc, scale, target, tril, weight, dim_scale)(
-        *(call.logits, call.loc, call.scale, call.target, call.tril, call.mask),
-        *(of_points(weight), index, dim_scale, of_points(assign if isinstance(assign, Tensor) else None)),
-        *(family, scale_activation, float(min_scale), call.interleaved, call.block_size, objective, reduction),
+    return backends.select("mixture_nll", logits, loc, scale, target, tril, weight, dim_scale)(
+        *(logits, loc, scale, target, tril, mask, weight, index, dim_scale),
+        *(assign if isinstance(assign, Tensor) else None, family, scale_activation, float(min_scale)),
+        *(call.interleaved, call.block_size, objective, reduction),
     )
-    if reduction != "none":
-        return result
-    return unflatten(result.unsqueeze(1), batch, logits.shape[2:], index).squeeze(1)
 
 
 def mixture_posterior(
@@ -206,11 +200,10 @@ def mixture_posterior(
         *(logits, loc, scale, target, tril, block_size, mask, index, dim_scale),
         *(family, scale_activation, min_scale, scale_order),
     )
-    result = backends.select("mixture_posterior", logits, loc, scale, target, tril, dim_scale)(
-        *(call.logits, call.loc, call.scale, call.target, call.tril, call.mask, index, dim_scale),
+    return backends.select("mixture_posterior", logits, loc, scale, target, tril, dim_scale)(
+        *(logits, loc, scale, target, tril, mask, index, dim_scale),
         *(family, scale_activation, float(min_scale), call.interleaved, call.block_size, float(temperature)),
     )
-    return unflatten(result, logits.shape[0], logits.shape[2:], index)
 
 
 class MixtureNLLLoss(nn.Module):

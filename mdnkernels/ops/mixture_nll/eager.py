@@ -8,9 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mdnkernels.mixture.arguments import unflatten
 from mdnkernels.mixture.eager import activate_scale, gather_points, log_sigma_of, scale_of_dimension, whiten
 from mdnkernels.mixture.families import Family
 from mdnkernels.mixture.objective import Objective
+from mdnkernels.ops.mixture_nll.arguments import each_in_points, each_unflattened, in_points
 
 
 class _Evidence(NamedTuple):
@@ -40,7 +42,10 @@ def mixture_nll(
     objective: Objective,
     reduction: str,
 ) -> Tensor:
-    """See `mdnkernels.mixture_nll`. All tensors are (B, K, P); with `index`, those of the points are (B, K, N)."""
+    """See `mdnkernels.mixture_nll`."""
+    positions = logits.shape[2:]
+    logits, loc, scale, target, tril, mask = in_points(index, logits, loc, scale, target, tril, mask)  # type: ignore[assignment]
+    weight, assigned = each_in_points(index, weight, assigned)
     if assigned is not None:
         taken = (assigned >= 0).unsqueeze(1)
         mask = taken if mask is None else mask & taken
@@ -63,7 +68,7 @@ def mixture_nll(
         weight = torch.where(anything, weight.to(nll.dtype), 0.0)
         nll = nll * weight
     if reduction == "none":
-        return nll
+        return each_unflattened(nll, positions, index)
     total = nll.sum()
     if reduction == "sum":
         return total
@@ -88,13 +93,15 @@ def mixture_posterior(
     block_size: int,
     temperature: float,
 ) -> Tensor:
-    """See `mdnkernels.mixture_posterior`. All tensors are (B, K, P); with `index`, those of the points (B, K, N)."""
+    """See `mdnkernels.mixture_posterior`."""
+    batch, _, *positions = logits.shape
+    logits, loc, scale, target, tril, mask = in_points(index, logits, loc, scale, target, tril, mask)  # type: ignore[assignment]
     evidence = _evidence(
         *(logits, loc, scale, target, tril, mask, index, dim_scale),
         *(family, scale_activation, min_scale, interleaved, block_size, Objective(temperature=temperature)),
     )
     posterior = torch.softmax((evidence.log_alpha + evidence.log_density) / temperature, 1)
-    return torch.where(evidence.anything.unsqueeze(1), posterior, 0.0)
+    return unflatten(torch.where(evidence.anything.unsqueeze(1), posterior, 0.0), batch, positions, index)
 
 
 def _evidence(
@@ -113,7 +120,7 @@ def _evidence(
     block_size: int,
     objective: Objective,
 ) -> _Evidence:
-    """Return the components' log alpha and log phi, in at least float32."""
+    """Return the components' log alpha and log phi, in at least float32, of tensors (B, K, P)."""
     dtype = torch.promote_types(loc.dtype, torch.float32)
     batch, dims = target.shape[:2]
     components = logits.shape[1]
