@@ -51,6 +51,9 @@ struct Workspace {
     count = rows(s);
     weight = rows(1);
     nll = rows(1);
+    top = rows(1);
+    sum = rows(1);
+    factor = rows(1);
     logits_in = rows(m);
     loc_in = rows(m * c);
     scale_in = rows(m * s);
@@ -84,6 +87,8 @@ struct Workspace {
   Rows<T> constant;           // [1] sum over observed dimensions of log(kappa) and the density's constant
   Rows<T> count;              // [S] observed dimensions of each scale
   Rows<T> weight, nll;
+  Rows<T> top, sum;           // [1] the largest logit, later what the shares sum to; what alpha sums to
+  Rows<T> factor;             // [1] what gradients are multiplied by at a position
   Rows<T> logits_in, loc_in, scale_in, target_in, tril_in;  // copies of what cannot be read in place
   Rows<T> logits_out, loc_out, scale_out, target_out, tril_out;
   T* spread_out;  // [span] a channel of all positions, where only the observed ones are computed
@@ -223,10 +228,14 @@ class Block {
     positions.first_point = begin % call.points;
     positions.one_batch = positions.first_point + positions.count <= call.points;
     int64_t b = positions.first_batch, p = positions.first_point;
-    for (int i = 0; i < positions.count; ++i) {
-      batch_[i] = b;
-      point_[i] = p;
-      if (++p == call.points) p = 0, ++b;
+    if (positions.one_batch) {
+      for (int i = 0; i < positions.count; ++i) batch_[i] = b, point_[i] = p + i;
+    } else {
+      for (int i = 0; i < positions.count; ++i) {
+        batch_[i] = b;
+        point_[i] = p;
+        if (++p == call.points) p = 0, ++b;
+      }
     }
     positions.batch = batch_;
     positions.point = point_;

@@ -67,36 +67,51 @@ void sum_constants(Block<T>& block, bool log_sigma) {
   }
 }
 
-// The scales of all components, and what log phi has of them.
+// The scales of all components, and what log phi has of them. Short loops, for the reason that cpu_combine.h gives.
 template <ScaleActivation activation, bool masked, bool log_sigma, class T>
 void read_scales(Block<T>& block) {
   using V = Vector<T>;
+  constexpr int step = lanes<T>;
   const MixtureCall& call = block.call;
-  Workspace<T>& work = block.work;
+  const Workspace<T>& work = block.work;
   const T min_scale = T(call.min_scale), gradient_power = T(call.objective.power);
   const bool rescales = call.objective.rescales();
   const int padded = block.padded;
+  T* logarithm = work.sum[0];
   for (int m = 0; m < call.components; ++m) {
     T* evidence = work.evidence[m];
     const T* constant = work.constant[0];
-    for (int i = 0; i < padded; i += lanes<T>) store(evidence + i, V(-load(constant + i)));
+    for (int i = 0; i < padded; i += step) store(evidence + i, V(-load(constant + i)));
     for (int s = 0; s < call.scales; ++s) {
       const int64_t ms = int64_t(m) * call.scales + s;
       const T *raw_row = block.scale[ms], *count = work.count[s];
       T *inverse = work.inverse[ms], *pull = work.pull[ms], *ratio = work.ratio[ms];
-      T* power = rescales ? work.power[ms] : nullptr;
-      for (int i = 0; i < padded; i += lanes<T>) {
-        V raw = load(raw_row + i);
-        const V n = load(count + i);
+      const auto raw_at = [&](int i) {
+        const V raw = load(raw_row + i);
         // A scale all of whose dimensions are unobserved leaves the density, whatever it holds.
-        if (masked) raw = n != 0 ? raw : broadcast(activation == ScaleActivation::identity ? T(1) : T(0));
-        const LogScale<V> scale = log_scale<activation, V, T>(raw, min_scale);
+        if (!masked) return raw;
+        return load(count + i) != 0 ? raw : broadcast(activation == ScaleActivation::identity ? T(1) : T(0));
+      };
+      const auto keep = [&](int i, const LogScale<V>& scale) {
         store(inverse + i, scale.inverse);
         store(ratio + i, scale.ratio);
         store(pull + i, V{});
-        if (log_sigma) store(evidence + i, V(load(evidence + i) - n * scale.log_sigma));
-        if (rescales) store(power + i, exp(V(gradient_power * scale.log_sigma)));
+        if (log_sigma) store(evidence + i, V(load(evidence + i) - load(count + i) * scale.log_sigma));
+        store(logarithm + i, scale.log_sigma);
+      };
+      if constexpr (activation == ScaleActivation::exp) {
+        for (int i = 0; i < padded; i += step) keep(i, log_scale_of_exp<V, T>(raw_at(i), min_scale));
+      } else {
+        for (int i = 0; i < padded; i += step) {
+          const Scale<V> scale = activate<V, T>(activation, raw_at(i), min_scale);
+          store(inverse + i, scale.sigma);
+          store(ratio + i, scale.derivative);
+        }
+        for (int i = 0; i < padded; i += step) keep(i, log_scale(load(inverse + i), load(ratio + i)));
       }
+      if (!rescales) continue;
+      T* power = work.power[ms];
+      for (int i = 0; i < padded; i += step) store(power + i, exp(V(gradient_power * load(logarithm + i))));
     }
   }
 }
