@@ -90,6 +90,16 @@ MDN_INLINE FloatVector reciprocal(FloatVector x) {
 #endif
 }
 
+// tanh(x / 2), to rounding beside 0 too.
+MDN_INLINE FloatVector tanh_half(FloatVector x) {
+  const FloatVector size = absolute(x), e = exp(-size), far = (1.0f - e) * reciprocal(1.0f + e);
+  const FloatVector x2 = x * x;
+  const FloatVector p = (x2 * 3.3459657093e-5f + -4.1393936585e-4f) * x2 + 4.1639845327e-3f;
+  const FloatVector near = ((p * x2 + -4.1666334931e-2f) * x2 + 4.9999999338e-1f) * size;
+  const FloatVector tanh = size < 1.0f ? near : far;
+  return x < 0.0f ? -tanh : tanh;
+}
+
 // log x as e ln 2 + log m: x = m 2^e with m in [sqrt(1/2), sqrt(2)), and log m is a polynomial in m - 1.
 MDN_INLINE FloatVector log(FloatVector x) {
 #if MDN_VECTOR_BYTES == 64
@@ -137,6 +147,11 @@ MDN_INLINE DoubleVector reciprocal(DoubleVector x) { return 1.0 / x; }
 
 MDN_INLINE DoubleVector exp(DoubleVector x) {
   for (int lane = 0; lane < lanes<double>; ++lane) x[lane] = __builtin_exp(x[lane]);
+  return x;
+}
+
+MDN_INLINE DoubleVector tanh_half(DoubleVector x) {
+  for (int lane = 0; lane < lanes<double>; ++lane) x[lane] = __builtin_tanh(0.5 * x[lane]);
   return x;
 }
 
