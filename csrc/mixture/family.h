@@ -2,8 +2,8 @@
 // family and asks nothing else about it. The same formulas stand a second time, on purpose, in
 // mdnkernels/mixture/families.py, the oracle of the tests.
 //
-// A family F<T>, T the arithmetic type, of a standardised residual z, a number or a vector, and of i = 1 / (sigma kappa),
-// which only the family of a discrete target asks for:
+// A family F<T>, T the arithmetic type, of a standardised residual z, a number or a vector, and of i = 1 / (sigma
+// kappa), which only the family of a discrete target asks for:
 //   value(z, i)    v, what a dimension adds to -log phi beside log sigma and the constant
 //   slope(z, i)    dv / dz
 //   pull(z, i)     -sigma dv / d sigma, which is z dv / dz where v is a function of z alone. Its sum over a scale's
@@ -11,6 +11,9 @@
 //   constant       of one dimension's -log phi
 //   log_sigma      whether -log phi has log(sigma kappa) in it; n above is 0 where it has not
 //   value_of_pull  v as a multiple of the pull, where it is one: a kernel then sums the pulls alone; else 0
+//   has_argument   whether v(z) = rest(z) + weight_of_log() log(argument(z)), so that a kernel may take one logarithm
+//   of
+//                  the product of several arguments, each from 1 to 1e9 where ordinary(z)
 // It is made on the host of the family's parameter, which families without one do not use, and passed by value.
 // A new family is its type and its place in the table below.
 #pragma once
@@ -31,6 +34,7 @@ template <class T>
 struct Gaussian {
   static constexpr const char* name = "gaussian";
   static constexpr bool log_sigma = true;
+  static constexpr bool has_argument = false;
   static constexpr T value_of_pull = T(0.5);
   static constexpr T constant = T(0.91893853320467274178);  // log(2 pi) / 2
   explicit Gaussian(double) {}
@@ -52,6 +56,7 @@ template <class T>
 struct Laplace {
   static constexpr const char* name = "laplace";
   static constexpr bool log_sigma = true;
+  static constexpr bool has_argument = false;
   static constexpr T value_of_pull = T(1);
   static constexpr T constant = T(0.69314718055994530942);  // log 2
   explicit Laplace(double) {}
@@ -83,6 +88,7 @@ template <class T>
 struct StudentT {
   static constexpr const char* name = "student_t";
   static constexpr bool log_sigma = true;
+  static constexpr bool has_argument = true;
   static constexpr T value_of_pull = T(0);
   T half, inverse_root, factor;  // (df + 1) / 2, 1 / sqrt(df), (df + 1) / sqrt(df)
   T constant;                    // log(df pi) / 2 + lgamma(df / 2) - lgamma((df + 1) / 2)
@@ -91,13 +97,28 @@ struct StudentT {
         inverse_root(T(1 / __builtin_sqrt(parameter))),
         factor(T((parameter + 1) / __builtin_sqrt(parameter))),
         constant(T(Gaussian<double>::constant + log_gamma_ratio(parameter / 2))) {}
-  // (df + 1) / 2 log(1 + y^2) with y = |z| / sqrt(df): the logarithm of the rounded sum u, and the error of its rounding,
-  // over u. Where 1 is lost beside the square, which may overflow, it is 2 log y.
+  // (df + 1) / 2 log(1 + y^2) with y = |z| / sqrt(df): the logarithm of the rounded sum u, and the error of its
+  // rounding, over u. Where 1 is lost beside the square, which may overflow, it is 2 log y.
   template <class V>
   MDN_INLINE V value(V z, V) const {
     const V y = absolute(z) * inverse_root, square = y * y, u = 1 + square;
     const V logarithm = log(y > T(1e9) ? y : u);
     return half * (y > T(1e9) ? 2 * logarithm : logarithm + (square - (u - 1)) * inverse_of_sum(y));
+  }
+  MDN_INLINE T weight_of_log() const { return half; }
+  template <class V>
+  MDN_INLINE V argument(V z) const {
+    const V y = absolute(z) * inverse_root;
+    return 1 + y * y;
+  }
+  template <class V>
+  MDN_INLINE V rest(V z) const {
+    const V y = absolute(z) * inverse_root, square = y * y, u = 1 + square;
+    return half * ((square - (u - 1)) * inverse_of_sum(y));
+  }
+  template <class V>
+  MDN_INLINE auto ordinary(V z) const {
+    return absolute(z) * inverse_root < T(3e4);
   }
   // (df + 1) / sqrt(df) y / (1 + y^2), with the sign of z
   template <class V>
@@ -129,6 +150,7 @@ template <class T>
 struct Logistic {
   static constexpr const char* name = "logistic";
   static constexpr bool log_sigma = true;
+  static constexpr bool has_argument = true;
   static constexpr T value_of_pull = T(0);
   static constexpr T constant = T(0);
   explicit Logistic(double) {}
@@ -136,6 +158,19 @@ struct Logistic {
   MDN_INLINE V value(V z, V) const {
     const V size = absolute(z);
     return size + 2 * log1p(exp(V(-size)));
+  }
+  MDN_INLINE T weight_of_log() const { return T(2); }
+  template <class V>
+  MDN_INLINE V argument(V z) const {
+    return 1 + exp(V(-absolute(z)));
+  }
+  template <class V>
+  MDN_INLINE V rest(V z) const {
+    return absolute(z);
+  }
+  template <class V>
+  MDN_INLINE auto ordinary(V z) const {
+    return z == z;
   }
   // tanh(z / 2)
   template <class V>
@@ -155,6 +190,7 @@ template <class T>
 struct DiscretisedLogistic {
   static constexpr const char* name = "discretised_logistic";
   static constexpr bool log_sigma = false;
+  static constexpr bool has_argument = false;
   static constexpr T value_of_pull = T(0);
   static constexpr T constant = T(0);
   T half_width;

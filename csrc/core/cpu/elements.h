@@ -145,7 +145,8 @@ void read_rows(const View& view, const Positions& positions, int64_t channels, R
       }
       if constexpr (transposes<T, Storage>) {
         if (count == tile_points) {
-          for (int i = 0; i < tile_points; i += lanes<T>) read_positions(from + i, channels, to[0] + begin + i, to.stride);
+          for (int i = 0; i < tile_points; i += lanes<T>)
+            read_positions(from + i, channels, to[0] + begin + i, to.stride);
           if (positions.one_batch && !view.gathered) {
             ask_for_block_ahead(from[0], view.point_stride, channels, positions.count);
           }
@@ -224,8 +225,8 @@ void write_rows_as(const View& view, const Positions& positions, int64_t channel
           for (int i = 0; i < tile_points; ++i) to[i] = first + i * view.point_stride;
         } else {
           for (int i = 0; i < tile_points; ++i) {
-            to[i] = data + positions.batch[begin + i] * view.batch_stride +
-                    positions.point[begin + i] * view.point_stride;
+            to[i] =
+                data + positions.batch[begin + i] * view.batch_stride + positions.point[begin + i] * view.point_stride;
           }
         }
         // Positions that follow one another without a gap fill whole lines, which go past the caches.
@@ -240,7 +241,8 @@ void write_rows_as(const View& view, const Positions& positions, int64_t channel
           write_positions(from[0] + begin + i, from.stride, channels, to + i);
         }
         if (streamed) {
-          for (int64_t at = 0; at < tile_points * channels; at += lanes<T>) store_past_cache(out + at, load(staged + at));
+          for (int64_t at = 0; at < tile_points * channels; at += lanes<T>)
+            store_past_cache(out + at, load(staged + at));
         }
         continue;
       }

@@ -18,9 +18,9 @@ struct MixtureCall {
   bool reduced, mean;  // to one number; to the mean of all positions with something observed, else to their sum
   View grad_logits, grad_loc, grad_scale, grad_target;
   bool parameter_gradients, target_gradient;
-  View tril, grad_tril;  // the entries of L and their gradients; absent where no dimensions are correlated
-  View posterior;        // (B, M, points), where it is all that is wanted
-  const int64_t* index;  // (B, points), contiguous, or null
+  View tril, grad_tril;     // the entries of L and their gradients; absent where no dimensions are correlated
+  View posterior;           // (B, M, points), where it is all that is wanted
+  const int64_t* index;     // (B, points), contiguous, or null
   const int64_t* assigned;  // the same, for Assign::given
   int64_t batch, points;
   int components, dims, scales, groups;

@@ -70,28 +70,29 @@ struct Workspace {
     bytes = scratch.bytes();
   }
 
-  T* inverse_kappa;           // [C] 1 / kappa
-  T *group_constant, *group_count;  // [G], [G, S] of a group's dimensions: sum of log(kappa) + c, and how many a scale has
-  Rows<T> slope;              // [M * C] dv / dz of the standardised residuals, 0 where not observed
-  Rows<T> inverse;            // [M * S] 1 / sigma; once the shares are known, share / sigma
-  Rows<T> loc_weight;         // [M * S] share / sigma, with the factors of loc's gradient
-  Rows<T> pull;               // [M * S] the sum of the pulls of the scale's dimensions
-  Rows<T> ratio;              // [M * S] d log sigma / d raw
-  Rows<T> power;              // [M * S] what the gradients' factors have of sigma
-  Rows<T> product;            // [M * Q] dv / dl, summed over the blocks where they share L
-  Rows<T> evidence;           // [M] log alpha + log phi
-  Rows<T> alpha;              // [M] the mixing weight times what the weights sum to
-  Rows<T> share;              // [M] the component's posterior share times the position's factor
-  Rows<T> observed;           // [G] all bits set, or none
-  Rows<T> anything;           // [1] the same, whether anything is observed
-  Rows<T> constant;           // [1] sum over observed dimensions of log(kappa) and the density's constant
-  Rows<T> count;              // [S] observed dimensions of each scale
+  T* inverse_kappa;  // [C] 1 / kappa
+  T *group_constant,
+      *group_count;    // [G], [G, S] of a group's dimensions: sum of log(kappa) + c, and how many a scale has
+  Rows<T> slope;       // [M * C] dv / dz of the standardised residuals, 0 where not observed
+  Rows<T> inverse;     // [M * S] 1 / sigma; once the shares are known, share / sigma
+  Rows<T> loc_weight;  // [M * S] share / sigma, with the factors of loc's gradient
+  Rows<T> pull;        // [M * S] the sum of the pulls of the scale's dimensions
+  Rows<T> ratio;       // [M * S] d log sigma / d raw
+  Rows<T> power;       // [M * S] what the gradients' factors have of sigma
+  Rows<T> product;     // [M * Q] dv / dl, summed over the blocks where they share L
+  Rows<T> evidence;    // [M] log alpha + log phi
+  Rows<T> alpha;       // [M] the mixing weight times what the weights sum to
+  Rows<T> share;       // [M] the component's posterior share times the position's factor
+  Rows<T> observed;    // [G] all bits set, or none
+  Rows<T> anything;    // [1] the same, whether anything is observed
+  Rows<T> constant;    // [1] sum over observed dimensions of log(kappa) and the density's constant
+  Rows<T> count;       // [S] observed dimensions of each scale
   Rows<T> weight, nll;
-  Rows<T> top, sum;           // [1] the largest logit, later what the shares sum to; what alpha sums to
-  Rows<T> factor;             // [1] what gradients are multiplied by at a position
+  Rows<T> top, sum;  // [1] the largest logit, later what the shares sum to; what alpha sums to
+  Rows<T> factor;    // [1] what gradients are multiplied by at a position
   Rows<T> logits_in, loc_in, scale_in, target_in, tril_in;  // copies of what cannot be read in place
   Rows<T> logits_out, loc_out, scale_out, target_out, tril_out;
-  T* spread_out;  // [span] a channel of all positions, where only the observed ones are computed
+  T* spread_out;                      // [span] a channel of all positions, where only the observed ones are computed
   T *block_residuals, *block_slopes;  // [D] vectors, of one block of correlated dimensions
   int64_t bytes;
 };
@@ -203,7 +204,7 @@ class Block {
   const MixtureCall& call;
   Workspace<T> work;
   Positions positions;
-  int padded = 0;  // positions up to a whole vector
+  int padded = 0;       // positions up to a whole vector
   bool masked = false;  // whether anything is not observed
   // A block of which little is observed computes these positions alone, side by side, and spreads its outputs out
   // again.
@@ -362,8 +363,8 @@ class Block {
     for (int g = 0; g < call.groups; ++g) {
       T* __restrict row = work.observed[g];
       if (in_place) {
-        const uint8_t* __restrict mask = static_cast<const uint8_t*>(call.mask.data) + origin(call.mask, positions) +
-                                         g * call.mask.channel_stride;
+        const uint8_t* __restrict mask =
+            static_cast<const uint8_t*>(call.mask.data) + origin(call.mask, positions) + g * call.mask.channel_stride;
         for (int i = 0; i < positions.count; ++i) row[i] = mask[i] != 0 ? all : T(0);
         for (int i = positions.count; i < padded; ++i) row[i] = 0;
       } else {

@@ -11,9 +11,8 @@ template <class T>
 void read_assigned(const Block<T>& block, T* row) {
   const Positions& positions = block.positions;
   for (int i = 0; i < block.padded; ++i) {
-    row[i] = i < positions.count
-                 ? T(block.call.assigned[positions.batch[i] * block.call.points + positions.point[i]])
-                 : T(-1);
+    row[i] = i < positions.count ? T(block.call.assigned[positions.batch[i] * block.call.points + positions.point[i]])
+                                 : T(-1);
   }
 }
 
@@ -108,8 +107,8 @@ void share_out(Block<T>& block) {
   }
 }
 
-// What gradients are multiplied by at each position: the reduction's factor and the weight; 0 where nothing is observed.
-// Returns the weighted sum of the losses.
+// What gradients are multiplied by at each position: the reduction's factor and the weight; 0 where nothing is
+// observed. Returns the weighted sum of the losses.
 template <class T>
 double weigh_losses(Block<T>& block) {
   using V = Vector<T>;

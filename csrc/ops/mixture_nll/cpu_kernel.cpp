@@ -37,9 +37,13 @@ double run_block(Block<T>& block, const Density& density, int64_t end) {
     sum_constants(block, log_sigma);
     if (block.masked) {
       read_scales<true, log_sigma>(block);
-      standardise<true>(block, density);
     } else {
       read_scales<false, log_sigma>(block);
+    }
+    const FlushSubnormals flush;  // not before: a sigma may be subnormal
+    if (block.masked) {
+      standardise<true>(block, density);
+    } else {
       standardise<false>(block, density);
     }
     sum = combine(block);

@@ -188,6 +188,8 @@ MDN_INLINE void residuals(const Block<T>& block, const Density& density, int m, 
       }
     }
     V value = V{}, sum[size] = {}, products = V{}, inverses[size];
+    V argument = 1 + V{}, grouped[count];  // of one logarithm for all; their residuals
+    Mask<T> ordinary = V{} == V{};
     for (int k = 0; k < size; ++k) inverses[k] = load(inverse[k] + i);
     if (pending) {
       for (int r = 0; r < rows; ++r) {
@@ -208,7 +210,13 @@ MDN_INLINE void residuals(const Block<T>& block, const Density& density, int m, 
         if (masked && !Density::log_sigma) pull_of_z = where_bits(load_bits(seen[j] + i), pull_of_z);
         store(slope[j] + i, slope_of_z);
         sum[0] += pull_of_z;
-        if constexpr (Density::value_of_pull == 0) {
+        if constexpr (Density::has_argument && count > 1) {
+          const V factor = density.argument(z[0]), rest = density.rest(z[0]);
+          argument *= masked ? (load_bits(seen[j] + i) != 0 ? factor : 1 + V{}) : factor;
+          value += masked ? where_bits(load_bits(seen[j] + i), rest) : rest;
+          ordinary &= density.ordinary(z[0]);
+          grouped[j] = z[0];
+        } else if constexpr (Density::value_of_pull == 0) {
           V value_of_z = density.value(z[0], scaled[0]);
           if (masked) value_of_z = where_bits(load_bits(seen[j] + i), value_of_z);
           value += value_of_z;
@@ -229,6 +237,16 @@ MDN_INLINE void residuals(const Block<T>& block, const Density& density, int m, 
           products += g * z[0];
         } else {
           store(product[j] + i, V(g * z[0]));
+        }
+      }
+    }
+    if constexpr (Density::has_argument && size == 1 && count > 1) {
+      value += density.weight_of_log() * log(argument);
+      if (any<T>(~ordinary)) {  // the product may overflow
+        value = V{};
+        for (int j = 0; j < count; ++j) {
+          const V value_of_z = density.value(grouped[j], grouped[j]);
+          value += masked ? where_bits(load_bits(seen[j] + i), value_of_z) : value_of_z;
         }
       }
     }
@@ -268,8 +286,8 @@ void standardise_blocks(const Block<T>& block, const Density& density) {
     for (; b < blocks; ++b) {
       for (int m = 0; m < components; ++m) {
         const int dim = first + b * stride;
-        residuals<size, 1, masked, shared, pending>(block, density, m, dim, stride, block.loc[int64_t(m) * call.dims + dim],
-                                           static_cast<const T*>(nullptr));
+        residuals<size, 1, masked, shared, pending>(
+            block, density, m, dim, stride, block.loc[int64_t(m) * call.dims + dim], static_cast<const T*>(nullptr));
       }
     }
   });
