@@ -103,14 +103,14 @@ MDN_INLINE void store(double* to, Vector<double> value) { *reinterpret_cast<Unal
 // within an expression alone.)
 template <class V>
 MDN_INLINE V rounded(V value) {
-#if defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
+#if defined(__x86_64__)
+  __asm__("" : "+v"(value));  // in a register: GCC takes vectors apart around its own barrier
+#elif defined(__GNUC__) && __GNUC__ >= 12 && !defined(__clang__)
   return __builtin_assoc_barrier(value);
-#else
-#if defined(__GNUC__) && !defined(__clang__)
+#elif defined(__GNUC__) && !defined(__clang__)
   __asm__("" : "+m"(value));
 #endif
   return value;
-#endif
 }
 
 // One sum in double for each lane of the vectors that are added. The same values give the same bits everywhere.

@@ -11,7 +11,6 @@
 #include "core/cpu/tensors.h"
 #include "core/cpu/turns.h"
 #include "ops/splat_gaussians/call.h"
-#include "ops/splat_gaussians/formula.h"
 
 namespace mdn {
 namespace {
@@ -60,14 +59,8 @@ void SplatOnCpu::run(const SplatCall& call) {
       kernel.zero(map, cells, past_cache && first == last);
       for (int64_t i = first; i < last; ++i) {
         const int64_t object = objects.object[i];
-        const int64_t x = call.center[2 * object], y = call.center[2 * object + 1], r = call.radius[object];
-        const SplatWindow window = {x,
-                                    y,
-                                    std::max<int64_t>(x - r, 0),
-                                    std::min(x + r + 1, call.width),
-                                    std::max<int64_t>(y - r, 0),
-                                    std::min(y + r + 1, call.height),
-                                    baseline::gaussian_sigma(r)};
+        const SplatWindow window = splat_window(call.center[2 * object], call.center[2 * object + 1],
+                                                call.radius[object], call.height, call.width);
         if (window.left < window.right && window.top < window.bottom)
           kernel.splat(map, call.width, window, scratch.get());
       }

@@ -120,10 +120,10 @@ def mixture_nll(
     Notes:
         gradient="natural" multiplies each component's gradients by the inverse of its own Fisher information, taken
         of loc and of sigma: for the Gaussian, loc's by (sigma kappa)^2 and a scale's by sigma^2 / (2 n) with n observed
-        dimensions; other families by theirs. What remains is posterior times residual for loc. It is the gradient of
-        natural-gradient EM (nGEM, arXiv 2602.10602), whose complete-data Fisher information is block-diagonal, but for
-        two things: that one divides by alpha too, which has no bound where alpha is small, and preconditions the
-        logits; here the logits keep alpha - posterior. Neither is a gradient of the value.
+        dimensions; other families by theirs. What remains for loc is posterior times residual. It follows the natural
+        gradient EM of arXiv 2602.10602, whose complete-data Fisher information has a block for each component, and
+        differs in two things. That block has the factor alpha, so its step is divided by alpha, which has no bound
+        where alpha is small; here it is not. And the logits keep alpha - posterior. It is not a gradient of the value.
 
     Source: Varamesh and Tuytelaars, CVPR 2020, Eq. 1 to 6.
     """

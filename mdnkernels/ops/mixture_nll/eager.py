@@ -197,7 +197,10 @@ def _inverse_sigma(
     if scale_activation == "exp":
         inverse = torch.exp(-log_sigma)
     else:
-        inverse = 1 / activate_scale(scale, scale_activation, min_scale)
+        # Through the logarithm: the derivative of 1 / sigma is no number where its square is none.
+        here = log_sigma.detach()
+        change = torch.where(here.isfinite(), log_sigma - here, 0.0)
+        inverse = 1 / activate_scale(scale, scale_activation, min_scale).detach() * torch.exp(-change)
     inverse, log_sigma = (scale_of_dimension(value, dims, interleaved) for value in (inverse, log_sigma))
     if dim_scale is not None:
         kappa = dim_scale.to(scale.dtype).view(-1, 1)
