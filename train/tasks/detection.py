@@ -101,7 +101,7 @@ class DetectionCriterion(Criterion[DetectionTargets]):
     def _counts(self, targets: DetectionTargets) -> dict[str, Tensor]:
         observed = (targets.index >= 0)[:, None]
         return {
-            "heatmap": targets.heatmaps["heatmap"].count(),
+            "heatmap": targets.heatmaps["heatmap"].count_centres(),
             "offset": observed.sum(),
             self.regression.loss_name: self.regression.count(observed),
         }

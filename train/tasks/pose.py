@@ -163,11 +163,11 @@ class PoseCriterion(Criterion[PoseTargets]):
         people = (targets.index >= 0).sum()
         heatmaps = targets.heatmaps
         return {
-            "heatmap": heatmaps["heatmap"].count(),
+            "heatmap": heatmaps["heatmap"].count_centres(),
             "offset": people,
             "size": people,
             self.regression.loss_name: self.regression.count(targets.observed),
-            "keypoint_heatmap": heatmaps["keypoint_heatmap"].count(),
+            "keypoint_heatmap": heatmaps["keypoint_heatmap"].count_centres(),
             "keypoint_offset": (targets.keypoint_index >= 0).sum(),
         }
 

@@ -42,7 +42,7 @@ class HeatmapObjects(NamedTuple):
         """Return the loss of logits (B, Y, h, w), a scalar."""
         return center_focal_loss(logits, self.cell, self.radius, self.label, ignore=self.ignore)
 
-    def count(self) -> Tensor:
+    def count_centres(self) -> Tensor:
         """Return how many cells are centres to be found: an int64 scalar, on the device."""
         # One number for each centre, whose parts have 20 bits or more.
         key = (self.label << 40) + (self.cell[..., 1] << 20) + self.cell[..., 0]

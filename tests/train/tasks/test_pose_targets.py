@@ -90,7 +90,7 @@ def test_every_target_is_what_a_loop_over_people_gives(images: list[list[tuple]]
     targets = pose_targets(torch.from_numpy(boxes), torch.from_numpy(labels), torch.from_numpy(keypoints), SIZE)
     drawn = {name: targets.heatmaps[name].draw(maps, SIZE) for name, maps in MAPS.items()}
     for name, heatmap in drawn.items():
-        assert targets.heatmaps[name].count() == (heatmap == 1).sum()
+        assert targets.heatmaps[name].count_centres() == (heatmap == 1).sum()
     for image in range(len(images)):
         expected = loop_targets(boxes[image], labels[image], keypoints[image])
         for name, value in expected.items():
@@ -103,7 +103,7 @@ def test_a_person_without_keypoints_costs_nothing_wherever_the_network_looks() -
     boxes = torch.tensor([[[8.0, 8, 40, 40]]])
     targets = pose_targets(boxes, torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, JOINTS, 3), SIZE)
     assert (targets.index == -1).all()
-    assert targets.heatmaps["heatmap"].count() == 0
+    assert targets.heatmaps["heatmap"].count_centres() == 0
     logits = torch.zeros(1, 1, *SIZE, requires_grad=True)
     (gradient,) = torch.autograd.grad(targets.heatmaps["heatmap"].focal_loss(logits), logits)
     assert gradient[0, 0, 6, 6] < 1e-15
@@ -114,7 +114,7 @@ def test_someone_all_of_whose_keypoints_lie_outside_stays_a_centre() -> None:
     boxes, labels = torch.tensor([[[8.0, 8, 40, 40]]]), torch.zeros(1, 1, dtype=torch.int64)
     keypoints = torch.tensor([[[[-3.0, 5, 2], [70, 5, 1], [10, 48, 2]]]])
     targets = pose_targets(boxes, labels, keypoints, SIZE)
-    assert targets.heatmaps["heatmap"].count() == 1
+    assert targets.heatmaps["heatmap"].count_centres() == 1
     assert targets.index.tolist() == [[6 * 16 + 6]]
     assert not targets.observed.any()
     assert (targets.keypoint_index == -1).all()

@@ -92,7 +92,7 @@ def test_targets_equal_the_loop(objects: list[tuple[float, float, float, float, 
     drawn = targets.heatmaps["heatmap"].draw(3, (24, 24))
     np.testing.assert_allclose(drawn[0].numpy(), heatmap, atol=1e-6)
     centres = len({(c, n) for c, n in zip(cells, labels.tolist(), strict=True) if c >= 0})
-    assert (drawn == 1).sum() == targets.heatmaps["heatmap"].count() == centres
+    assert (drawn == 1).sum() == targets.heatmaps["heatmap"].count_centres() == centres
     assert targets.index[0].tolist() == cells
     np.testing.assert_allclose(targets.size[0].T.numpy(), sizes, rtol=1e-6)
     np.testing.assert_allclose(targets.offset[0].T.numpy(), offsets, atol=1e-5)
