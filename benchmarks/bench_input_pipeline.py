@@ -197,7 +197,8 @@ def run_ours(dataset: TrainingSet) -> None:
     for keys in batches(dataset):
         batch = collate([dataset[key] for key in keys])
         normalise(batch["image"], batch["colour"])
-        detection_targets(batch["boxes"], batch["labels"], CLASSES, (CELLS, CELLS), STRIDE)
+        targets = detection_targets(batch["boxes"], batch["labels"], (CELLS, CELLS), STRIDE)
+        targets.heatmaps["heatmap"].draw(CLASSES, (CELLS, CELLS))  # as theirs do; training draws none
 
 
 def run_centernets(dataset: CenterNetDataset) -> None:

@@ -13,6 +13,7 @@ from mdnkernels.mixture.families import DiscretisedLogistic, Family, Gaussian, L
 from mdnkernels.mixture.spec import MixtureSpec
 from mdnkernels.mixture.start import MixtureStart, init_from_targets, start_from_targets
 from mdnkernels.native import empty_cache
+from mdnkernels.ops.center_focal_loss import center_focal_loss
 from mdnkernels.ops.gather_patches import gather_patches
 from mdnkernels.ops.heatmap_focal_loss import heatmap_focal_loss
 from mdnkernels.ops.mixture_mode import MixtureMode, mixture_mode
@@ -37,6 +38,7 @@ __all__ = [
     "MixtureStart",
     "Peaks",
     "StudentT",
+    "center_focal_loss",
     "correlation_from_tril",
     "covariance_from_tril",
     "empty_cache",

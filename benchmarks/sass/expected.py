@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 import mdnkernels
+from benchmarks import PAPER
 from benchmarks.sass.launches import CompiledLaunch, watching
 from tests import cuda_on_cpu
 from tests.native import ptxas
@@ -73,7 +74,7 @@ def _mixture(batch: int, m: int, c: int, s: int, groups: int, side: int, dtype: 
         for value in values[:3]:
             value.requires_grad_()
         mask = torch.ones(where[0], groups, *where[1:], dtype=torch.bool) if groups else None
-        return lambda: mdnkernels.mixture_nll(*values, mask=mask)
+        return lambda: mdnkernels.mixture_nll(*values, mask=mask, **PAPER)
 
     return make
 
@@ -82,7 +83,7 @@ def _mode(part: int) -> Callable[[], object]:
     coarse = _normal(8 // part, 3, 8, 8)
     logits = torch.nn.functional.interpolate(coarse, (128, 128), mode="bicubic")
     values = logits, _normal(8 // part, 102, 128, 128), _normal(8 // part, 6, 128, 128)
-    return lambda: mdnkernels.mixture_mode(*values)
+    return lambda: mdnkernels.mixture_mode(*values, **PAPER)
 
 
 def _peaks(part: int) -> Callable[[], object]:
@@ -100,6 +101,15 @@ def _focal(part: int) -> Callable[[], object]:
     target[torch.rand(shape, generator=generator) < 2e-4] = 1
     logits = (torch.randn(shape, generator=generator) - 2).requires_grad_()
     return lambda: mdnkernels.heatmap_focal_loss(logits, target)
+
+
+def _center_focal(part: int) -> Callable[[], object]:
+    generator = torch.Generator().manual_seed(0)
+    logits = (torch.randn(8 // part, 80, 128, 128, generator=generator) - 2).requires_grad_()
+    center = torch.randint(0, 128, (8 // part, 32, 2), generator=generator)
+    radius = torch.randint(0, 16, (8 // part, 32), generator=generator)
+    label = torch.randint(0, 80, (8 // part, 32), generator=generator)
+    return lambda: mdnkernels.center_focal_loss(logits, center, radius, label)
 
 
 def _splat(part: int) -> Callable[[], object]:
@@ -134,6 +144,8 @@ CASES = (
     Case('`mixture_mode`, pose, "weight"', "position", 131072, 8, _mode),
     Case("`topk_peaks`, 1 x 80 x 128 x 128, k = 100", "cell", 1310720, 1, _peaks),
     Case("`heatmap_focal_loss`, 8 x 80 x 128 x 128, with its gradient", "element", 10485760, 8, _focal),
+    Case("`center_focal_loss`, 8 x 80 x 128 x 128, 32 objects, with its gradient", "element", 10485760, 8,
+         _center_focal, blocks=40),
     Case("`splat_gaussians`, 8 x 80 x 128 x 128, 32 objects", "cell", 10485760, 8, _splat, blocks=160),
     Case("`gather_patches`, 8 x 256 x 128 x 128, 32 objects, channels_last", "element", 589824, 8, _patches(False)),
     Case("`gather_patches`, its backward", "element of the map", 33554432, 8, _patches(True)),

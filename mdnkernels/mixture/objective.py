@@ -27,9 +27,17 @@ class Objective:
     natural: bool = False
 
     @property
+    def options(self) -> tuple[str, float, float, float, float, bool]:
+        """Its fields, as the kernels take them."""
+        return self.assign, self.temperature, self.power, self.loc_factor, self.scale_factor, self.natural
+
+    @property
     def rescales(self) -> bool:
         """Whether gradients have a factor."""
         return self.power != 0
+
+
+LIKELIHOOD = Objective()
 
 
 def objective_of(
@@ -39,6 +47,8 @@ def objective_of(
 
     correlated: whether dimensions depend on one another. Raises TypeError and ValueError as `mixture_nll` says.
     """
+    if assign == "likelihood" and temperature == 1.0 and beta == 0.0 and gradient == "likelihood":
+        return LIKELIHOOD  # in most calls, of which small ones would notice the checks
     checks.number("temperature", temperature, 0.0)
     if temperature == 0:
         raise ValueError("temperature must be above 0; its limit, the winner alone, is assign='best'")

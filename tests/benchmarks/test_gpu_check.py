@@ -175,6 +175,7 @@ BY_HAND = {
     "heatmap_focal_loss": (8 * 80 * P, 12 * 80 * P),
     "topk_peaks, k = 100": (4 * 80 * P // 2 + 100 * 20, 4 * 80 * P // 2 + 100 * 20),
     "splat_gaussians": (4 * 80 * P + 64 * 32, 4 * 80 * P + 64 * 32),
+    "center_focal_loss": (4 * 80 * P + 64 * 32, 8 * 80 * P + 64 * 32),
     "mixture_mode, pose": (4 * P * (3 + 36 + 37) + 8 * P, 4 * P * (3 + 36 + 37) + 8 * P),
     "gather_patches, channels_last": (512 + 2 * PATCHES, 512 + 2 * PATCHES + 512 + PATCHES + 4 * 256 * P),
     "mixture_nll, detection": (4 * P * (3 + 6 + 6 + 2) + P, 4 * P * (17 + 15) + P),
@@ -384,6 +385,20 @@ def test_a_batch_without_memory_for_it_is_halved_and_said(device, monkeypatch):
     row = networks.run_row("dla34", "pose", "dense", "training step", Options())
     assert (row["batch"], row["images_per_second"]) == (8, 2000)
     assert row["note"] == "out of memory at 32, 16 images at once"
+
+
+def test_waits_are_counted_by_the_profilers_names_and_are_a_failure(monkeypatch):
+    names = ["aten::add", "Memcpy HtoD (Pinned -> Device)", "cudaMemcpyAsync", "cudaLaunchKernel"]
+    assert networks.waits_among(names) == {"copies_to_host": 0, "stream_waits": 0}
+    waiting = [*names, "Memcpy DtoH (Device -> Pageable)", "cudaStreamSynchronize", "Memcpy DtoH (Device -> Pinned)"]
+    assert networks.waits_among(waiting) == {"copies_to_host": 2, "stream_waits": 1}
+    monkeypatch.setattr(
+        networks, "prepare", lambda *_: lambda: torch.profiler.record_function("Memcpy DtoH").__enter__()
+    )
+    with pytest.raises(AssertionError, match="'copies_to_host': 1"):
+        networks.check_waits("dla34", "pose", "inference", Options("cpu"))
+    monkeypatch.setattr(networks, "prepare", lambda *_: lambda: torch.ones(3).sum())
+    assert networks.check_waits("dla34", "pose", "inference", Options("cpu"))["stream_waits"] == 0
 
 
 def test_a_network_whose_loss_is_not_finite_fails():

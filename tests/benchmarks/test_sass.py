@@ -18,6 +18,7 @@ from benchmarks.sass.machine import Machine
 from tests import cuda_on_cpu
 from tests.native import ptxas
 from tests.native.cuobjdump import tool
+from tests.ops.agreement import outputs_of
 from tests.ops.mixture_cases import MixtureCase, loss_and_gradients
 
 compiled = pytest.mark.skipif(
@@ -164,6 +165,17 @@ def _heatmap_focal_loss(dtype):
     return loss.detach(), *torch.autograd.grad(loss, logits)
 
 
+def _center_focal_loss(dtype):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 2, 64, 70, generator=generator).to(dtype).requires_grad_()
+    center, radius = (
+        torch.randint(0, 60, (1, 9, 2), generator=generator),
+        torch.randint(0, 9, (1, 9), generator=generator),
+    )
+    loss = mdnkernels.center_focal_loss(logits, center, radius, torch.randint(-1, 2, (1, 9), generator=generator))
+    return loss.detach(), *torch.autograd.grad(loss, logits)
+
+
 def _topk_peaks(dtype):
     generator = torch.Generator().manual_seed(0)
     return mdnkernels.topk_peaks(torch.rand(1, 3, 40, 128, generator=generator).to(dtype), 40)
@@ -180,9 +192,11 @@ def _gather_patches(dtype):
 def _mixture_mode(dtype):
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn(2, channels, 8, 16, generator=generator).to(dtype) for channels in (3, 102, 6)]
-    return [
-        tensor for select in ("weight", "density", "mean") for tensor in mdnkernels.mixture_mode(*values, select=select)
+    modes = [
+        mdnkernels.mixture_mode(*values, select=select, scale_order="interleaved")
+        for select in ("weight", "density", "mean")
     ]
+    return [tensor for mode in modes for tensor in outputs_of(mode)]
 
 
 def _splat_gaussians(dtype):
@@ -199,7 +213,11 @@ def _splat_gaussians(dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90"])
 @pytest.mark.parametrize(
-    "call", [_mixture_nll, _heatmap_focal_loss, _topk_peaks, _gather_patches, _mixture_mode, _splat_gaussians]
+    "call",
+    [
+        *(_mixture_nll, _heatmap_focal_loss, _center_focal_loss, _topk_peaks, _gather_patches, _mixture_mode),
+        _splat_gaussians,
+    ],
 )
 def test_compiled_kernels_give_what_their_sources_give(call, architecture, dtype):
     """The instructions that nvcc made, against the same source on the CPU."""

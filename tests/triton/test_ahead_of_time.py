@@ -23,6 +23,7 @@ WIDE = {
     "heatmap_focal_loss": ("v4.b32", "v4.b32"),
     "heatmap_focal_loss, bfloat16": ("v4.b32", "v4.b32"),
     "splat_gaussians": (None, "v4.b32"),
+    "center_focal_loss": ("v4.b32", "v4.b32"),
 }
 
 

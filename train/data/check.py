@@ -246,9 +246,9 @@ def _pair(sample: Sample, task: Task, input_size: int) -> tuple[Image.Image, Ima
     ]
     drawn = task.picture(image, entries, truth=True, legend=False)
     side = input_size // STRIDE
-    targets = task.targets(collate([sample]), (side, side), STRIDE)._asdict()
-    maps = torch.cat([value[0] for name, value in targets.items() if name.endswith("heatmap")])
-    return drawn, _heat(image, maps.amax(0)).resize(drawn.size)
+    targets = task.targets(collate([sample]), (side, side), STRIDE)
+    maps = [one.draw(max(1, int(one.label.max()) + 1), (side, side))[0] for one in targets.heatmaps.values()]
+    return drawn, _heat(image, torch.cat(maps).amax(0)).resize(drawn.size)
 
 
 def _heat(image: Image.Image, heatmap: Tensor) -> Image.Image:

@@ -102,11 +102,6 @@ class Criterion(nn.Module, ABC, Generic[Targets]):
         """Return what each loss is divided by, where that is not 0, up to a factor that is the same for all targets."""
 
 
-def count_centres(heatmap: Tensor) -> Tensor:
-    """Return how many cells the focal loss takes for centres."""
-    return (heatmap == 1).sum()
-
-
 def read_points(values: Tensor, index: Tensor) -> Tensor:
     """Return (B, C, N): a sparse output as it is, a dense (B, C, h, w) one at the flat cells; padding reads cell 0."""
     return values if values.ndim == 3 else read_cells(values, index)

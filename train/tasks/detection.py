@@ -10,17 +10,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mdnkernels import heatmap_focal_loss, splat_gaussians
 from models import Detections, Detector, Network, build_model
 from models.regression import Regression, mean_absolute_error
 from models.start import ObjectSample
 from train.data.coco import CocoAnnotations
 from train.drawing.pictures import draw_detections
 from train.tasks.base import Task, predict_each_options, predict_options
-from train.tasks.criterion import Criterion, Truth, count_centres, read_points
+from train.tasks.criterion import Criterion, Truth, read_points
 from train.tasks.entries import clipped_boxes, corners_of, rounded
 from train.tasks.score import Score, score_results
-from train.tasks.targets import centres_of, flat_cells
+from train.tasks.targets import HeatmapObjects, centres_of, flat_cells
 from train.tasks.weights import LossWeights
 
 if TYPE_CHECKING:  # what a network is trained with needs no library of the command line
@@ -29,10 +28,12 @@ if TYPE_CHECKING:  # what a network is trained with needs no library of the comm
 
 
 class DetectionTargets(NamedTuple):
-    """Targets in output cells, for B images, N boxes at most in each, Y classes and h x w cells."""
+    """Targets in output cells, for B images and N boxes at most in each."""
 
-    heatmap: Tensor
-    """(B, Y, h, w) float32: a Gaussian at each box's centre, exactly 1 in the centre's cell."""
+    cell: Tensor
+    """(B, N, 2) int64: x and y of the cell of each box's centre."""
+    radius: Tensor
+    """(B, N) int64: how far the Gaussian at each box's centre reaches, in cells."""
     index: Tensor  # type: ignore[assignment]  # the field's name, though tuple has a method of that name
     """(B, N) int64: flat cell y * w + x of each box's centre, -1 for padding."""
     label: Tensor
@@ -42,22 +43,24 @@ class DetectionTargets(NamedTuple):
     offset: Tensor
     """(B, 2, N) float32: x and y of the centre within its cell, in [0, 1], 0 for padding."""
 
+    @property
+    def heatmaps(self) -> dict[str, HeatmapObjects]:
+        """Return what should be found in each heatmap of the network."""
+        return {"heatmap": HeatmapObjects(self.cell, self.radius, self.label)}
 
-def detection_targets(
-    boxes: Tensor, labels: Tensor, num_classes: int, size: tuple[int, int], stride: int = 4
-) -> DetectionTargets:
+
+def detection_targets(boxes: Tensor, labels: Tensor, size: tuple[int, int], stride: int = 4) -> DetectionTargets:
     """Return CenterNet's targets of boxes.
 
     boxes: (B, N, 4) float32, x1, y1, x2, y2 in input pixels, inside the input and of positive size. labels: (B, N)
     int64 class index, -1 for padding. size: (h, w) of the output. stride: input pixels per cell.
-
-    Raises IndexError (from `splat_gaussians`) for a label outside [-1, num_classes).
     Source: Zhou et al., "Objects as Points", 2019, section 3.
     """
     real = labels >= 0
     centres = centres_of(torch.where(real[..., None], boxes, 0) / stride, size)
     return DetectionTargets(
-        heatmap=splat_gaussians(centres.cell, centres.radius, labels, num_classes, size),
+        cell=centres.cell,
+        radius=centres.radius,
         index=flat_cells(centres.cell, real, size),
         label=labels,
         size=centres.extent.transpose(1, 2),
@@ -91,14 +94,14 @@ class DetectionCriterion(Criterion[DetectionTargets]):
     def _one_stack(self, output: Mapping[str, Tensor], targets: DetectionTargets) -> dict[str, Tensor]:
         observed = (targets.index >= 0)[:, None]
         return {
-            "heatmap": heatmap_focal_loss(output["heatmap"], targets.heatmap),
+            "heatmap": targets.heatmaps["heatmap"].focal_loss(output["heatmap"]),
             "offset": mean_absolute_error(read_points(output["offset"], targets.index), targets.offset, observed),
         }
 
     def _counts(self, targets: DetectionTargets) -> dict[str, Tensor]:
         observed = (targets.index >= 0)[:, None]
         return {
-            "heatmap": count_centres(targets.heatmap),
+            "heatmap": targets.heatmaps["heatmap"].count_centres(),
             "offset": observed.sum(),
             self.regression.loss_name: self.regression.count(observed),
         }
@@ -138,7 +141,7 @@ class DetectionTask(Task):
         )
 
     def targets(self, batch: dict[str, Tensor], size: tuple[int, int], stride: int) -> DetectionTargets:
-        return detection_targets(batch["boxes"], batch["labels"], len(self.categories), size, stride)
+        return detection_targets(batch["boxes"], batch["labels"], size, stride)
 
     def outputs(self, model: nn.Module, images: Tensor, targets: DetectionTargets) -> list[dict[str, Tensor]]:
         outputs: list[dict[str, Tensor]] = model(images, targets.index)

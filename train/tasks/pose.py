@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from mdnkernels import heatmap_focal_loss, splat_gaussians
 from models import COCO_PERSON, Network, PoseEstimator, Poses, Skeleton, build_model
 from models.regression import Regression, mean_absolute_error
 from models.start import ObjectSample
@@ -18,10 +17,10 @@ from train.data.coco import CocoAnnotations
 from train.data.skeletons import SkeletonInFile
 from train.drawing.poses import draw_poses
 from train.tasks.base import Task, predict_each_options, predict_options
-from train.tasks.criterion import Criterion, Truth, count_centres, read_points
+from train.tasks.criterion import Criterion, Truth, read_points
 from train.tasks.entries import clipped_boxes, corners_of, rounded
 from train.tasks.score import Score, score_results
-from train.tasks.targets import centres_of, flat_cells
+from train.tasks.targets import HeatmapObjects, centres_of, flat_cells
 from train.tasks.weights import LossWeights
 
 if TYPE_CHECKING:  # what a network is trained with needs no library of the command line
@@ -30,10 +29,14 @@ if TYPE_CHECKING:  # what a network is trained with needs no library of the comm
 
 
 class PoseTargets(NamedTuple):
-    """Targets in output cells, for B images, N people at most in each, J keypoints and h x w cells."""
+    """Targets in output cells, for B images, N people at most in each and J keypoints."""
 
-    heatmap: Tensor
-    """(B, 1, h, w) float32: a Gaussian at each person's centre; in its cell 1, or `UNCOUNTED` without keypoints."""
+    cell: Tensor
+    """(B, N, 2) int64: x and y of the cell of each person's centre."""
+    radius: Tensor
+    """(B, N) int64: how far the Gaussians at the person's centre and keypoints reach, in cells."""
+    label: Tensor
+    """(B, N) int64: 0, -1 for padding."""
     index: Tensor  # type: ignore[assignment]  # the field's name, though tuple has a method of that name
     """(B, N) int64: flat cell of each person's centre, -1 for padding and for people without keypoints."""
     size: Tensor
@@ -44,16 +47,27 @@ class PoseTargets(NamedTuple):
     """(B, 2J, N) float32: x and y in turn, from the centre's cell's corner; 0 where not observed."""
     observed: Tensor
     """(B, J, N) bool: labelled, hidden or not, and inside the input."""
-    keypoint_heatmap: Tensor
-    """(B, J, h, w) float32: a Gaussian at each observed keypoint, of the person's radius."""
+    keypoint_cell: Tensor
+    """(B, N * J, 2) int64: x and y of the cell of each keypoint, 0 where not observed."""
     keypoint_index: Tensor
     """(B, N * J) int64: flat cell of each keypoint, -1 where not observed."""
     keypoint_offset: Tensor
     """(B, 2, N * J) float32: x and y within that cell, 0 where not observed."""
 
-
-# The focal loss counts exactly 1 as a centre, and weighs any other cell by (1 - target)^4: this one by nothing.
-UNCOUNTED = 0.9999
+    @property
+    def heatmaps(self) -> dict[str, HeatmapObjects]:
+        """Return what should be found in each heatmap of the network, one of people and J of keypoints."""
+        joints = self.observed.shape[1]
+        joint = torch.arange(joints, device=self.observed.device)
+        observed = self.observed.transpose(1, 2)
+        return {
+            "heatmap": HeatmapObjects(self.cell, self.radius, self.label, ignore=(self.label >= 0) & (self.index < 0)),
+            "keypoint_heatmap": HeatmapObjects(
+                self.keypoint_cell,
+                self.radius[:, :, None].expand_as(observed).flatten(1),
+                torch.where(observed, joint, -1).flatten(1),
+            ),
+        }
 
 
 def pose_targets(
@@ -69,35 +83,26 @@ def pose_targets(
     Source: Zhou et al., "Objects as Points", 2019, section 4.2, and its code.
     """
     height, width = size
-    joints = keypoints.shape[2]
     real = labels >= 0
     centres = centres_of(torch.where(real[..., None], boxes, 0) / stride, size)
     labelled = (keypoints[..., 2] > 0) & real[..., None]  # (B, N, J)
     known = labelled.any(2)
-    counted = splat_gaussians(centres.cell, centres.radius, torch.where(known, labels, -1), 1, size)
-    uncounted = splat_gaussians(centres.cell, centres.radius, torch.where(known, -1, labels), 1, size)
 
     points = keypoints[..., :2] / stride
-    limit = points.new_tensor((width, height))
-    observed = labelled & (points >= 0).all(3) & (points < limit).all(3)
+    observed = labelled & (points >= 0).all(3) & (points[..., 0] < width) & (points[..., 1] < height)
     points = torch.where(observed[..., None], points, 0)
     cell = points.long()
-    joint = torch.arange(joints, device=boxes.device).expand_as(observed)
     from_centre = torch.where(observed[..., None], points - centres.cell[:, :, None], 0)
     return PoseTargets(
-        heatmap=torch.maximum(counted, uncounted.clamp(max=UNCOUNTED)),
+        cell=centres.cell,
+        radius=centres.radius,
+        label=labels,
         index=flat_cells(centres.cell, known, size),
         size=centres.extent.transpose(1, 2),
         offset=centres.offset.transpose(1, 2),
         keypoints=from_centre.flatten(2).transpose(1, 2),
         observed=observed.transpose(1, 2),
-        keypoint_heatmap=splat_gaussians(
-            cell.flatten(1, 2),
-            centres.radius[:, :, None].expand(-1, -1, joints).flatten(1),
-            torch.where(observed, joint, -1).flatten(1),
-            joints,
-            size,
-        ),
+        keypoint_cell=cell.flatten(1, 2),
         keypoint_index=flat_cells(cell, observed, size).flatten(1),
         keypoint_offset=(points - cell).flatten(1, 2).transpose(1, 2),
     )
@@ -142,11 +147,12 @@ class PoseCriterion(Criterion[PoseTargets]):
     def _one_stack(self, output: Mapping[str, Tensor], targets: PoseTargets) -> dict[str, Tensor]:
         person = (targets.index >= 0)[:, None]
         keypoint = (targets.keypoint_index >= 0)[:, None]
+        heatmaps = targets.heatmaps
         return {
-            "heatmap": heatmap_focal_loss(output["heatmap"], targets.heatmap),
+            "heatmap": heatmaps["heatmap"].focal_loss(output["heatmap"]),
             "offset": mean_absolute_error(read_points(output["offset"], targets.index), targets.offset, person),
             "size": mean_absolute_error(read_points(output["size"], targets.index), targets.size, person),
-            "keypoint_heatmap": heatmap_focal_loss(output["keypoint_heatmap"], targets.keypoint_heatmap),
+            "keypoint_heatmap": heatmaps["keypoint_heatmap"].focal_loss(output["keypoint_heatmap"]),
             "keypoint_offset": mean_absolute_error(
                 read_points(output["keypoint_offset"], targets.keypoint_index), targets.keypoint_offset, keypoint
             ),
@@ -154,12 +160,13 @@ class PoseCriterion(Criterion[PoseTargets]):
 
     def _counts(self, targets: PoseTargets) -> dict[str, Tensor]:
         people = (targets.index >= 0).sum()
+        heatmaps = targets.heatmaps
         return {
-            "heatmap": count_centres(targets.heatmap),
+            "heatmap": heatmaps["heatmap"].count_centres(),
             "offset": people,
             "size": people,
             self.regression.loss_name: self.regression.count(targets.observed),
-            "keypoint_heatmap": count_centres(targets.keypoint_heatmap),
+            "keypoint_heatmap": heatmaps["keypoint_heatmap"].count_centres(),
             "keypoint_offset": (targets.keypoint_index >= 0).sum(),
         }
 

@@ -3,7 +3,7 @@
 // The gradient needs the number of positives before its first element is written. Counting them first reads the target
 // once more, a third of the bytes that the op must move; writing gradients without the divisor and scaling them later
 // would read and write them again, twice as much; a second evaluation in backward would read both inputs again. The
-// first pass leaves the end of each thread's share of the target in the caches, so the second pass walks it backwards.
+// first pass walks each thread's share backwards, so that its beginning is in the caches when the second pass comes.
 // Without a gradient there is one pass alone.
 //
 // Blocks are cut by position alone and their sums are added in order, in double: the result has the same bits for any
@@ -35,14 +35,16 @@ void FocalOnCpu::run(Call& call, const Tensor& loss) {
   std::vector<FocalSum> sums(blocks);
   if (call.gradient != nullptr) {
     torch::stable::parallel_for(0, blocks, blocks_in_share, [&](int64_t begin, int64_t end) {
-      for (int64_t block = begin; block < end; ++block) sums[block].positives = kernel.count_positives(call, block);
+      for (int64_t block = end; block-- > begin;) sums[block].positives = kernel.count_positives(call, block);
     });
     int64_t positives = 0;
     for (const FocalSum& sum : sums) positives += sum.positives;
     call.gradient_factor = positives > 0 ? 1.0 / static_cast<double>(positives) : 1.0;
   }
   torch::stable::parallel_for(0, blocks, blocks_in_share, [&](int64_t begin, int64_t end) {
-    for (int64_t block = end; block-- > begin;) sums[block] = kernel.run(call, block);
+    for (int64_t block = begin; block < end; ++block) {
+      sums[block] = kernel.run(call, block, call.gradient == nullptr || sums[block].positives > 0);
+    }
   });
   FocalSum total = {};
   for (const FocalSum& sum : sums) {

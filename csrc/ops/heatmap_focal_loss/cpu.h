@@ -27,8 +27,9 @@ constexpr int focal_block = 4096;  // elements
 struct FocalKernel {
   // The elements of one block with target 1.
   int64_t (*count_positives)(const FocalCall&, int64_t block);
-  // The loss of one block, its positives, and its gradient where it is wanted.
-  FocalSum (*run)(const FocalCall&, int64_t block);
+  // The loss of one block, its positives, and its gradient where it is wanted. Where it is known to have no positives
+  // it is not looked for them.
+  FocalSum (*run)(const FocalCall&, int64_t block, bool any_positives);
 };
 
 namespace baseline {

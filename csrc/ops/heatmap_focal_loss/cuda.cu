@@ -12,6 +12,7 @@
 #include "core/cuda/dispatch.cuh"
 #include "core/cuda/launch.h"
 #include "core/cuda/ranges.cuh"
+#include "core/cuda/sums.cuh"
 #include "ops/heatmap_focal_loss/call.h"
 #include "ops/heatmap_focal_loss/formula.h"
 
@@ -43,21 +44,6 @@ inline int64_t focal_workspace_size(const FocalPlan& plan) { return 1 + 2 * plan
 inline FocalWorkspace focal_workspace(const FocalPlan& plan, void* memory) {
   auto* words = static_cast<double*>(memory);
   return {words, words + 1, reinterpret_cast<int64_t*>(words + 1 + plan.shares())};
-}
-
-// The sum of a block's values, in a fixed order, given to its first thread.
-template <int threads, class T>
-MDN_ON_DEVICE T sum_of_block(T value, SharedArray<T, threads / warp_lanes>& sums_of_warps) {
-  for (int step = warp_lanes / 2; step > 0; step /= 2) value += __shfl_xor_sync(all_lanes, value, step);
-  const int thread = threadIdx.x;
-  if (thread % warp_lanes == 0) sums_of_warps[thread / warp_lanes] = value;
-  __syncthreads();
-  T total = 0;
-  if (thread == 0) {
-    for (int warp = 0; warp < threads / warp_lanes; ++warp) total += sums_of_warps[warp];
-  }
-  __syncthreads();
-  return total;
 }
 
 template <class Target, int width>
@@ -106,7 +92,8 @@ __global__ void __launch_bounds__(focal_threads)
   int positives = 0;
   const auto slope_of = [&](Logits logit, Target wanted) {
     const T value = to_number(wanted);
-    const FocalTerm<T> term = focal_term<usual>(to_number(logit), value, alpha, beta);
+    const T here = to_number(logit), e = focal_exp<usual>(here);
+    const FocalTerm<T> term = focal_term<usual>(here, e, log1p(e), value, alpha, beta);
     loss += static_cast<double>(term.loss);
     positives += value == 1;
     Logits slope;

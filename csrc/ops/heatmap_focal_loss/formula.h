@@ -22,16 +22,21 @@ MDN_INLINE V focal_weight(V target, T beta) {
   return rest == 0 ? V{} : exp(V(log(rest) * beta));
 }
 
+// What both of a cell's cases take of its logit: e^-|logit| and log(1 + e^-|logit|). `usual`: alpha = 2, whose s^2
+// below is 0 long before e^-|logit| is no normal number any more.
+template <bool usual, class V>
+MDN_INLINE V focal_exp(V logit) {
+  return usual ? exp_to_normal(minus_absolute(logit)) : exp(minus_absolute(logit));
+}
+
 // Both of the loss's cases: with y = logit, at a positive y = -logit and weight 1,
 //   weight s^alpha softplus(y),  s = sigmoid(y),  d/dy = weight s^alpha (alpha (1 - s) softplus(y) + s).
-// One e^-|y|, one logarithm and one division give s, 1 - s and softplus without cancellation, however large |y| is.
-// `usual`: alpha = 2, which needs no power.
+// e = e^-|y|, log_rest = log(1 + e) and one reciprocal give s, 1 - s and softplus without cancellation, however large
+// |y| is. `usual`: alpha = 2, which needs no power.
 template <bool usual, class V, class T>
-MDN_INLINE FocalTerm<V> focal_case(V y, V weight, T alpha) {
-  const V e = exp(V(-absolute(y)));
-  const V inverse = 1 / (1 + e);
+MDN_INLINE FocalTerm<V> focal_case(V y, V e, V log_rest, V weight, T alpha) {
+  const V inverse = reciprocal(V(1 + e));
   const V small = e * inverse;
-  const V log_rest = log1p(e);
   const V softplus = maximum(y, V{}) + log_rest;
   const V s = y > 0 ? inverse : small;
   const V rest = y > 0 ? small : inverse;
@@ -42,16 +47,16 @@ MDN_INLINE FocalTerm<V> focal_case(V y, V weight, T alpha) {
 
 // One cell's loss and slope where its target is not 1.
 template <bool usual, class V, class T>
-MDN_INLINE FocalTerm<V> focal_background(V logit, V target, T alpha, T beta) {
-  return focal_case<usual>(logit, focal_weight<usual>(target, beta), alpha);
+MDN_INLINE FocalTerm<V> focal_background(V logit, V e, V log_rest, V target, T alpha, T beta) {
+  return focal_case<usual>(logit, e, log_rest, focal_weight<usual>(target, beta), alpha);
 }
 
 // One cell's loss and slope. `usual`: alpha = 2 and beta = 4, which need no powers.
 template <bool usual, class V, class T>
-MDN_INLINE FocalTerm<V> focal_term(V logit, V target, T alpha, T beta) {
+MDN_INLINE FocalTerm<V> focal_term(V logit, V e, V log_rest, V target, T alpha, T beta) {
   const auto positive = target == 1;
   const V weight = positive ? 1 + V{} : focal_weight<usual>(target, beta);
-  const FocalTerm<V> term = focal_case<usual>(V(positive ? -logit : logit), weight, alpha);
+  const FocalTerm<V> term = focal_case<usual>(V(positive ? -logit : logit), e, log_rest, weight, alpha);
   return {term.loss, positive ? -term.slope : term.slope};
 }
 

@@ -9,8 +9,8 @@
 
 #include "core/cpu/simd_level.h"
 #include "core/cpu/tensors.h"
+#include "core/cpu/turns.h"
 #include "ops/splat_gaussians/call.h"
-#include "ops/splat_gaussians/formula.h"
 
 namespace mdn {
 namespace {
@@ -51,7 +51,7 @@ void SplatOnCpu::run(const SplatCall& call) {
   const bool past_cache = call.batch * call.labels * cells * int64_t(sizeof(float)) > (4 << 20);
 
   const int64_t grain = std::max<int64_t>(1, cells_in_share / cells);
-  torch::stable::parallel_for(0, call.batch * call.labels, grain, [&](int64_t begin, int64_t end) {
+  for_each_range(call.batch * call.labels, grain, [&](int64_t begin, int64_t end) {
     const ThreadScratch scratch(kernel.scratch_bytes(call.height, call.width));
     for (int64_t m = begin; m < end; ++m) {
       float* map = call.heatmap + m * cells;
@@ -59,14 +59,8 @@ void SplatOnCpu::run(const SplatCall& call) {
       kernel.zero(map, cells, past_cache && first == last);
       for (int64_t i = first; i < last; ++i) {
         const int64_t object = objects.object[i];
-        const int64_t x = call.center[2 * object], y = call.center[2 * object + 1], r = call.radius[object];
-        const SplatWindow window = {x,
-                                    y,
-                                    std::max<int64_t>(x - r, 0),
-                                    std::min(x + r + 1, call.width),
-                                    std::max<int64_t>(y - r, 0),
-                                    std::min(y + r + 1, call.height),
-                                    baseline::gaussian_sigma(r)};
+        const SplatWindow window = splat_window(call.center[2 * object], call.center[2 * object + 1],
+                                                call.radius[object], call.height, call.width);
         if (window.left < window.right && window.top < window.bottom)
           kernel.splat(map, call.width, window, scratch.get());
       }

@@ -1,7 +1,7 @@
 // What the two halves of splat_gaussians share, as in ops/mixture_nll/cpu.h.
 #pragma once
 
-#include <stdint.h>
+#include "ops/splat_gaussians/formula.h"
 
 namespace mdn {
 
@@ -11,6 +11,16 @@ struct SplatWindow {
   int64_t left, right, top, bottom;
   float sigma;
 };
+
+MDN_INLINE SplatWindow splat_window(int64_t x, int64_t y, int64_t radius, int64_t height, int64_t width) {
+  return {x,
+          y,
+          x > radius ? x - radius : 0,
+          width - x > radius + 1 ? x + radius + 1 : width,
+          y > radius ? y - radius : 0,
+          height - y > radius + 1 ? y + radius + 1 : height,
+          MDN_SIMD_LEVEL::gaussian_sigma(radius)};
+}
 
 struct SplatKernel {
   // Bytes of scratch that `splat` needs.

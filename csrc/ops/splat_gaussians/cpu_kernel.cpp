@@ -3,7 +3,7 @@
 // A window of n x n cells costs 2 n exponentials, one for each of its columns and rows, and n^2 products, which is all
 // that touches the map.
 #include "ops/splat_gaussians/cpu.h"
-#include "ops/splat_gaussians/formula.h"
+#include "ops/splat_gaussians/profile.h"
 
 namespace mdn {
 namespace MDN_SIMD_LEVEL {
@@ -23,15 +23,6 @@ void zero(float* map, int64_t count, bool past_cache) {
     for (; i + step <= count; i += step) store(map + i, FloatVector{});
   }
   while (i < count) map[i++] = 0;
-}
-
-// The profile at cells [begin, end) around `centre`; fills whole vectors.
-void fill_profile(float* to, int64_t begin, int64_t end, int64_t centre, float sigma) {
-  FloatVector lane;
-  for (int i = 0; i < step; ++i) lane[i] = static_cast<float>(i);
-  for (int64_t i = begin; i < end; i += step) {
-    store(to + (i - begin), gaussian_profile(lane + static_cast<float>(i - centre), sigma));
-  }
 }
 
 void splat(float* map, int64_t width, const SplatWindow& window, void* scratch) {

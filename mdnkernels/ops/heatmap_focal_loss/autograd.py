@@ -19,39 +19,49 @@ def _in_one_order(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return logits.contiguous(), target.contiguous()
 
 
-def heatmap_focal_loss_outputs(
-    logits: Tensor, target: Tensor, alpha: float, beta: float, logits_gradient: bool
-) -> tuple[Tensor, Tensor]:
-    """Return empty outputs of the op, as `mixture_nll_outputs` does."""
+def focal_outputs(logits: Tensor, logits_gradient: bool) -> tuple[Tensor, Tensor]:
+    """Return empty outputs of a focal loss, as `mixture_nll_outputs` does."""
     loss = logits.new_empty((), dtype=torch.promote_types(logits.dtype, torch.float32))
     return loss, torch.empty_like(logits) if logits_gradient else logits.new_empty(0)
 
 
-def _focal_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.gradient_made = inputs[-1]
+def heatmap_focal_loss_outputs(
+    logits: Tensor, target: Tensor, alpha: float, beta: float, logits_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """Return empty outputs of the op, as `mixture_nll_outputs` does."""
+    return focal_outputs(logits, logits_gradient)
+
+
+def focal_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    """Keep the gradient, which is the second output of a focal loss, for its backward pass."""
+    ctx.inputs, ctx.gradient_made = len(inputs), inputs[-1]
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)  # the gradient is an output too, and zeros of its size would be made for it
     ctx.save_for_backward(output[1])
 
 
-def _focal_backward(backend: str, ctx: Any, grad_loss: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    refuse_second_derivative("heatmap_focal_loss", backend)
+def focal_backward(
+    op: str, backend: str, ctx: Any, grad_loss: Tensor | None, _: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of a focal loss, of which its logits, the first input, alone have one."""
+    refuse_second_derivative(op, backend)
+    others = (None,) * (ctx.inputs - 1)
     if grad_loss is None:
-        return None, None, None, None, None
+        return None, *others
     if not ctx.gradient_made:
         raise RuntimeError(
-            "heatmap_focal_loss was traced when its inputs required no gradient, so this graph makes none: "
+            f"{op} was traced when its inputs required no gradient, so this graph makes none: "
             "trace or export it with inputs that require gradients"
         )
     (gradient,) = ctx.saved_tensors
-    return scaled(gradient, grad_loss).to(gradient.dtype), None, None, None, None
+    return scaled(gradient, grad_loss).to(gradient.dtype), *others
 
 
 def register(namespace: str, backend: str) -> None:
     """Register the op's shapes and gradient."""
     torch.library.register_fake(f"{namespace}::heatmap_focal_loss", heatmap_focal_loss_outputs)
-    backward = partial(_focal_backward, backend)
-    torch.library.register_autograd(f"{namespace}::heatmap_focal_loss", backward, setup_context=_focal_context)
+    backward = partial(focal_backward, "heatmap_focal_loss", backend)
+    torch.library.register_autograd(f"{namespace}::heatmap_focal_loss", backward, setup_context=focal_context)
 
 
 def heatmap_focal_loss(namespace: str, logits: Tensor, target: Tensor, alpha: float, beta: float) -> Tensor:

@@ -33,22 +33,13 @@ def count_positives_kernel(target, partial, count, rounds, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def focal_kernel(
-    logits, target, positives, partial, grad_logits, count,
-    alpha: tl.constexpr, beta: tl.constexpr, COUNTERS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """Write each program's part of the loss and, where it is wanted, the gradient of each element.
+def focal_terms(logit, wanted, positive, alpha: tl.constexpr, beta: tl.constexpr):
+    """Return each element's loss and slope, where `positive` the target `wanted` is 1.
 
     With y = logit, at a positive y = -logit, both of the loss's cases are weight s^alpha softplus(y) with
     s = sigmoid(y), and d/dy = weight s^alpha (alpha (1 - s) softplus(y) + s), weight 1 at a positive. One e^-|y|, one
     logarithm and one division give s, 1 - s and softplus without cancellation, however large |y| is.
     """
-    T: tl.constexpr = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
-    element = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = element < count
-    logit = tl.load(logits + element, mask=inside, other=0.0).to(T)
-    wanted = tl.load(target + element, mask=inside, other=0.0).to(T)
-    positive = wanted == 1
     y = tl.where(positive, -logit, logit)
     e = tl.exp(-tl.abs(y))
     log_rest = log1p(e)
@@ -65,13 +56,32 @@ def focal_kernel(
     else:
         weight = tl.where(wanted == 1, 0.0, tl.exp(tl.log(1 - wanted) * beta))
     focus = focus * tl.where(positive, 1.0, weight)
-    loss = tl.where(inside, focus * softplus, 0.0)
-    tl.store(partial + tl.program_id(0), tl.sum(loss.to(tl.float64), 0))
+    slope = focus * (alpha * rest * softplus + s)
+    return focus * softplus, tl.where(positive, -slope, slope)
+
+
+@triton.jit
+def gradient_factor(positives, COUNTERS: tl.constexpr):
+    """Return 1 over the sum of the counts, which is 1 where there are none."""
+    divisor = tl.sum(tl.load(positives + tl.arange(0, COUNTERS)), 0)
+    return 1 / tl.where(divisor == 0, 1.0, divisor)
+
+
+@triton.jit
+def focal_kernel(
+    logits, target, positives, partial, grad_logits, count,
+    alpha: tl.constexpr, beta: tl.constexpr, COUNTERS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Write each program's part of the loss and, where it is wanted, the gradient of each element."""
+    T: tl.constexpr = tl.float64 if logits.dtype.element_ty == tl.float64 else tl.float32
+    element = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = element < count
+    logit = tl.load(logits + element, mask=inside, other=0.0).to(T)
+    wanted = tl.load(target + element, mask=inside, other=0.0).to(T)
+    loss, slope = focal_terms(logit, wanted, wanted == 1, alpha, beta)
+    tl.store(partial + tl.program_id(0), tl.sum(tl.where(inside, loss, 0.0).to(tl.float64), 0))
     if grad_logits is not None:
-        divisor = tl.sum(tl.load(positives + tl.arange(0, COUNTERS)), 0)
-        factor = (1 / tl.where(divisor == 0, 1.0, divisor)).to(T)
-        slope = focus * (alpha * rest * softplus + s) * factor
-        slope = tl.where(positive, -slope, slope)
+        slope = slope * gradient_factor(positives, COUNTERS).to(T)
         tl.store(grad_logits + element, slope.to(grad_logits.dtype.element_ty), mask=inside)
 
 

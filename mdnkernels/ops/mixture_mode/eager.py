@@ -119,7 +119,9 @@ def variance_of_mean(
         return each if components is None else torch.stack([each[:, component] for component in chosen], 1)
 
     means = of_chosen(loc)  # (B, M, C, P)
-    share = torch.softmax(of_chosen(logits), 1)  # (B, M, 1, P)
+    # Not by torch.softmax, whose bits depend on how many threads it takes.
+    odds = torch.exp(of_chosen(logits) - of_chosen(logits).detach().amax(1, keepdim=True))  # (B, M, 1, P)
+    share = odds / odds.sum(1, keepdim=True)
     sigma = scale_of_dimension(
         activate_scale(of_chosen(scale), scale_activation, min_scale), means.shape[2], interleaved
     )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mdnkernels import backends, checks
-from mdnkernels.mixture.arguments import SCALE_ORDERS, as_points, check_scale_options, unflatten
+from mdnkernels.mixture.arguments import SCALE_ORDERS, check_scale_options
 from mdnkernels.mixture.families import Family, family_of
 from mdnkernels.mixture.objective import objective_of
 from mdnkernels.ops.mixture_nll.arguments import check_observation
@@ -120,10 +120,10 @@ def mixture_nll(
     Notes:
         gradient="natural" multiplies each component's gradients by the inverse of its own Fisher information, taken
         of loc and of sigma: for the Gaussian, loc's by (sigma kappa)^2 and a scale's by sigma^2 / (2 n) with n observed
-        dimensions; other families by theirs. What remains is posterior times residual for loc. It is the gradient of
-        natural-gradient EM (nGEM, arXiv 2602.10602), whose complete-data Fisher information is block-diagonal, but for
-        two things: that one divides by alpha too, which has no bound where alpha is small, and preconditions the
-        logits; here the logits keep alpha - posterior. Neither is a gradient of the value.
+        dimensions; other families by theirs. What remains for loc is posterior times residual. It follows the natural
+        gradient EM of arXiv 2602.10602, whose complete-data Fisher information has a block for each component, and
+        differs in two things. That block has the factor alpha, so its step is divided by alpha, which has no bound
+        where alpha is small; here it is not. And the logits keep alpha - posterior. It is not a gradient of the value.
 
     Source: Varamesh and Tuytelaars, CVPR 2020, Eq. 1 to 6.
     """
@@ -157,17 +157,11 @@ def mixture_nll(
         correlated=tril is not None,
     )
 
-    def of_points(value: Tensor | None) -> Tensor | None:
-        return None if value is None else as_points(value.unsqueeze(1), index).squeeze(1)
-
-    result = backends.select("mixture_nll", logits, loc, scale, target, tril, weight, dim_scale)(
-        *(call.logits, call.loc, call.scale, call.target, call.tril, call.mask),
-        *(of_points(weight), index, dim_scale, of_points(assign if isinstance(assign, Tensor) else None)),
-        *(family, scale_activation, float(min_scale), call.interleaved, call.block_size, objective, reduction),
+    return backends.select("mixture_nll", logits, loc, scale, target, tril, weight, dim_scale)(
+        *(logits, loc, scale, target, tril, mask, weight, index, dim_scale),
+        *(assign if isinstance(assign, Tensor) else None, family, scale_activation, float(min_scale)),
+        *(call.interleaved, call.block_size, objective, reduction),
     )
-    if reduction != "none":
-        return result
-    return unflatten(result.unsqueeze(1), batch, logits.shape[2:], index).squeeze(1)
 
 
 def mixture_posterior(
@@ -206,11 +200,10 @@ def mixture_posterior(
         *(logits, loc, scale, target, tril, block_size, mask, index, dim_scale),
         *(family, scale_activation, min_scale, scale_order),
     )
-    result = backends.select("mixture_posterior", logits, loc, scale, target, tril, dim_scale)(
-        *(call.logits, call.loc, call.scale, call.target, call.tril, call.mask, index, dim_scale),
+    return backends.select("mixture_posterior", logits, loc, scale, target, tril, dim_scale)(
+        *(logits, loc, scale, target, tril, mask, index, dim_scale),
         *(family, scale_activation, float(min_scale), call.interleaved, call.block_size, float(temperature)),
     )
-    return unflatten(result, logits.shape[0], logits.shape[2:], index)
 
 
 class MixtureNLLLoss(nn.Module):

@@ -1,7 +1,8 @@
-"""The arguments that mixture_nll and mixture_posterior share: their checks, and the form that backends take."""
+"""The arguments that mixture_nll and mixture_posterior share: their checks, and the one form that kernels take."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,19 +16,14 @@ from mdnkernels.mixture.arguments import (
     check_parameters,
     check_tril,
     is_interleaved,
+    unflatten,
 )
 from mdnkernels.mixture.families import Family
 
 
 class Observation(NamedTuple):
-    """A checked call: what backends are given, tensors (B, K, P), and the shape of a result per position."""
+    """What follows from a checked call."""
 
-    logits: Tensor
-    loc: Tensor
-    scale: Tensor
-    target: Tensor
-    tril: Tensor | None
-    mask: Tensor | None
     interleaved: bool
     block_size: int
     points: tuple[int | torch.SymInt, ...]
@@ -69,15 +65,19 @@ def check_observation(
         checks.shape("mask", mask, (batch, mask.shape[1], *points), f"(B, G, {letters})")
     block = check_tril(tril, block_size, logits, channels, None if mask is None else mask.shape[1], family)
     check_dim_scale(dim_scale, loc, channels)
-    return Observation(
-        as_points(logits, index),
-        as_points(loc, index),
-        as_points(scale, index),
-        as_points(target, index),
-        None if tril is None else as_points(tril, index),
-        None if mask is None else as_points(mask, index),
-        interleaved,
-        block,
-        points,
-        letters,
-    )
+    return Observation(interleaved, block, points, letters)
+
+
+def in_points(index: Tensor | None, *tensors: Tensor | None) -> Iterator[Tensor | None]:
+    """Give tensors (B, K, *P) as (B, K, P), and None as it is."""
+    return (None if value is None else as_points(value, index) for value in tensors)
+
+
+def each_in_points(index: Tensor | None, *tensors: Tensor | None) -> Iterator[Tensor | None]:
+    """Give tensors of one number a position, (B, *P), as (B, P), and None as it is."""
+    return (None if value is None else as_points(value.unsqueeze(1), index).squeeze(1) for value in tensors)
+
+
+def each_unflattened(value: Tensor, positions: Sequence[int], index: Tensor | None) -> Tensor:
+    """Undo `each_in_points` for a result (B, P)."""
+    return unflatten(value.unsqueeze(1), value.shape[0], positions, index).squeeze(1)

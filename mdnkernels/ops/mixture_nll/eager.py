@@ -8,9 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mdnkernels.mixture.arguments import unflatten
 from mdnkernels.mixture.eager import activate_scale, gather_points, log_sigma_of, scale_of_dimension, whiten
 from mdnkernels.mixture.families import Family
 from mdnkernels.mixture.objective import Objective
+from mdnkernels.ops.mixture_nll.arguments import each_in_points, each_unflattened, in_points
 
 
 class _Evidence(NamedTuple):
@@ -40,7 +42,10 @@ def mixture_nll(
     objective: Objective,
     reduction: str,
 ) -> Tensor:
-    """See `mdnkernels.mixture_nll`. All tensors are (B, K, P); with `index`, those of the points are (B, K, N)."""
+    """See `mdnkernels.mixture_nll`."""
+    positions = logits.shape[2:]
+    logits, loc, scale, target, tril, mask = in_points(index, logits, loc, scale, target, tril, mask)  # type: ignore[assignment]
+    weight, assigned = each_in_points(index, weight, assigned)
     if assigned is not None:
         taken = (assigned >= 0).unsqueeze(1)
         mask = taken if mask is None else mask & taken
@@ -63,7 +68,7 @@ def mixture_nll(
         weight = torch.where(anything, weight.to(nll.dtype), 0.0)
         nll = nll * weight
     if reduction == "none":
-        return nll
+        return each_unflattened(nll, positions, index)
     total = nll.sum()
     if reduction == "sum":
         return total
@@ -88,13 +93,15 @@ def mixture_posterior(
     block_size: int,
     temperature: float,
 ) -> Tensor:
-    """See `mdnkernels.mixture_posterior`. All tensors are (B, K, P); with `index`, those of the points (B, K, N)."""
+    """See `mdnkernels.mixture_posterior`."""
+    batch, _, *positions = logits.shape
+    logits, loc, scale, target, tril, mask = in_points(index, logits, loc, scale, target, tril, mask)  # type: ignore[assignment]
     evidence = _evidence(
         *(logits, loc, scale, target, tril, mask, index, dim_scale),
         *(family, scale_activation, min_scale, interleaved, block_size, Objective(temperature=temperature)),
     )
     posterior = torch.softmax((evidence.log_alpha + evidence.log_density) / temperature, 1)
-    return torch.where(evidence.anything.unsqueeze(1), posterior, 0.0)
+    return unflatten(torch.where(evidence.anything.unsqueeze(1), posterior, 0.0), batch, positions, index)
 
 
 def _evidence(
@@ -113,7 +120,7 @@ def _evidence(
     block_size: int,
     objective: Objective,
 ) -> _Evidence:
-    """Return the components' log alpha and log phi, in at least float32."""
+    """Return the components' log alpha and log phi, in at least float32, of tensors (B, K, P)."""
     dtype = torch.promote_types(loc.dtype, torch.float32)
     batch, dims = target.shape[:2]
     components = logits.shape[1]
@@ -142,10 +149,14 @@ def _evidence(
         loc, scale = _rescaled(loc, scale, count, dim_scale, scale_activation, min_scale, interleaved, objective)
 
     residual = torch.where(seen, target - loc, 0.0)  # (B, M, C, P)
-    # A component whose density is 0 by its residuals alone has no part in any gradient, not even as 0 * inf.
+    # A component whose density is 0 by its residuals alone has no part in any gradient, not even as 0 * inf; nor has a
+    # mass spread so wide that a bin holds nothing of it.
     with torch.no_grad():
-        z = residual * _inverse_sigma(scale, dim_scale, scale_activation, min_scale, interleaved, dims)[0]
-        excluded = (z.abs() > math.sqrt(torch.finfo(dtype).max)).any(2, keepdim=True)
+        inverse = _inverse_sigma(scale, dim_scale, scale_activation, min_scale, interleaved, dims)[0]
+        excluded = (residual * inverse).abs() > math.sqrt(torch.finfo(dtype).max)
+        if not family.log_sigma:
+            excluded = excluded | (seen & (inverse == 0))
+        excluded = excluded.any(2, keepdim=True)
     residual = torch.where(excluded, 0.0, residual)
     scale = torch.where(excluded, 0.0 if scale_activation != "identity" else 1.0, scale)
 
@@ -186,7 +197,10 @@ def _inverse_sigma(
     if scale_activation == "exp":
         inverse = torch.exp(-log_sigma)
     else:
-        inverse = 1 / activate_scale(scale, scale_activation, min_scale)
+        # Through the logarithm: the derivative of 1 / sigma is no number where its square is none.
+        here = log_sigma.detach()
+        change = torch.where(here.isfinite(), log_sigma - here, 0.0)
+        inverse = 1 / activate_scale(scale, scale_activation, min_scale).detach() * torch.exp(-change)
     inverse, log_sigma = (scale_of_dimension(value, dims, interleaved) for value in (inverse, log_sigma))
     if dim_scale is not None:
         kappa = dim_scale.to(scale.dtype).view(-1, 1)

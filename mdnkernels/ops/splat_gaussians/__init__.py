@@ -38,21 +38,36 @@ def splat_gaussians(center: Tensor, radius: Tensor, label: Tensor, num_labels: i
     checks.tensor("label", label, (torch.int64,))
     if label.ndim != 2:
         raise ValueError(f"label must be (B, N), got shape {tuple(label.shape)}")
-    checks.tensor("center", center, (torch.int64,), label)
-    checks.shape("center", center, (*label.shape, 2), "(B, N, 2) for label's B and N")
-    checks.tensor("radius", radius, (torch.int64,), label)
-    checks.shape("radius", radius, label.shape, "(B, N) for label's B and N")
     checks.integer("num_labels", num_labels, 1)
     if len(size) != 2:
         raise ValueError(f"size must be (H, W), got {tuple(size)}")
     height, width = size
     checks.integer("size[0]", height, 1)
     checks.integer("size[1]", width, 1)
-    checks.bounds("label", label, -1, num_labels, "num_labels; -1 is padding")
+    center, radius = checked_objects(center, radius, label, num_labels, height, width)
+    return backends.select("splat_gaussians", label)(center, radius, label, num_labels, (height, width))
+
+
+def checked_objects(
+    center: Tensor,
+    radius: Tensor,
+    label: Tensor,
+    num_labels: int | torch.SymInt,
+    height: int | torch.SymInt,
+    width: int | torch.SymInt,
+) -> tuple[Tensor, Tensor]:
+    """Check objects, (B, N, 2) and (B, N), whose label is known to be such a tensor; return center and radius.
+
+    Both are 0 where padding is, which may hold anything.
+    """
+    checks.tensor("center", center, (torch.int64,), label)
+    checks.shape("center", center, (*label.shape, 2), "(B, N, 2) for label's B and N")
+    checks.tensor("radius", radius, (torch.int64,), label)
+    checks.shape("radius", radius, label.shape, "(B, N) for label's B and N")
+    checks.bounds("label", label, -1, num_labels, "the number of labels; -1 is padding")
     real = label >= 0
-    # Padding may hold anything: what is checked and used there is 0.
     center, radius = torch.where(real.unsqueeze(-1), center, 0), torch.where(real, radius, 0)
     checks.bounds("center[..., 0]", center[..., 0], 0, width, "the map's width")
     checks.bounds("center[..., 1]", center[..., 1], 0, height, "the map's height")
     checks.bounds("radius", radius, 0, 2**31, "a count of cells")
-    return backends.select("splat_gaussians", label)(center, radius, label, num_labels, (height, width))
+    return center, radius

@@ -23,7 +23,7 @@ WEIGHTS = OptimizerConfig()
 
 @pytest.fixture
 def targets() -> DetectionTargets:
-    return detection_targets(BOXES, LABELS, 2, (16, 16))
+    return detection_targets(BOXES, LABELS, (16, 16))
 
 
 def dense_output(components: int, seed: int = 0) -> dict[str, Tensor]:
@@ -130,7 +130,7 @@ def test_total_weighs_the_losses_as_equation_six(targets: DetectionTargets) -> N
 
 @pytest.mark.parametrize("components", [0, 2])
 def test_batch_without_any_object_trains_on_the_background(components: int) -> None:
-    targets = detection_targets(torch.zeros(2, 1, 4), torch.full((2, 1), -1), 2, (16, 16))
+    targets = detection_targets(torch.zeros(2, 1, 4), torch.full((2, 1), -1), (16, 16))
     output = dense_output(components)
     criterion = DetectionCriterion(size_regression(components), WEIGHTS)
     losses = criterion([at_cells(output, targets.index)], targets)
@@ -218,7 +218,7 @@ def test_parts_of_a_batch_add_up_to_its_losses_and_gradients(
     targets: Any
     weights = OptimizerConfig(mixture_stacks=stacks)
     if task == "detection":
-        targets, output = detection_targets(BOXES, labels, 2, (16, 16)), dense_output(components)
+        targets, output = detection_targets(BOXES, labels, (16, 16)), dense_output(components)
         criterion = DetectionCriterion(size_regression(components), weights)
     else:
         points = 60 * torch.rand(2, 3, 17, 2, generator=torch.Generator().manual_seed(1))

@@ -83,7 +83,7 @@ def test_perfect_maps_score_exactly_one(animals: DataPaths) -> None:
     model = build_model("hourglass_small", task="pose", components=3, skeleton=SKELETON)
     results = []
     for (batch,) in evaluation_loader(dataset, [[i] for i in range(len(dataset))], workers=0, pin=False):
-        maps = perfect_pose_maps(task.targets(batch, (32, 32), 4), components=3)
+        maps = perfect_pose_maps(task.targets(batch, (32, 32), 4), components=3, size=(32, 32))
         found = placed(model.decode(maps, k=20, refine=False), batch["transform"])
         one = found._make(t[0] for t in found)
         results += [

@@ -9,16 +9,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdnkernels import heatmap_focal_loss
 from tests.train.tasks.test_targets import published_radius
-from train.tasks.pose import UNCOUNTED, pose_targets
+from train.tasks.pose import pose_targets
 
 SIZE = (12, 16)  # cells
 JOINTS = 3
+MAPS = {"heatmap": 1, "keypoint_heatmap": JOINTS}
 
 
 def gaussian(heatmap: np.ndarray, column: int, row: int, radius: int, top: float = 1.0) -> None:
-    """Draw a Gaussian into the heatmap by maximum. `top` replaces the 1 in the middle."""
+    """Draw a Gaussian into the heatmap by maximum, of which nothing exceeds `top`."""
     sigma = (2 * radius + 1) / 6
     for dy in range(-radius, radius + 1):
         for dx in range(-radius, radius + 1):
@@ -48,7 +48,7 @@ def loop_targets(boxes: np.ndarray, labels: np.ndarray, keypoints: np.ndarray) -
         column, row = min(int((x1 + x2) / 2), width - 1), min(int((y1 + y2) / 2), height - 1)
         radius = int(published_radius(math.ceil(y2 - y1), math.ceil(x2 - x1)))
         labelled = [joint for joint in range(JOINTS) if keypoints[person, joint, 2] > 0]
-        gaussian(expected["heatmap"][0], column, row, radius, 1.0 if labelled else 0.9999)
+        gaussian(expected["heatmap"][0], column, row, radius, 1.0 if labelled else 1 - 2**-24)
         if labelled:
             expected["index"][person] = row * width + column
         for joint in labelled:
@@ -88,20 +88,24 @@ def test_every_target_is_what_a_loop_over_people_gives(images: list[list[tuple]]
             labels[image, person] = real - 1
             keypoints[image, person] = points
     targets = pose_targets(torch.from_numpy(boxes), torch.from_numpy(labels), torch.from_numpy(keypoints), SIZE)
+    drawn = {name: targets.heatmaps[name].draw(maps, SIZE) for name, maps in MAPS.items()}
+    for name, heatmap in drawn.items():
+        assert targets.heatmaps[name].count_centres() == (heatmap == 1).sum()
     for image in range(len(images)):
         expected = loop_targets(boxes[image], labels[image], keypoints[image])
         for name, value in expected.items():
-            np.testing.assert_allclose(getattr(targets, name)[image].numpy(), value, atol=1e-6, err_msg=name)
+            actual = drawn[name] if name in drawn else getattr(targets, name)
+            np.testing.assert_allclose(actual[image].numpy(), value, atol=1e-6, err_msg=name)
 
 
 def test_a_person_without_keypoints_costs_nothing_wherever_the_network_looks() -> None:
     """There is neither a centre to find nor, in its cell, background: the focal loss has no gradient there."""
     boxes = torch.tensor([[[8.0, 8, 40, 40]]])
     targets = pose_targets(boxes, torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, 1, JOINTS, 3), SIZE)
-    assert targets.heatmap.max() == torch.tensor(UNCOUNTED)
     assert (targets.index == -1).all()
-    logits = torch.zeros_like(targets.heatmap).requires_grad_()
-    (gradient,) = torch.autograd.grad(heatmap_focal_loss(logits, targets.heatmap), logits)
+    assert targets.heatmaps["heatmap"].count_centres() == 0
+    logits = torch.zeros(1, 1, *SIZE, requires_grad=True)
+    (gradient,) = torch.autograd.grad(targets.heatmaps["heatmap"].focal_loss(logits), logits)
     assert gradient[0, 0, 6, 6] < 1e-15
     assert gradient[0, 0, 0, 15] > 0.1
 
@@ -110,7 +114,7 @@ def test_someone_all_of_whose_keypoints_lie_outside_stays_a_centre() -> None:
     boxes, labels = torch.tensor([[[8.0, 8, 40, 40]]]), torch.zeros(1, 1, dtype=torch.int64)
     keypoints = torch.tensor([[[[-3.0, 5, 2], [70, 5, 1], [10, 48, 2]]]])
     targets = pose_targets(boxes, labels, keypoints, SIZE)
-    assert targets.heatmap.max() == 1
+    assert targets.heatmaps["heatmap"].count_centres() == 1
     assert targets.index.tolist() == [[6 * 16 + 6]]
     assert not targets.observed.any()
     assert (targets.keypoint_index == -1).all()

@@ -15,11 +15,12 @@ from train.tasks.detection import DetectionTargets, DetectionTask
 from train.tasks.pose import PoseTargets, PoseTask
 
 
-def perfect_maps(targets: DetectionTargets, components: int) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+def perfect_maps(targets: DetectionTargets, classes: int, components: int) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
     """Return dense heatmap logits, offsets and a mixture whose component 1 has all the weight and the right size."""
-    batch, _, height, width = targets.heatmap.shape
-    heatmap = targets.heatmap.clamp(1e-6, 1 - 1e-6).logit()
-    heatmap[targets.heatmap == 1] = 20.0
+    drawn = targets.heatmaps["heatmap"].draw(classes, (128, 128))
+    batch, _, height, width = drawn.shape
+    heatmap = drawn.clamp(1e-6, 1 - 1e-6).logit()
+    heatmap[drawn == 1] = 20.0
     offset = torch.zeros(batch, 2, height, width)
     logits = torch.zeros(batch, components, height, width)
     loc = torch.full((batch, components * 2, height, width), -7.0)
@@ -40,7 +41,7 @@ def test_a_perfect_network_scores_almost_one_on_real_photographs(coco_mini: Path
     for (batch,) in evaluation_loader(dataset, [[i] for i in range(len(dataset))], workers=0, pin=False):
         assert not batch["bad"]
         targets = task.targets(batch, (128, 128), 4)
-        maps = perfect_maps(targets, components=3)
+        maps = perfect_maps(targets, len(annotations.categories), components=3)
         found = placed(decode_detections(*maps, k=100, regression=size_regression(3)), batch["transform"])
         entries = task.results(found._make(t[0] for t in found), batch["original_size"][0].tolist())
         assert {entry["component"] for entry in entries} <= {1}
@@ -51,13 +52,17 @@ def test_a_perfect_network_scores_almost_one_on_real_photographs(coco_mini: Path
     assert score.metrics["AP"] >= 0.98
 
 
-def perfect_pose_maps(targets: PoseTargets, components: int) -> dict[str, Tensor]:
+def perfect_pose_maps(targets: PoseTargets, components: int, size: tuple[int, int] = (128, 128)) -> dict[str, Tensor]:
     """Return all dense maps: component 1 has all the weight and the right pose, the others are far away."""
-    batch, joints, height, width = targets.keypoint_heatmap.shape
+    joints = targets.observed.shape[1]
+    people, keypoints = (
+        targets.heatmaps[name].draw(maps, size) for name, maps in (("heatmap", 1), ("keypoint_heatmap", joints))
+    )
+    batch, _, height, width = people.shape
     maps = {
         # Nothing trains the cells around people without keypoints: here they are background.
-        "heatmap": torch.where(targets.heatmap == 1, 20.0, -20.0),
-        "keypoint_heatmap": targets.keypoint_heatmap.clamp(1e-6, 1 - 1e-3).logit(),
+        "heatmap": torch.where(people == 1, 20.0, -20.0),
+        "keypoint_heatmap": keypoints.clamp(1e-6, 1 - 1e-3).logit(),
         "offset": torch.zeros(batch, 2, height, width),
         "size": torch.zeros(batch, 2, height, width),
         "keypoint_offset": torch.zeros(batch, 2, height, width),

@@ -87,12 +87,12 @@ def test_targets_equal_the_loop(objects: list[tuple[float, float, float, float, 
     corners = np.array([entry[:4] for entry in objects], dtype=np.float32)
     boxes = np.concatenate((np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])), 1)
     labels = np.array([entry[4] for entry in objects], dtype=np.int64)
-    targets = detection_targets(torch.from_numpy(boxes)[None], torch.from_numpy(labels)[None], 3, (24, 24))
+    targets = detection_targets(torch.from_numpy(boxes)[None], torch.from_numpy(labels)[None], (24, 24))
     heatmap, cells, sizes, offsets = loop_targets(boxes, labels, 3, (24, 24))
-    np.testing.assert_allclose(targets.heatmap[0].numpy(), heatmap, atol=1e-6)
-    assert (targets.heatmap[0].numpy() == 1).sum() == len(
-        {(c, n) for c, n in zip(cells, labels, strict=True) if c >= 0}
-    )
+    drawn = targets.heatmaps["heatmap"].draw(3, (24, 24))
+    np.testing.assert_allclose(drawn[0].numpy(), heatmap, atol=1e-6)
+    centres = len({(c, n) for c, n in zip(cells, labels.tolist(), strict=True) if c >= 0})
+    assert (drawn == 1).sum() == targets.heatmaps["heatmap"].count_centres() == centres
     assert targets.index[0].tolist() == cells
     np.testing.assert_allclose(targets.size[0].T.numpy(), sizes, rtol=1e-6)
     np.testing.assert_allclose(targets.offset[0].T.numpy(), offsets, atol=1e-5)
@@ -101,21 +101,22 @@ def test_targets_equal_the_loop(objects: list[tuple[float, float, float, float, 
 def test_images_of_a_batch_do_not_mix() -> None:
     boxes = torch.tensor([[[0.0, 0, 16, 16], [8, 8, 40, 24]], [[20, 20, 60, 64], [9, 9, 9, 9]]])
     labels = torch.tensor([[0, 1], [1, -1]])
-    both = detection_targets(boxes, labels, 2, (16, 16))
+    both = detection_targets(boxes, labels, (16, 16))
     for row in range(2):
-        alone = detection_targets(boxes[row : row + 1], labels[row : row + 1], 2, (16, 16))
+        alone = detection_targets(boxes[row : row + 1], labels[row : row + 1], (16, 16))
         for together, single in zip(both, alone, strict=True):
             torch.testing.assert_close(together[row : row + 1], single, rtol=0, atol=0)
 
 
 def test_box_on_the_lower_right_border_has_its_centre_inside() -> None:
     edge = float(np.nextafter(np.float32(64), np.float32(0)))
-    targets = detection_targets(torch.tensor([[[edge, edge, 64.0, 64.0]]]), torch.tensor([[0]]), 1, (16, 16))
+    targets = detection_targets(torch.tensor([[[edge, edge, 64.0, 64.0]]]), torch.tensor([[0]]), (16, 16))
     assert targets.index.item() == 255
-    assert targets.heatmap[0, 0, 15, 15] == 1
+    assert targets.heatmaps["heatmap"].draw(1, (16, 16))[0, 0, 15, 15] == 1
     assert targets.size.min() > 0
 
 
 def test_unknown_class_is_refused() -> None:
+    targets = detection_targets(torch.tensor([[[0.0, 0, 8, 8]]]), torch.tensor([[2]]), (4, 4))
     with pytest.raises(IndexError, match="label"):
-        detection_targets(torch.tensor([[[0.0, 0, 8, 8]]]), torch.tensor([[2]]), 2, (4, 4))
+        targets.heatmaps["heatmap"].focal_loss(torch.zeros(1, 2, 4, 4))

@@ -12,9 +12,12 @@ from torch import Tensor
 import mdnkernels
 from mdnkernels import backends
 from tests.ops import reference
+from tests.ops import test_center_focal_loss as center_focal
+from tests.ops.agreement import outputs_of
 from tests.ops.mixture_cases import MixtureCase, loss_and_gradients
 from tests.ops.table import laid_out
 from tests.ops.table.mixture import FAMILIES
+from tests.ops.test_center_focal_loss import drawn
 from tests.ops.test_gather_patches import patches_and_gradient
 from tests.ops.test_heatmap_focal_loss import LAYOUTS, loss_and_gradient, random_maps
 from tests.ops.test_mixture_nll import assert_close
@@ -186,10 +189,11 @@ def test_extremes_are_finite_and_agree_with_extended_precision(family, dtype):
     scale = torch.tensor([[-1e4, 0.0, -50.0, 1.0], [-1e4, 1.0, -1e4, 1.0]], dtype=dtype).unsqueeze(0)
     target = torch.tensor([[1e6, 1.0, -1e6, 2.0]], dtype=dtype).unsqueeze(0)
     arguments = [value.requires_grad_() for value in (logits, loc, scale, target)]
+    options = {"family": family, "scale_activation": "elu", "min_scale": 1.0}
     with mdnkernels.use_backend("triton"):
-        loss = mdnkernels.mixture_nll(*arguments, family=family, reduction="none")
+        loss = mdnkernels.mixture_nll(*arguments, **options, reduction="none")
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss.sum(), arguments))
-    expected = reference.mixture_nll(*(value.detach() for value in arguments), family=family)[0]
+    expected = reference.mixture_nll(*(value.detach() for value in arguments), **options)[0]
     for actual, value in zip(loss[0].tolist(), expected, strict=True):
         assert actual == pytest.approx(float(value), rel=1e-6 if dtype == torch.float32 else 1e-12)
 
@@ -197,9 +201,9 @@ def test_extremes_are_finite_and_agree_with_extended_precision(family, dtype):
 def mode_and_gradients(backend: str, maps: list[Tensor], **options) -> list[Tensor]:
     leaves = [value.detach().requires_grad_() for value in maps]
     with mdnkernels.use_backend(backend):
-        mode = mdnkernels.mixture_mode(*leaves, **options)
+        mode = mdnkernels.mixture_mode(*leaves, scale_order="interleaved", **options)
     total = sum((i + 1) * value.sum() for i, value in enumerate((mode.loc, mode.scale, mode.weight)))
-    return [*mode, *torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)]
+    return [*outputs_of(mode), *torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)]
 
 
 @pytest.mark.parametrize("select", ["weight", "density", "mean"])
@@ -245,7 +249,8 @@ def test_the_first_nan_score_is_the_largest_and_equal_ones_give_the_lowest():
         ((2, 3, 9, 7), 5, 3, "contiguous"),
         ((1, 2, 5, 70), 60, 5, "channels_last"),
         ((2, 1, 6, 9), 100, 1, "sliced"),
-        ((1, 1, 40, 210), 300, 1, "contiguous"),  # several chunks, which are merged
+        ((1, 3, 64, 130), 2, 3, "contiguous"),  # more chunks than peaks: few of them reach the floor
+        ((1, 1, 100, 210), 1000, 1, "contiguous"),  # more candidates than are seen at once
         ((1, 2, 4, 3), 2000, 11, "contiguous"),  # too many to select on chip
         ((0, 2, 3, 3), 4, 3, "contiguous"),
         ((1, 2, 0, 3), 4, 3, "contiguous"),
@@ -347,6 +352,39 @@ def test_targets_are_those_of_eager(batch, count, size):
             maps.append(mdnkernels.splat_gaussians(*objects, 4, size))
     assert torch.equal(maps[0] == 0, maps[1] == 0)
     torch.testing.assert_close(*maps, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("powers", [{}, {"alpha": 1.5, "beta": 3.5}, {"alpha": 0.0, "beta": 0.0}])
+@pytest.mark.parametrize(
+    ("dtype", "shape", "count", "layout"),
+    [
+        (torch.float32, (2, 3, 19, 33), 9, "contiguous"),
+        (torch.float32, (2, 5, 19, 33), 9, "channels_last"),
+        (torch.float64, (2, 3, 5, 7), 6, "sliced"),
+        (torch.bfloat16, (1, 1, 3, 5), 0, "contiguous"),
+        (torch.float16, (0, 2, 3, 5), 2, "contiguous"),
+    ],
+    ids=str,
+)
+def test_focal_loss_of_drawn_targets_and_its_gradient(powers, dtype, shape, count, layout):
+    call = drawn(shape, count, dtype=dtype, largest=9, ignored=0.3)
+    call["logits"] = LAYOUTS[layout](call["logits"])
+    actual = center_focal.loss_and_gradient(call, "triton", **powers)
+    expected = center_focal.loss_and_gradient({**call, "logits": call["logits"].double()}, "eager", **powers)
+    torch.testing.assert_close(actual[0].double(), expected[0], rtol=1e-5, atol=1e-30)
+    step = max(1e-5, torch.finfo(dtype).eps)
+    size = expected[1].abs().max().item() if expected[1].numel() else 0.0
+    torch.testing.assert_close(actual[1].double(), expected[1], rtol=step, atol=step * size)
+
+
+def test_objects_that_share_a_centre_are_one_positive():
+    """More objects than a program counts at once, with few centres."""
+    draw = torch.Generator().manual_seed(0)
+    center = torch.randint(0, 5, (2, 150, 2), generator=draw)
+    call = {"logits": torch.zeros(2, 2, 5, 5), "center": center, "radius": torch.zeros(2, 150, dtype=torch.int64)}
+    call["label"] = torch.randint(-1, 2, (2, 150), generator=draw)
+    actual, expected = (center_focal.loss_and_gradient(call, backend) for backend in ("triton", "eager"))
+    torch.testing.assert_close(actual, expected)
 
 
 def test_second_derivatives_are_refused():
