@@ -1,10 +1,17 @@
 // Loss and gradients of one span of positions, block by block. Built once for each instruction set.
 //
 // Memory story. With M components, C dimensions, S scales, Q entries of L and P positions the floor is reading
-// M (1 + C + S + Q) + C values a position (and the mask) and writing M (1 + C + S + Q). Both happen once: a block of up
-// to 256 positions keeps the slope of each residual, M C values a position, in scratch that stays in the second-level
-// cache, so that the gradients need no second pass over the inputs. Gradients go past the caches. A block with nothing
-// observed reads no parameter at all; of one wholly observed no mask is kept.
+// M (1 + C + S + Q) + C values a position (and the mask) and writing M (1 + C + S + Q): 1,024 bytes for a pose of 34
+// dimensions, 3 components and 2 scales in float32. Both happen once. A block of up to 256 positions keeps the slope of
+// each residual, M C values a position, in scratch that stays in the second-level cache; gradients go past the caches.
+//
+// Reading and writing happen in one loop: where a residual's slope of the block before lies, its gradient is written and
+// the new slope put in its place (Block::Pending). A vector of residuals takes 4 loads (loc, target, the slope before,
+// and a quarter of what four dimensions share), 6 operations and 2 stores, where memory takes 24 cycles at 40 GB/s.
+// A scale takes about 75 operations a vector and a component of a position about 60; memory waits for these, so they are
+// kept in short loops, several turns of which a core works on at once (cpu_combine.h).
+//
+// A block with nothing observed reads no parameter at all; of one wholly observed no mask is kept.
 #include "mixture/correlation.h"
 #include "ops/mixture_nll/cpu_combine.h"
 #include "ops/mixture_nll/cpu_differentiate.h"
