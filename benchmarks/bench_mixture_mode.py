@@ -18,6 +18,7 @@ import pytest
 import torch
 
 import mdnkernels
+from benchmarks import PAPER
 from benchmarks.alternating import alternating_medians
 from tests.ops.table import OPS, Case
 
@@ -32,11 +33,10 @@ CASES: dict[str, dict[str, Any]] = {
 
 class Inputs:
     def __init__(self, case: str, select: str = "weight") -> None:
-        arguments = Case(OPS["mixture_mode"], "pose").call(**CASES[case]).arguments
-        self.values, self.select = list(arguments.values()), select
+        self.values, self.select = list(Case(OPS["mixture_mode"], "pose").call(**CASES[case]).tensors.values()), select
 
     def mode(self) -> mdnkernels.MixtureMode:
-        return mdnkernels.mixture_mode(*self.values, select=self.select)
+        return mdnkernels.mixture_mode(*self.values, select=self.select, **PAPER)
 
 
 def on(backend: str, mode: Callable[[], object]) -> Callable[[], object]:

@@ -6,6 +6,7 @@ many bytes as the op must read and write. Every peer makes its gradients anew, a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor, distributions
 
 import mdnkernels
+from benchmarks import PAPER
 from benchmarks.alternating import alternating_medians
+from mdnkernels.mixture.objective import Objective
 from tests.ops.table import OPS, Case
 
 # Workloads of the table. All is observed, for MixtureSameFamily knows no mask.
@@ -34,13 +37,13 @@ class Inputs:
 
     def __init__(self, workload: str, observed: Tensor | None = None, **changes: Any) -> None:
         call = Case(OPS["mixture_nll"], workload).call(**{**SHAPES[workload], **changes})
-        *parameters, self.target, self.mask = call.arguments.values()
+        *parameters, self.target, self.mask = call.tensors.values()
         self.parameters = [value.requires_grad_() for value in parameters]
         if observed is not None:
             self.mask &= observed
 
     def loss(self) -> Tensor:
-        return mdnkernels.mixture_nll(*self.parameters, self.target, mask=self.mask)
+        return mdnkernels.mixture_nll(*self.parameters, self.target, mask=self.mask, **PAPER)
 
 
 def step(loss: Callable[[], Tensor], parameters: list[Tensor]) -> Callable[[], object]:
@@ -108,9 +111,10 @@ def floor(inputs: Inputs) -> Callable[[], object]:
 def bare_kernel(inputs: Inputs) -> Callable[[], object]:
     """Return the native op alone, without checks and autograd, with fresh outputs."""
     points = [value.detach().flatten(2) for value in inputs.parameters]
-    options = (None, None, None, "gaussian", 0.0, "elu", 1.0, "mean", True, False)
+    objective = dataclasses.astuple(Objective())
+    options = (None, None, None, None, "gaussian", 0.0, "elu", 1.0, True, 1, *objective, "mean", True, False)
     target, mask = inputs.target.flatten(2), inputs.mask.flatten(2)
-    return lambda: torch.ops.mdnkernels.mixture_nll(*points, target, mask, *options)
+    return lambda: torch.ops.mdnkernels.mixture_nll(*points, target, None, mask, *options)
 
 
 PEERS = {
@@ -188,14 +192,14 @@ def test_time_falls_with_the_observed_share(benchmark, together):
 def test_indexed(benchmark):
     """Time 32 objects an image on full pose maps: forward, and backward into full-size gradients."""
     benchmark.group = "mixture_nll, pose, 32 objects an image by index"
-    *parameters, target, index = Case(OPS["mixture_nll"], "pose, 32 objects by index").call().arguments.values()
+    *parameters, target, index = Case(OPS["mixture_nll"], "pose, 32 objects by index").call().tensors.values()
     parameters = [value.requires_grad_() for value in parameters]
     outputs = [torch.zeros_like(p) for p in parameters]
 
     def on(backend: str) -> Callable[[], object]:
         def run() -> object:
             with mdnkernels.use_backend(backend):
-                loss = mdnkernels.mixture_nll(*parameters, target, index=index)
+                loss = mdnkernels.mixture_nll(*parameters, target, index=index, **PAPER)
                 return torch.autograd.grad(loss, parameters)
 
         return run

@@ -14,8 +14,10 @@ import multiprocessing
 import re
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -23,10 +25,12 @@ from torch import Tensor
 
 from benchmarks.alternating import alternating_medians
 from mdnkernels import heatmap_focal_loss
-from models import Network, build_model
+from models import Network, build_model, deformable
 from models.cost import count
 from models.folding import fold_batch_norms
 from models.reading import read_cells
+from train.config.options import InferenceConfig
+from train.inference.preparation import autocast_context, prepare_for_inference
 
 ARCHITECTURES = ["hourglass104", "dla34"]
 TASKS = ["detection", "pose"]
@@ -172,6 +176,41 @@ def test_inference(benchmark, arch, task):
     print(gmacs(arch, task, "sparse, inference"))
     if arch in INFERENCE:
         assert base / sparse >= 1 + (INFERENCE[arch] - 1) / 2
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_prepared_inference(benchmark, arch):
+    """As evaluation and prediction prepare it, against folded batch norms alone, each in float32 and bfloat16.
+
+    What is only folded samples the taps of deformable convolutions by PyTorch's operators.
+    """
+    benchmark.group = f"{arch}, detection, inference"
+    folded = Step(arch, "detection", 3)
+    fold_batch_norms(folded.model.eval())
+    contestants = {}
+    for precision in ("float32", "bfloat16"):
+        inference = InferenceConfig(precision=precision)
+        step = Step(arch, "detection", 3)
+        step.model = prepare_for_inference(step.model.eval(), inference, torch.device("cpu"))
+        contestants[f"folded, {precision}"] = folded.infer(True), inference, False
+        contestants[f"prepared, {precision}"] = step.infer(True), inference, True
+
+    def run(infer: Callable[[], object], inference: InferenceConfig, native_taps: bool) -> Callable[[], object]:
+        taps = nullcontext() if native_taps else patch.object(deformable, "_has_native_samples", lambda x: False)
+
+        def under_autocast() -> object:
+            with autocast_context(inference, torch.device("cpu")), taps:
+                return infer()
+
+        return under_autocast
+
+    runs = {name: run(*contestant) for name, contestant in contestants.items()}
+    medians = alternating_medians(runs, rounds=6, warmup=1)
+    benchmark.extra_info.update(medians)
+    benchmark.pedantic(runs["prepared, float32"], rounds=1)
+    usual = medians["folded, float32"]
+    print("\n" + ", ".join(f"{name} {median:.3f} s ({usual / median:.2f} x)" for name, median in medians.items()))
+    assert usual / medians["prepared, float32"] > 1.15  # others may use the machine
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

@@ -3,7 +3,13 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from mdnkernels.backends import use_backend
-from mdnkernels.mixture.families import Family, Gaussian, Laplace, StudentT
+from mdnkernels.mixture.correlation import (
+    correlation_from_tril,
+    covariance_from_tril,
+    tril_from_correlation,
+    tril_from_covariance,
+)
+from mdnkernels.mixture.families import DiscretisedLogistic, Family, Gaussian, Laplace, Logistic, StudentT
 from mdnkernels.mixture.spec import MixtureSpec
 from mdnkernels.mixture.start import MixtureStart, init_from_targets, start_from_targets
 from mdnkernels.native import empty_cache
@@ -11,7 +17,7 @@ from mdnkernels.ops.center_focal_loss import center_focal_loss
 from mdnkernels.ops.gather_patches import gather_patches
 from mdnkernels.ops.heatmap_focal_loss import heatmap_focal_loss
 from mdnkernels.ops.mixture_mode import MixtureMode, mixture_mode
-from mdnkernels.ops.mixture_nll import MixtureNLLLoss, mixture_nll
+from mdnkernels.ops.mixture_nll import MixtureNLLLoss, mixture_nll, mixture_posterior
 from mdnkernels.ops.splat_gaussians import splat_gaussians
 from mdnkernels.ops.topk_peaks import Peaks, topk_peaks
 
@@ -21,9 +27,11 @@ except PackageNotFoundError:  # imported from a checkout that was never installe
     __version__ = "unknown"
 
 __all__ = [
+    "DiscretisedLogistic",
     "Family",
     "Gaussian",
     "Laplace",
+    "Logistic",
     "MixtureMode",
     "MixtureNLLLoss",
     "MixtureSpec",
@@ -31,14 +39,19 @@ __all__ = [
     "Peaks",
     "StudentT",
     "center_focal_loss",
+    "correlation_from_tril",
+    "covariance_from_tril",
     "empty_cache",
     "gather_patches",
     "heatmap_focal_loss",
     "init_from_targets",
     "mixture_mode",
     "mixture_nll",
+    "mixture_posterior",
     "splat_gaussians",
     "start_from_targets",
     "topk_peaks",
+    "tril_from_correlation",
+    "tril_from_covariance",
     "use_backend",
 ]

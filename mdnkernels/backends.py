@@ -32,21 +32,25 @@ TABLE: dict[str, dict[str, Callable[..., Any]]] = {}
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def add(op: str) -> None:
-    """Take the implementations of `op` into the table.
+def add(*ops: str) -> None:
+    """Take the implementations of `ops`, which share the folder of the first, into the table.
 
-    They are the functions of its name in mdnkernels.ops.OP.eager and in mdnkernels.ops.OP.triton, and that in
+    They are the functions of their names in mdnkernels.ops.OP.eager and in mdnkernels.ops.OP.triton, and those in
     mdnkernels.ops.OP.autograd on the ops of the native library, once their fake kernels and gradients are registered.
     """
-    folder = f"mdnkernels.ops.{op}"
+    folder = f"mdnkernels.ops.{ops[0]}"
     autograd = importlib.import_module(f"{folder}.autograd")
     if native.problem is None:
         autograd.register(native.NAMESPACE, "native")
-    TABLE[op] = {
-        "native": functools.partial(getattr(autograd, op), native.NAMESPACE),
-        "triton": getattr(importlib.import_module(f"{folder}.triton"), op) if triton.problem is None else triton.absent,
-        "eager": getattr(importlib.import_module(f"{folder}.eager"), op),
-    }
+    for op in ops:
+        of_triton = triton.absent
+        if triton.problem is None:
+            of_triton = getattr(importlib.import_module(f"{folder}.triton"), op)
+        TABLE[op] = {
+            "native": functools.partial(getattr(autograd, op), native.NAMESPACE),
+            "triton": of_triton,
+            "eager": getattr(importlib.import_module(f"{folder}.eager"), op),
+        }
 
 
 def missing(op: str, backend: str, device_type: str) -> str | None:

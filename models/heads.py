@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, ItemsView, Mapping, Sequence
+from collections.abc import Callable, Collection, ItemsView, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -40,7 +41,11 @@ def heatmap_head(name: str, channels: int) -> HeadConfig:
 
 
 class Head(nn.Module):
-    """Applies conv 3x3, ReLU, conv 1x1 to a feature map."""
+    """Applies conv 3x3, ReLU, conv 1x1 to a feature map.
+
+    Under autocast the last of them stays in float32: bfloat16 would round a box of 100 cells to half a cell, and give
+    neighbouring cells of a heatmap the same score.
+    """
 
     def __init__(self, config: HeadConfig, feature_dim: int, width: int) -> None:
         super().__init__()
@@ -57,7 +62,7 @@ class Head(nn.Module):
         these cells. At padding, -1, stands the head's answer to a zero patch, which no reader may count.
         """
         if index is None:
-            return self.output(F.relu(self.hidden(feature)))
+            return _without_autocast(self.output, F.relu(self.hidden(feature), inplace=True))
         return self.at_patches(gather_patches(feature, index))
 
     def at_patches(self, patches: Tensor) -> Tensor:
@@ -66,7 +71,19 @@ class Head(nn.Module):
         The two layers are the same, as matrix products.
         """
         hidden = F.relu(F.linear(patches, self.hidden.weight.flatten(1), self.hidden.bias))
-        return F.linear(hidden, self.output.weight.flatten(1), self.output.bias).transpose(1, 2)
+        return _without_autocast(self._output_at_cells, hidden).transpose(1, 2)
+
+    def _output_at_cells(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.output.weight.flatten(1), self.output.bias)
+
+
+def _without_autocast(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Call a layer on at least float32 where autocast would have it in half precision."""
+    device = x.device.type
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        return layer(x)
+    with torch.autocast(device, enabled=False):
+        return layer(x.to(torch.promote_types(x.dtype, torch.float32)))
 
 
 class HeadGroup(nn.Module):

@@ -56,6 +56,10 @@ class PoseEstimator(Network):
     """
 
     num_classes = 1
+    kappa: Tensor
+    """(J,) each keypoint's constant of OKS."""
+    mirrored: Tensor
+    """(J,) int64: the keypoint that each one is in a mirror image."""
 
     def __init__(
         self, backbone: Backbone, head_width: int, regression: Regression, *, skeleton: Skeleton = COCO_PERSON
@@ -75,6 +79,9 @@ class PoseEstimator(Network):
         ]
         super().__init__(backbone, heads, head_width, regression)
         self.skeleton = skeleton
+        # On the device with the weights: a copy from the host for each batch would wait for the device.
+        self.register_buffer("kappa", torch.tensor(skeleton.sigmas), persistent=False)
+        self.register_buffer("mirrored", torch.tensor(skeleton.mirrored), persistent=False)
 
     def forward(
         self, images: Tensor, index: Tensor | None = None, keypoint_index: Tensor | None = None
@@ -176,8 +183,7 @@ class PoseEstimator(Network):
             score = torch.zeros_like(keypoints[..., 0])
             if near is not None:
                 keypoints, score = move_to_peaks(keypoints, box / self.stride, *near)
-            kappa = torch.tensor(self.skeleton.sigmas, dtype=pose.scale.dtype, device=pose.scale.device)
-            sigma = pose.scale.transpose(1, 2)[:, :, None] * kappa[:, None]
+            sigma = pose.scale.transpose(1, 2)[:, :, None] * self.kappa.to(pose.scale.dtype)[:, None]
             found.append(_poses(peaks, box, pose, keypoints * self.stride, sigma * self.stride, score))
         return found
 
@@ -187,15 +193,14 @@ class PoseEstimator(Network):
         The corner is a cell's left border, whose mirror image is the mirrored cell's right border, one cell further on.
         """
         x, y = loc[:, 0::2], loc[:, 1::2]
-        mirrored = list(self.skeleton.mirrored)
-        return torch.stack((1 - x[:, mirrored], y[:, mirrored]), 2).flatten(1, 2)
+        return torch.stack((1 - x[:, self.mirrored], y[:, self.mirrored]), 2).flatten(1, 2)
 
     def _keypoint_peaks(self, reader: Reader, k: int) -> tuple[Tensor, Tensor]:
         """Return the places (B, J, K, 2), in cells, and the scores (B, J, K) of each keypoint's K best peaks."""
         views = reader.maps("keypoint_heatmap")
         batch, joints, height, width = views[0].shape
         # Each keypoint's k best peaks: its heatmap as an image of one class.
-        peaks = find_peaks_of_joints(views, min(k, height * width), self.skeleton.mirrored)
+        peaks = find_peaks_of_joints(views, min(k, height * width), self.mirrored)
         (own,) = reader.at(KEYPOINTS, peaks.index.reshape(batch, -1), first_only=True)
         offset = own["keypoint_offset"]
         place = cell_corner(peaks.index, width) + at_least_float32(offset).unflatten(2, (joints, -1)).transpose(1, 2)
@@ -221,12 +226,15 @@ def move_to_peaks(keypoints: Tensor, box: Tensor, place: Tensor, peak_score: Ten
     return torch.where(moved[..., None], target, regressed).transpose(1, 2), score.transpose(1, 2)
 
 
-def find_peaks_of_joints(views: Sequence[Tensor], k: int, mirrored: Sequence[int]) -> Peaks:
-    """Return the k best peaks (B, J, k) of each keypoint's heatmap logits in its views (B, J, h, w)."""
+def find_peaks_of_joints(views: Sequence[Tensor], k: int, mirrored: Tensor) -> Peaks:
+    """Return the k best peaks (B, J, k) of each keypoint's heatmap logits in its views (B, J, h, w).
+
+    mirrored: (J,) int64, the keypoint that each one is in the second view.
+    """
     batch, joints = views[0].shape[:2]
     alone = [views[0].reshape(batch * joints, 1, *views[0].shape[2:])]
     if len(views) == 2:
-        alone.append(views[1][:, list(mirrored)].reshape_as(alone[0]))
+        alone.append(views[1][:, mirrored].reshape_as(alone[0]))
     peaks = find_peaks_of_views(alone, k)
     return Peaks(*(values.view(batch, joints, -1) for values in peaks))
 

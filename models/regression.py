@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, fields, replace
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -265,9 +265,9 @@ class MixtureRegression(Regression):
         self, values: Sequence[Tensor], *, select: str = "weight", components: Sequence[int] | None = None
     ) -> Mode:
         logits, loc, scale = (at_least_float32(value) for value in values)
-        best, sigma, component, weight = self.spec.mode(logits, loc, scale, select=select, components=components)
-        assert sigma is not None  # as there is a scale
-        return Mode(best, sigma, component, weight)
+        mode = self.spec.mode(logits, loc, scale, select=select, components=components)
+        assert mode.scale is not None  # as there is a scale
+        return Mode(mode.loc, mode.scale, mode.component, mode.weight)
 
     def loss(
         self,
@@ -304,24 +304,15 @@ class MixtureRegression(Regression):
             sigma.view(1, self.components, -1),
         )
 
-    @torch.no_grad()
     def posterior(
         self, values: Sequence[Tensor], target: Tensor, observed: Tensor, dim_scale: Tensor | None = None
     ) -> Tensor:
         """Return r_m = softmax_m(log alpha_m + log phi_m), each component's part in each object: (B, M, N).
 
-        The arguments are those of `loss`. Where nothing is observed, r is alpha.
+        The arguments are those of `loss`. Where nothing is observed, r is 0.
         """
         logits, loc, scale = (at_least_float32(value) for value in values)
-        count = self.components
-        # Each component as a mixture of its own, as an image more: its likelihood is phi_m.
-        weight, mean, raw = (
-            value.unflatten(1, (count, -1)).flatten(0, 1) for value in (torch.zeros_like(logits), loc, scale)
-        )
-        target, observed = (value.repeat_interleave(count, 0) for value in (target, observed))
-        one = replace(self.spec, components=1)
-        nll = one.nll(weight, mean, raw, target, mask=observed, dim_scale=dim_scale, reduction="none")
-        return (logits.log_softmax(1) - nll.unflatten(0, (-1, count))).softmax(1)
+        return self.spec.posterior(logits, loc, scale, target, mask=observed, dim_scale=dim_scale)
 
     @torch.no_grad()
     def usage(
@@ -375,7 +366,15 @@ def make_regression(
             raise ValueError(f"family {family!r} needs a mixture: the single-mode base (0 components) has an L1 loss")
         return SingleMode(quantity, dims, classes=classes, head=head)
     # x and y in turn: dimension d uses scale d % 2.
-    spec = MixtureSpec(components, dims, scales=2, family=family, scale_activation="elu", min_scale=min_scale)
+    spec = MixtureSpec(
+        components,
+        dims,
+        scales=2,
+        family=family,
+        scale_activation="elu",
+        min_scale=min_scale,
+        scale_order="interleaved",
+    )
     return MixtureRegression(quantity, dims, classes=classes, spec=spec)
 
 

@@ -2,13 +2,14 @@
 
 Sparse heads of a network with 3 components against dense heads of the same, and against the single-mode base, whose
 heads are dense as published. Images of 512 x 512, drawn at random, in channels_last, with 16 objects or people each;
-a step is targets, forward, loss, backward and Adam, as `train` does it, without the loading of images.
+a step is targets, forward, loss, backward and Adam, as `train` does it, without the loading of images. Steps and
+inference with sparse heads must not wait for the device: the profiler counts copies to the host and waits.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
 from typing import Any
 
@@ -29,18 +30,21 @@ PAIRS = (("hourglass104", "detection"), ("dla34", "pose"), ("hourglass104", "pos
 # Components and whether the heads are sparse; those of one network follow one another.
 VARIANTS = {"sparse": (3, True), "dense": (3, False), "base": (0, False)}
 WARMUP, LEAST_STEPS, SECONDS = 3, 5, 1.5
+PROFILED_STEPS, PROFILED_BATCH = 10, 2
+WORKS = ("training step", "inference")
 
 
 def items(options: Options) -> Items:
     pairs = (("hourglass_small", "detection"), ("hourglass_small", "pose")) if options.small else PAIRS
-    order = [
-        (arch, task, variant, work)
-        for arch, task in pairs
-        for variants in (("sparse", "dense"), ("base",))
-        for work in ("training step", "inference")
-        for variant in variants
-    ]
-    return {", ".join(row): partial(run_row, *row, options) for row in order}
+    found: dict[str, Callable[[], dict[str, Any]]] = {}
+    for arch, task in pairs:
+        for variants in (("sparse", "dense"), ("base",)):
+            rows = [(arch, task, variant, work) for work in WORKS for variant in variants]
+            found |= {", ".join(row): partial(run_row, *row, options) for row in rows}
+            if "sparse" in variants:
+                name = f"{arch}, {task}: nothing waits for the device, "
+                found |= {name + work: partial(check_waits, arch, task, work, options) for work in WORKS}
+    return found
 
 
 def run_row(arch: str, task: str, variant: str, work: str, options: Options) -> dict[str, Any]:
@@ -92,6 +96,31 @@ def measure(run: Callable[[], Tensor], options: Options) -> dict[str, Any]:
     assert value.isfinite().all(), f"the result is not finite: {value}"
     peak = torch.cuda.max_memory_allocated() if on_gpu else None
     return {"ms": milliseconds, "steps": steps, "peak_bytes": peak}
+
+
+def check_waits(arch: str, task: str, work: str, options: Options) -> dict[str, Any]:
+    """Count the copies to the host and the waits in ten steps or looks. Raises AssertionError where there are any."""
+    run = prepare(arch, task, "sparse", work, PROFILED_BATCH, options)
+    for _ in range(WARMUP if options.device == "cuda" else 1):
+        run()
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    if options.device == "cuda":
+        torch.cuda.synchronize()
+    with torch.profiler.profile(activities=activities[: 1 + (options.device == "cuda")]) as profiler:
+        for _ in range(PROFILED_STEPS if options.device == "cuda" else 1):
+            run()
+    counts = waits_among(event.name for event in profiler.events())
+    assert not any(counts.values()), f"in {PROFILED_STEPS} calls: {counts}"
+    return {"arch": arch, "task": task, "work": work, **counts}
+
+
+def waits_among(names: Iterable[str]) -> dict[str, int]:
+    """Count by the names of the profiler's events what a host waits for: copies from the device, and streams."""
+    every = list(names)
+    return {
+        "copies_to_host": sum("DtoH" in name for name in every),
+        "stream_waits": sum(name in ("cudaStreamSynchronize", "cudaEventSynchronize") for name in every),
+    }
 
 
 @lru_cache(maxsize=1)

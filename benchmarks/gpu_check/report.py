@@ -109,6 +109,8 @@ def write(stages: Sequence[Stage], folder: Path, dry: bool = False) -> Summary:
         "## Networks",
         NETWORKS_NOTE,
         "\n".join(network_table(summary.rows("images_per_second"))),
+        WAITS_NOTE,
+        "\n".join(waits_table(summary.rows("copies_to_host"))),
     ]
     replace(folder / "report.md", "\n\n".join(part for part in parts if part) + "\n")
     with (folder / "timings.csv").open("w", newline="") as file:
@@ -165,6 +167,10 @@ move, counted from its shapes. "as called" adds what the host takes to launch it
 what a call holds at most beside its inputs. "-": not there, or not measured."""
 NETWORKS_NOTE = """Random images of 512 x 512, 16 objects each, bfloat16 under autocast, channels_last; a training step
 is targets, forward, loss, backward and Adam. Peak memory is of torch's allocator, weights and optimizer in it."""
+
+
+WAITS_NOTE = """Copies from the device to the host and waits for a stream in ten calls of each, counted by the profiler;
+one is a failure. In training a record of the log, every --log-every steps, adds its own."""
 
 
 def timings(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -243,6 +249,14 @@ def network_table(records: Sequence[dict[str, Any]]) -> Iterator[str]:
             record["note"],
         )
         yield "| " + " | ".join(map(str, cells)) + " |"
+
+
+def waits_table(records: Sequence[dict[str, Any]]) -> Iterator[str]:
+    names = ("arch", "task", "work", "copies_to_host", "stream_waits")
+    yield "| network | task | work | copies to the host | waits |"
+    yield "|" + " --- |" * len(names)
+    for record in records:
+        yield "| " + " | ".join(str(record[name]) for name in names) + " |"
 
 
 def _cell(value: object) -> str:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 import mdnkernels
+from benchmarks import PAPER
 from benchmarks.sass.launches import CompiledLaunch, watching
 from tests import cuda_on_cpu
 from tests.native import ptxas
@@ -73,7 +74,7 @@ def _mixture(batch: int, m: int, c: int, s: int, groups: int, side: int, dtype: 
         for value in values[:3]:
             value.requires_grad_()
         mask = torch.ones(where[0], groups, *where[1:], dtype=torch.bool) if groups else None
-        return lambda: mdnkernels.mixture_nll(*values, mask=mask)
+        return lambda: mdnkernels.mixture_nll(*values, mask=mask, **PAPER)
 
     return make
 
@@ -82,7 +83,7 @@ def _mode(part: int) -> Callable[[], object]:
     coarse = _normal(8 // part, 3, 8, 8)
     logits = torch.nn.functional.interpolate(coarse, (128, 128), mode="bicubic")
     values = logits, _normal(8 // part, 102, 128, 128), _normal(8 // part, 6, 128, 128)
-    return lambda: mdnkernels.mixture_mode(*values)
+    return lambda: mdnkernels.mixture_mode(*values, **PAPER)
 
 
 def _peaks(part: int) -> Callable[[], object]:

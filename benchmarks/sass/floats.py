@@ -106,10 +106,11 @@ class Floats(Operands):
 
     def do_fmnmx(self) -> Step:
         a, b, p = self.number(self.operands[1]), self.number(self.operands[2]), self.predicate(self.operands[3])
+        least, most = (np.minimum, np.maximum) if "NAN" in self.how else (np.fmin, np.fmax)
 
         def value(warp: Warp) -> np.ndarray:
             left, right = a(warp), b(warp)
-            return np.where(p(warp), np.fmin(left, right), np.fmax(left, right)).view(U32)
+            return np.where(p(warp), least(left, right), most(left, right)).view(U32)
 
         return self.into(self.operands[0], value)
 

@@ -123,6 +123,9 @@ class Operands:
         if re.fullmatch(r"-?0x[0-9a-f]+", text):
             constant = np.full(32, int(text, 0) & (1 << 64) - 1, dtype=U64)
             return lambda warp: constant
+        if text.startswith("-"):
+            inner = self.wide(text[1:])
+            return lambda warp: ~inner(warp) + U64(1)
         low, high = self.word(text), self.word(text, 1)
         return lambda warp: pair(low(warp), high(warp))
 

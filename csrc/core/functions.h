@@ -103,8 +103,39 @@ MDN_INLINE FloatVector exp_to_normal(FloatVector x) {
   return bits_to_float(reinterpret_cast<Mask<float>>(p) + (reinterpret_cast<Mask<float>>(shifted) << 23));
 }
 
+#if MDN_VECTOR_BYTES == 64
+// 1 / x for x from 1 to 2^100, within one ulp: a step of Newton's on the 14 bits that the CPU has at hand. Its division
+// takes a vector of 64 bytes as long as ten of these instructions.
+MDN_INLINE FloatVector reciprocal(FloatVector x) {
+  const FloatVector guess = _mm512_maskz_rcp14_ps(all_lanes, x);
+  return guess + guess * (1 - x * guess);
+}
+#else
+MDN_INLINE FloatVector reciprocal(FloatVector x) { return 1 / x; }
+#endif
+
+// tanh(x / 2), to rounding beside 0 too.
+MDN_INLINE FloatVector tanh_half(FloatVector x) {
+  const FloatVector size = absolute(x), e = exp_to_normal(-size), far = (1.0f - e) * reciprocal(1.0f + e);
+  const FloatVector x2 = x * x;
+  const FloatVector p = (x2 * 3.3459657093e-5f + -4.1393936585e-4f) * x2 + 4.1639845327e-3f;
+  const FloatVector near = ((p * x2 + -4.1666334931e-2f) * x2 + 4.9999999338e-1f) * size;
+  const FloatVector tanh = size < 1.0f ? near : far;
+  return x < 0.0f ? -tanh : tanh;
+}
+
 // log x as e ln 2 + log m: x = m 2^e with m in [sqrt(1/2), sqrt(2)), and log m is a polynomial in m - 1.
 MDN_INLINE FloatVector log(FloatVector x) {
+#if MDN_VECTOR_BYTES == 64
+  // The exponent of 0 is -inf and that of inf is inf, each with a mantissa of 1; a negative number's mantissa is NaN.
+  const FloatVector mantissa = _mm512_maskz_getmant_ps(all_lanes, x, _MM_MANT_NORM_1_2, _MM_MANT_SIGN_nan);
+  const FloatVector exponent = _mm512_maskz_getexp_ps(all_lanes, x);
+  const Mask<float> large = mantissa >= 1.41421356f;
+  const FloatVector f = (large ? mantissa * 0.5f : mantissa) - 1.0f;
+  const FloatVector e = large ? exponent + 1.0f : exponent;
+  // Both parts of ln 2 are positive, so that infinite exponents stay what they are.
+  const float high = 0.693145751953125f, low = 1.42860677e-6f;
+#else
   const Mask<float> subnormal = x < 1.17549435e-38f;
   const FloatVector scaled = subnormal ? x * 8388608.0f : x;
   const Mask<float> bits = reinterpret_cast<Mask<float>>(scaled);
@@ -112,28 +143,37 @@ MDN_INLINE FloatVector log(FloatVector x) {
   const FloatVector f = bits_to_float(bits - (exponent << 23)) - 1.0f;
   exponent = subnormal ? exponent - 23 : exponent;
   const FloatVector e = __builtin_convertvector(exponent, FloatVector);
-  FloatVector p = f * 7.0376836292e-2f + -1.1514610310e-1f;
-  p = p * f + 1.1676998740e-1f;
-  p = p * f + -1.2420140846e-1f;
-  p = p * f + 1.4249322787e-1f;
-  p = p * f + -1.6668057665e-1f;
-  p = p * f + 2.0000714765e-1f;
-  p = p * f + -2.4999993993e-1f;
-  p = p * f + 3.3333331174e-1f;
-  const FloatVector square = f * f;
-  FloatVector y = p * f * square;
-  y = y + e * -2.12194440e-4f;
-  y = y - square * 0.5f;
+  const float high = 0.693359375f, low = -2.12194440e-4f;
+#endif
+  // The terms are added in pairs, not one after the other.
+  const FloatVector f2 = f * f, f4 = f2 * f2;
+  const FloatVector p01 = f * -2.4999993993e-1f + 3.3333331174e-1f;
+  const FloatVector p23 = f * -1.6668057665e-1f + 2.0000714765e-1f;
+  const FloatVector p45 = f * -1.2420140846e-1f + 1.4249322787e-1f;
+  const FloatVector p67 = f * -1.1514610310e-1f + 1.1676998740e-1f;
+  const FloatVector p = (f4 * 7.0376836292e-2f + (f2 * p67 + p45)) * f4 + (f2 * p23 + p01);
+  FloatVector y = p * f * f2;
+  y = y + e * low;
+  y = y - f2 * 0.5f;
   FloatVector result = f + y;
-  result = result + e * 0.693359375f;
+  result = result + e * high;
+#if MDN_VECTOR_BYTES == 64
+  return result;
+#else
   const FloatVector infinity = __builtin_inff() - FloatVector{};
   result = x == infinity ? x : result;
   result = x == 0.0f ? -infinity : result;
   return (x >= 0.0f) ? result : (x == x ? __builtin_nanf("") - FloatVector{} : x);
+#endif
 }
 
 MDN_INLINE DoubleVector exp(DoubleVector x) {
   for (int lane = 0; lane < lanes<double>; ++lane) x[lane] = __builtin_exp(x[lane]);
+  return x;
+}
+
+MDN_INLINE DoubleVector tanh_half(DoubleVector x) {
+  for (int lane = 0; lane < lanes<double>; ++lane) x[lane] = __builtin_tanh(0.5 * x[lane]);
   return x;
 }
 
@@ -165,21 +205,7 @@ MDN_INLINE V log1p(V x) {
   return d == 0 ? x : log(u) * (x / (d == 0 ? 1 + V{} : d));
 }
 
-#if MDN_VECTOR_BYTES == 64
-// 1 / x for x in [1, 2], within one ulp: a step of Newton's on the 14 bits that the CPU has at hand. Its division takes
-// a vector of 64 bytes as long as ten of these instructions.
-MDN_INLINE FloatVector reciprocal(FloatVector x) {
-  const FloatVector guess = _mm512_maskz_rcp14_ps(all_lanes, x);
-  return guess + guess * (1 - x * guess);
-}
-#endif
-
 #endif  // MDN_VECTOR_BYTES
-
-template <class V>
-MDN_INLINE V reciprocal(V x) {
-  return 1 / x;
-}
 
 // The same in any other type.
 template <class V>

@@ -37,6 +37,8 @@ MDN_INLINE float log(float x) { return ::logf(x); }
 MDN_INLINE double log(double x) { return ::log(x); }
 MDN_INLINE float log1p(float x) { return ::log1pf(x); }
 MDN_INLINE double log1p(double x) { return ::log1p(x); }
+MDN_INLINE float tanh_half(float x) { return ::tanhf(0.5f * x); }
+MDN_INLINE double tanh_half(double x) { return ::tanh(0.5 * x); }
 
 }  // namespace MDN_SIMD_LEVEL
 }  // namespace mdn

@@ -9,6 +9,7 @@
 
 #include "core/cpu/simd_level.h"
 #include "core/cpu/tensors.h"
+#include "core/cpu/turns.h"
 
 namespace mdn {
 namespace {
@@ -29,7 +30,7 @@ Tensor channel_sums(Tensor images) {
   auto* to = static_cast<int64_t*>(sums.data_ptr());
   std::fill_n(to, batch * 3, 0);
   const MixChannelsKernel& kernel = MDN_AT_SIMD_LEVEL(mix_channels_kernel);
-  torch::stable::parallel_for(0, batch, 1, [&](int64_t begin, int64_t end) {
+  for_each_range(batch, 1, [&](int64_t begin, int64_t end) {
     for (int64_t image = begin; image < end; ++image) kernel.sum(from + image * pixels * 3, pixels, to + image * 3);
   });
   return sums;
@@ -49,7 +50,7 @@ Tensor mix_channels(Tensor images, Tensor matrix, Tensor offset) {
   const MixChannelsKernel& kernel = MDN_AT_SIMD_LEVEL(mix_channels_kernel);
   // All parts have one size, so that no result depends on the number of threads.
   const int64_t parts = (pixels + pixels_in_part - 1) / pixels_in_part;
-  torch::stable::parallel_for(0, batch * parts, 1, [&](int64_t begin, int64_t end) {
+  for_each_range(batch * parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t image = i / parts, first = i % parts * pixels_in_part;
       float* plane = to + image * 3 * pixels + first;

@@ -10,6 +10,7 @@
 
 #include "core/cpu/simd_level.h"
 #include "core/cpu/tensors.h"
+#include "core/cpu/turns.h"
 
 namespace mdn {
 namespace {
@@ -64,7 +65,7 @@ Tensor resample_window(Tensor image, double step_x, double x0, double step_y, do
   const auto count = static_cast<int64_t>(columns.of.size());
   const ResampleWindowKernel& kernel = MDN_AT_SIMD_LEVEL(resample_window_kernel);
 
-  torch::stable::parallel_for(0, height, 64, [&](int64_t begin, int64_t end) {
+  for_each_range(height, 64, [&](int64_t begin, int64_t end) {
     std::vector<uint16_t> blend(row_bytes + 8);
     for (int64_t v = begin; v < end; ++v) {
       uint8_t* row = to + v * width * 3;

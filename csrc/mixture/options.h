@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "mixture/family.h"
+#include "mixture/objective.h"
 #include "mixture/scale.h"
 #include "mixture/selection.h"
 
@@ -36,6 +37,11 @@ inline ScaleActivation activation_of(const std::string& name) {
                                      {"softplus", ScaleActivation::softplus},
                                      {"exp", ScaleActivation::exp},
                                      {"identity", ScaleActivation::identity}});
+}
+
+inline Assign assign_of(const std::string& name) {
+  return option_of<Assign>("assign", name,
+                           {{"likelihood", Assign::likelihood}, {"best", Assign::best}, {"given", Assign::given}});
 }
 
 inline Selection selection_of(const std::string& name) {

@@ -26,7 +26,7 @@ MDN_INLINE Scale<V> activate(ScaleActivation activation, V raw, T min_scale) {
     }
     case ScaleActivation::softplus: {
       const V e = exp(-absolute(raw));
-      return {(raw > 0 ? raw : V{}) + log1p(e) + min_scale, (raw > 0 ? 1 + V{} : e) / (1 + e)};
+      return {(raw > 0 ? raw : V{}) + log1p(e) + min_scale, (raw > 0 ? 1 + V{} : e) * reciprocal(V(1 + e))};
     }
     case ScaleActivation::exp: {
       const V e = exp(raw);
@@ -35,6 +35,30 @@ MDN_INLINE Scale<V> activate(ScaleActivation activation, V raw, T min_scale) {
     default:
       return {raw, 1 + V{}};
   }
+}
+
+// What a density asks of a scale.
+template <class V>
+struct LogScale {
+  V inverse;  // 1 / sigma
+  V log_sigma;
+  V ratio;  // d log sigma / d raw
+};
+
+template <class V>
+MDN_INLINE LogScale<V> log_scale(V sigma, V derivative) {
+  const V inverse = 1 / sigma;
+  return {inverse, log(sigma), derivative * inverse};
+}
+
+// The same of sigma = e^raw + min_scale, which may overflow, as may its derivative, where the logarithm is far from it.
+template <class V, class T>
+MDN_INLINE LogScale<V> log_scale_of_exp(V raw, T min_scale) {
+  if (min_scale == 0) return {exp(V(-raw)), raw, 1 + V{}};
+  const T least = T(__builtin_log(double(min_scale)));
+  const V apart = raw - least, e = exp(V(-absolute(apart)));
+  const V log_sigma = (apart > 0 ? raw : least + V{}) + log1p(e);
+  return {exp(V(-log_sigma)), log_sigma, (apart > 0 ? 1 + V{} : e) * reciprocal(V(1 + e))};
 }
 
 }  // namespace MDN_SIMD_LEVEL

@@ -14,19 +14,22 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mdnkernels import checks
 
 
 @dataclass(frozen=True)
 class Family(ABC):
-    """A family of densities: with a standardised residual z, -log phi is the sum of value(z) + log sigma + constant."""
+    """A family of densities: of a standardised residual z, -log phi is the sum of value(z) + log sigma + constant."""
 
     name: ClassVar[str]
+    log_sigma: ClassVar[bool] = True
+    """Whether -log phi has the term log sigma; the mass of a discrete target has none."""
 
     @abstractmethod
-    def value(self, z: Tensor) -> Tensor:
-        """Return what depends on z, elementwise."""
+    def value(self, z: Tensor, inverse: Tensor) -> Tensor:
+        """Return what depends on z, and on `inverse` = 1 / sigma, elementwise."""
 
     @property
     @abstractmethod
@@ -38,6 +41,16 @@ class Family(ABC):
         """The number that kernels take beside the name: the one field, or 0 where there is none."""
         return 0.0
 
+    @property
+    @abstractmethod
+    def variance(self) -> float | None:
+        """The variance where sigma is 1; infinite where there is none, None where it does not grow as sigma^2."""
+
+    @property
+    @abstractmethod
+    def information(self) -> tuple[float, float] | None:
+        """Fisher's information of loc and of sigma at sigma = 1; None where it does not fall as sigma^-2."""
+
 
 @dataclass(frozen=True)
 class Gaussian(Family):
@@ -45,7 +58,15 @@ class Gaussian(Family):
 
     name: ClassVar[str] = "gaussian"
 
-    def value(self, z: Tensor) -> Tensor:
+    @property
+    def variance(self) -> float:
+        return 1.0
+
+    @property
+    def information(self) -> tuple[float, float]:
+        return (1.0, 2.0)
+
+    def value(self, z: Tensor, inverse: Tensor) -> Tensor:
         return 0.5 * z.square()
 
     @property
@@ -59,7 +80,15 @@ class Laplace(Family):
 
     name: ClassVar[str] = "laplace"
 
-    def value(self, z: Tensor) -> Tensor:
+    @property
+    def variance(self) -> float:
+        return 2.0
+
+    @property
+    def information(self) -> tuple[float, float]:
+        return (1.0, 1.0)
+
+    def value(self, z: Tensor, inverse: Tensor) -> Tensor:
         return z.abs()
 
     @property
@@ -93,7 +122,15 @@ class StudentT(Family):
     def parameter(self) -> float:
         return float(self.df)
 
-    def value(self, z: Tensor) -> Tensor:
+    @property
+    def variance(self) -> float:
+        return self.df / (self.df - 2) if self.df > 2 else math.inf
+
+    @property
+    def information(self) -> tuple[float, float]:
+        return (self.df + 1) / (self.df + 3), 2 * self.df / (self.df + 3)
+
+    def value(self, z: Tensor, inverse: Tensor) -> Tensor:
         return (self.df + 1) / 2 * torch.log1p(z.square() / self.df)
 
     @property
@@ -105,7 +142,82 @@ class StudentT(Family):
         return math.log(2 * math.pi) / 2 + 1 / (8 * half) - 1 / (192 * half**3) + 1 / (640 * half**5)
 
 
-FAMILIES: dict[str, type[Family]] = {family.name: family for family in (Gaussian, Laplace, StudentT)}
+@dataclass(frozen=True)
+class Logistic(Family):
+    """value(z) = |z| + 2 log(1 + exp(-|z|)), constant = 0. Its tails fall as Laplace's, and it is smooth at 0."""
+
+    name: ClassVar[str] = "logistic"
+
+    @property
+    def variance(self) -> float:
+        return math.pi**2 / 3
+
+    @property
+    def information(self) -> tuple[float, float]:
+        return (1 / 3, (3 + math.pi**2) / 9)
+
+    def value(self, z: Tensor, inverse: Tensor) -> Tensor:
+        return -functional.logsigmoid(z) - functional.logsigmoid(-z)
+
+    @property
+    def constant(self) -> float:
+        return 0.0
+
+
+@dataclass(frozen=True)
+class DiscretisedLogistic(Family):
+    """The mass that a logistic distribution has in the bin around a discrete target: that of PixelCNN++.
+
+    With its distribution function F, and half a bin h = bin_width / (2 sigma kappa)::
+
+        -log(F(z + h) - F(z - h)) = softplus(z - h) + softplus(-z - h) - log(1 - exp(-2 h))
+
+    where no term cancels another: it is exact in the far tails, and where one bin holds nearly all of the mass.
+
+    Args:
+        bin_width: delta, the distance of neighbouring values of the target, in the target's units.
+
+    Raises:
+        TypeError: bin_width is not a number.
+        ValueError: bin_width is not within 1e-30 to 1e30.
+
+    Source: Salimans, Karpathy, Chen and Kingma, "PixelCNN++", 2017, without its clamps.
+    """
+
+    name: ClassVar[str] = "discretised_logistic"
+    log_sigma: ClassVar[bool] = False
+    bin_width: float
+
+    @property
+    def variance(self) -> None:
+        return None
+
+    @property
+    def information(self) -> None:
+        return None
+
+    def __post_init__(self) -> None:
+        checks.number("bin_width", self.bin_width, 1e-30)
+        if self.bin_width > 1e30:
+            raise ValueError(f"bin_width must be at most 1e30, got {self.bin_width}")
+
+    @property
+    def parameter(self) -> float:
+        return float(self.bin_width)
+
+    def value(self, z: Tensor, inverse: Tensor) -> Tensor:
+        half = self.bin_width / 2 * inverse
+        outside = -functional.logsigmoid(half - z) - functional.logsigmoid(half + z)
+        return outside - torch.log(-torch.expm1(-2 * half))
+
+    @property
+    def constant(self) -> float:
+        return 0.0
+
+
+FAMILIES: dict[str, type[Family]] = {
+    family.name: family for family in (Gaussian, Laplace, StudentT, Logistic, DiscretisedLogistic)
+}
 _WITHOUT_PARAMETER = {name: family() for name, family in FAMILIES.items() if not dataclasses.fields(family)}
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from mdnkernels import checks
-from mdnkernels.mixture.arguments import check_scale_options
+from mdnkernels.mixture.arguments import check_block_size, check_scale_options, entries_of, is_interleaved
 from mdnkernels.mixture.eager import activate_scale
 from mdnkernels.mixture.families import Family, family_of
 from mdnkernels.ops.mixture_mode import MixtureMode, mixture_mode
-from mdnkernels.ops.mixture_nll import mixture_nll
+from mdnkernels.ops.mixture_nll import mixture_nll, mixture_posterior
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,16 @@ class MixtureSpec:
     Args:
         components: M, at least 1.
         dims: C, the target's dimensions, at least 1.
-        scales: S, raw scales of a component, a divisor of C; dimension d uses scale d % S. 1 is isotropic, C diagonal.
-        family, scale_activation, min_scale: as in `mixture_nll`.
+        scales: S, raw scales of a component, a divisor of C. 1 is isotropic, C diagonal.
+        family, scale_activation, min_scale, scale_order: as in `mixture_nll`.
+        block_size: D, how many neighbouring dimensions are correlated; 1 for none, and no tril.
+        shared_tril: whether all blocks share the entries of one L.
 
     Raises:
-        TypeError: components, dims or scales that are no int, min_scale that is no number, family that is none.
-        ValueError: one of them out of its range, scales that do not divide dims, an unknown family or scale_activation.
+        TypeError: components, dims, scales or block_size that are no int, min_scale that is no number, family that is
+            none.
+        ValueError: one of them out of its range, scales or a block_size that do not divide dims, an unknown family,
+            scale_activation or scale_order.
     """
 
     components: int
@@ -40,25 +44,37 @@ class MixtureSpec:
     _: KW_ONLY
     scales: int
     family: str | Family = "gaussian"
-    scale_activation: str = "elu"
-    min_scale: float = 1.0
+    scale_activation: str = "softplus"
+    min_scale: float = 1e-3
+    scale_order: str | None = None
+    block_size: int = 1
+    shared_tril: bool = False
 
     def __post_init__(self) -> None:
         for name in ("components", "dims", "scales"):
             checks.integer(name, getattr(self, name), 1)
         if self.dims % self.scales:
             raise ValueError(f"scales must divide dims = {self.dims}, got {self.scales}")
-        family_of(self.family)
+        is_interleaved(self.scale_order, self.scales, self.dims)
+        check_block_size(self.block_size, self.dims, family_of(self.family))
         check_scale_options(self.scale_activation, self.min_scale)
 
     @property
     def channels(self) -> dict[str, int]:
-        """The channels of each parameter, by name and in the order of `nll`: logits M, loc M*C, scale M*S."""
-        return {
+        """The channels of each parameter, by name and in their order: logits M, loc M*C, scale M*S, and tril M*Q where
+        dimensions are correlated."""
+        channels = {
             "logits": self.components,
             "loc": self.components * self.dims,
             "scale": self.components * self.scales,
         }
+        if self.block_size > 1:
+            channels["tril"] = self.components * entries_of(self.dims, self.block_size, self.shared_tril)
+        return channels
+
+    @property
+    def _correlation(self) -> int | None:
+        return self.block_size if self.block_size > 1 else None
 
     def nll(
         self,
@@ -67,23 +83,31 @@ class MixtureSpec:
         scale: Tensor,
         target: Tensor,
         *,
+        tril: Tensor | None = None,
         mask: Tensor | None = None,
         weight: Tensor | None = None,
         index: Tensor | None = None,
         dim_scale: Tensor | None = None,
+        assign: str | Tensor | None = None,
+        temperature: float = 1.0,
+        beta: float = 0.0,
+        gradient: str = "likelihood",
         reduction: str = "mean",
     ) -> Tensor:
         """Return the negative log-likelihood of `target` (B, C, *P) as `mixture_nll` does.
 
-        logits: (B, M, *P). loc: (B, M*C, *P). scale: (B, M*S, *P), raw. The rest, and the errors, as in `mixture_nll`;
-        ValueError too for parameters of another number of channels than this mixture has.
+        logits: (B, M, *P). loc: (B, M*C, *P). scale: (B, M*S, *P), raw. tril: (B, M*Q, *P) where the mixture has it.
+        The rest, and the errors, as in `mixture_nll`; ValueError too for parameters of another number of channels than
+        this mixture has.
         """
-        self._check_channels(logits=logits, loc=loc, scale=scale)
+        self._check_channels(logits=logits, loc=loc, scale=scale, tril=tril)
         return mixture_nll(
             logits,
             loc,
             scale,
             target,
+            tril=tril,
+            block_size=self._correlation,
             mask=mask,
             weight=weight,
             index=index,
@@ -91,7 +115,44 @@ class MixtureSpec:
             family=self.family,
             scale_activation=self.scale_activation,
             min_scale=self.min_scale,
+            scale_order=self.scale_order,
+            assign=assign,
+            temperature=temperature,
+            beta=beta,
+            gradient=gradient,
             reduction=reduction,
+        )
+
+    def posterior(
+        self,
+        logits: Tensor,
+        loc: Tensor,
+        scale: Tensor,
+        target: Tensor,
+        *,
+        tril: Tensor | None = None,
+        mask: Tensor | None = None,
+        index: Tensor | None = None,
+        dim_scale: Tensor | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """Return the share (B, M, *P) that each component has in explaining `target`, as `mixture_posterior` does.
+
+        The arguments are those of `nll`. Raises as `mixture_posterior`, and ValueError for another mixture's channels.
+        """
+        self._check_channels(logits=logits, loc=loc, scale=scale, tril=tril)
+        return mixture_posterior(
+            *(logits, loc, scale, target),
+            tril=tril,
+            block_size=self._correlation,
+            mask=mask,
+            index=index,
+            dim_scale=dim_scale,
+            family=self.family,
+            scale_activation=self.scale_activation,
+            min_scale=self.min_scale,
+            scale_order=self.scale_order,
+            temperature=temperature,
         )
 
     def mode(
@@ -100,25 +161,33 @@ class MixtureSpec:
         loc: Tensor,
         scale: Tensor | None = None,
         *,
+        tril: Tensor | None = None,
         index: Tensor | None = None,
+        dim_scale: Tensor | None = None,
         select: str = "weight",
         components: Sequence[int] | None = None,
     ) -> MixtureMode:
         """Return one component's prediction, or the mean, at each position as `mixture_mode` does.
 
-        logits: (B, M, *P). loc: (B, M*C, *P). scale: (B, M*S, *P), raw. The rest, and the errors, as in `mixture_mode`;
-        ValueError too for parameters of another number of channels than this mixture has.
+        logits: (B, M, *P). loc: (B, M*C, *P). scale: (B, M*S, *P), raw. tril: (B, M*Q, *P), or None where neither its
+        entries nor a variance are wanted. The rest, and the errors, as in `mixture_mode`; ValueError too for parameters
+        of another number of channels than this mixture has.
         """
-        self._check_channels(logits=logits, loc=loc, scale=scale)
+        self._check_channels(logits=logits, loc=loc, scale=scale, **({} if tril is None else {"tril": tril}))
         return mixture_mode(
             logits,
             loc,
             scale,
+            tril=tril,
+            block_size=None if tril is None else self._correlation,
             index=index,
+            dim_scale=dim_scale,
             select=select,
             components=components,
+            family=self.family,
             scale_activation=self.scale_activation,
             min_scale=self.min_scale,
+            scale_order=self.scale_order,
         )
 
     def sigma(self, scale: Tensor) -> Tensor:
@@ -134,8 +203,10 @@ class MixtureSpec:
 
     def _check_channels(self, **parameters: Tensor | None) -> None:
         """Raise ValueError for another mixture's channels; leave what is no tensor to the ops' own checks."""
-        letters = {"logits": "M", "loc": "M*C", "scale": "M*S"}
+        letters = {"logits": "M", "loc": "M*C", "scale": "M*S", "tril": "M*Q"}
         for name, value in parameters.items():
+            if name == "tril" and (value is None) != (name not in self.channels):
+                raise ValueError(f"tril must be {'given' if value is None else 'None'} for {self}")
             if isinstance(value, Tensor) and (value.ndim < 2 or value.shape[1] != self.channels[name]):
                 raise ValueError(
                     f"{name} must be (B, {letters[name]}, *P) with {letters[name]} = {self.channels[name]} channels "

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mdnkernels import checks
+from mdnkernels.mixture.arguments import is_interleaved
 from mdnkernels.mixture.clusters import k_means
 from mdnkernels.mixture.spec import MixtureSpec
 
@@ -24,6 +25,8 @@ class MixtureStart(NamedTuple):
     """(M*S,), float32: the raw scales whose sigmas are the clusters' spreads."""
     share: Tensor
     """(M,), float32: the share of the targets in each component's cluster; 0 where there are fewer clusters."""
+    tril: Tensor
+    """(M*Q,), float32: 0, no correlation; without elements where the mixture has no tril."""
 
 
 def start_from_targets(
@@ -97,6 +100,9 @@ def start_from_targets(
                 raise ValueError("features_mask must have something observed in each row of features")
         clusters = k_means(features.detach().cpu().double().numpy(), known, clusters=spec.components, seed=seed)
     found = len(clusters.centres)
+    scale_of = np.arange(spec.dims)  # the scale of each dimension
+    interleaved = is_interleaved(spec.scale_order, spec.scales, spec.dims)
+    scale_of = scale_of % spec.scales if interleaved else scale_of // (spec.dims // spec.scales)
     everything = _mean(values, seen, np.zeros(spec.dims))
     loc = np.empty((spec.components, spec.dims))
     sigma = np.empty((spec.components, spec.scales))
@@ -105,16 +111,17 @@ def start_from_targets(
         rows = clusters.labels == k
         counts[k] = rows.sum()
         loc[k] = _mean(values[rows], seen[rows], everything)
-        sigma[k] = _spread((values[rows] - loc[k]) / kappa, seen[rows], spec.scales)
+        sigma[k] = _spread((values[rows] - loc[k]) / kappa, seen[rows], scale_of)
     sigma = np.maximum(sigma, 0.1 * _typical(sigma[:found], spec.min_scale))
     largest = int(counts.argmax())
     for k in range(found, spec.components):
         step = (k - found) // 2 + 1
         sigma[k] = sigma[largest]
-        loc[k] = loc[largest] + (step if (k - found) % 2 == 0 else -step) * np.resize(sigma[k], spec.dims) * kappa
+        loc[k] = loc[largest] + (step if (k - found) % 2 == 0 else -step) * sigma[k][scale_of] * kappa
     raw = _raw(sigma, spec.scale_activation, spec.min_scale)
     logits = np.zeros(spec.components)
-    values_of = (logits, loc, raw, counts / counts.sum())
+    tril = np.zeros(spec.channels.get("tril", 0))
+    values_of = (logits, loc, raw, counts / counts.sum(), tril)
     return MixtureStart(*(torch.tensor(value, dtype=torch.float32).flatten() for value in values_of))
 
 
@@ -134,8 +141,8 @@ def init_from_targets(
     """Let a mixture's last layer begin at the clusters of the targets: set its bias, and make its weights small.
 
     Args:
-        layer: gives the mixture's parameters, logits, loc and scale in this order, as its M + M*C + M*S outputs: an
-            nn.Linear, a convolution, or any module with such a `bias` and a `weight`.
+        layer: gives the mixture's parameters, logits, loc, scale and tril in this order, as its M + M*C + M*S + M*Q
+            outputs: an nn.Linear, a convolution, or any module with such a `bias` and a `weight`.
         spec, targets, mask, dim_scale, features, features_mask, seed: as in `start_from_targets`.
         weight_factor: of the layer's weights, at least 0: with small ones each input begins near the clusters.
 
@@ -157,7 +164,7 @@ def init_from_targets(
     start = start_from_targets(
         spec, targets, mask=mask, dim_scale=dim_scale, features=features, features_mask=features_mask, seed=seed
     )
-    bias.copy_(torch.cat(start[:3]))
+    bias.copy_(torch.cat([start.logits, start.loc, start.scale, start.tril]))
     weight.mul_(weight_factor)
     return start
 
@@ -168,10 +175,13 @@ def _mean(values: np.ndarray, seen: np.ndarray, otherwise: np.ndarray) -> np.nda
     return np.where(count > 0, np.where(seen, values, 0.0).sum(0) / np.maximum(count, 1), otherwise)
 
 
-def _spread(residual: np.ndarray, seen: np.ndarray, scales: int) -> np.ndarray:
-    """Return the root mean square (S,) of what is observed of each scale's dimensions, d % S; 0 where nothing is."""
+def _spread(residual: np.ndarray, seen: np.ndarray, scale_of: np.ndarray) -> np.ndarray:
+    """Return the root mean square (S,) of what is observed of each scale's dimensions; 0 where nothing is.
+
+    scale_of: (C,), the scale of each dimension.
+    """
     squares = np.where(seen, residual, 0.0) ** 2
-    total, count = (value.sum(0).reshape(-1, scales).sum(0) for value in (squares, seen.astype(float)))
+    total, count = (np.bincount(scale_of, value.sum(0)) for value in (squares, seen.astype(float)))
     return np.sqrt(total / np.maximum(count, 1))
 
 

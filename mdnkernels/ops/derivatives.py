@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -15,17 +17,24 @@ def refuse_second_derivative(op: str, backend: str) -> None:
         )
 
 
-def scaled(gradient: Tensor, grad_loss: Tensor) -> Tensor:
-    """Return `gradient`, of the loss, times `grad_loss`, what the loss itself is multiplied by further on.
+def scaling(grad_loss: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return what multiplies gradients of a loss by `grad_loss`, what the loss itself is multiplied by further on.
 
-    The result is the caller's to write to. Where the factor is 1 and the graph is not kept for another backward pass,
-    it is the saved `gradient` itself: a training step does not touch its memory once more.
+    Its results are the caller's to write to. Where the factor is 1 and the graph is not kept for another backward pass,
+    they are the saved gradients themselves: a training step does not touch their memory once more.
     """
     if grad_loss.ndim == 0 and _is_one(grad_loss):
         # AOTAutograd asks the same before it lets a compiled backward pass reuse what was saved.
-        return gradient.clone() if torch._C._autograd._get_current_graph_task_keep_graph() else gradient
+        if torch._C._autograd._get_current_graph_task_keep_graph():
+            return torch.clone
+        return lambda gradient: gradient
     factor = grad_loss if grad_loss.ndim == 0 else grad_loss.unsqueeze(1)
-    return gradient * factor
+    return lambda gradient: gradient * factor
+
+
+def scaled(gradient: Tensor, grad_loss: Tensor) -> Tensor:
+    """Return one gradient multiplied as `scaling` says."""
+    return scaling(grad_loss)(gradient)
 
 
 def _is_one(value: Tensor) -> bool:

@@ -387,6 +387,20 @@ def test_a_batch_without_memory_for_it_is_halved_and_said(device, monkeypatch):
     assert row["note"] == "out of memory at 32, 16 images at once"
 
 
+def test_waits_are_counted_by_the_profilers_names_and_are_a_failure(monkeypatch):
+    names = ["aten::add", "Memcpy HtoD (Pinned -> Device)", "cudaMemcpyAsync", "cudaLaunchKernel"]
+    assert networks.waits_among(names) == {"copies_to_host": 0, "stream_waits": 0}
+    waiting = [*names, "Memcpy DtoH (Device -> Pageable)", "cudaStreamSynchronize", "Memcpy DtoH (Device -> Pinned)"]
+    assert networks.waits_among(waiting) == {"copies_to_host": 2, "stream_waits": 1}
+    monkeypatch.setattr(
+        networks, "prepare", lambda *_: lambda: torch.profiler.record_function("Memcpy DtoH").__enter__()
+    )
+    with pytest.raises(AssertionError, match="'copies_to_host': 1"):
+        networks.check_waits("dla34", "pose", "inference", Options("cpu"))
+    monkeypatch.setattr(networks, "prepare", lambda *_: lambda: torch.ones(3).sum())
+    assert networks.check_waits("dla34", "pose", "inference", Options("cpu"))["stream_waits"] == 0
+
+
 def test_a_network_whose_loss_is_not_finite_fails():
     with pytest.raises(AssertionError, match="not finite"):
         networks.measure(lambda: torch.tensor(torch.nan), Options("cpu"))

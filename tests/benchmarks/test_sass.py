@@ -18,6 +18,7 @@ from benchmarks.sass.machine import Machine
 from tests import cuda_on_cpu
 from tests.native import ptxas
 from tests.native.cuobjdump import tool
+from tests.ops.agreement import outputs_of
 from tests.ops.mixture_cases import MixtureCase, loss_and_gradients
 
 compiled = pytest.mark.skipif(
@@ -191,9 +192,11 @@ def _gather_patches(dtype):
 def _mixture_mode(dtype):
     generator = torch.Generator().manual_seed(0)
     values = [torch.randn(2, channels, 8, 16, generator=generator).to(dtype) for channels in (3, 102, 6)]
-    return [
-        tensor for select in ("weight", "density", "mean") for tensor in mdnkernels.mixture_mode(*values, select=select)
+    modes = [
+        mdnkernels.mixture_mode(*values, select=select, scale_order="interleaved")
+        for select in ("weight", "density", "mean")
     ]
+    return [tensor for mode in modes for tensor in outputs_of(mode)]
 
 
 def _splat_gaussians(dtype):

@@ -1,4 +1,4 @@
-"""mixture_nll and scatter_points: the CUDA kernels on the CPU against eager in float64."""
+"""mixture_nll: the CUDA kernels on the CPU against eager in float64."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import dataclasses
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import mdnkernels
 from tests import cuda_on_cpu
 from tests.examples import examples
-from tests.ops.mixture_cases import MixtureCase, loss_and_gradients, mixture_cases
+from tests.ops.mixture_cases import NAMES, MixtureCase, loss_and_gradients, mixture_cases
 from tests.ops.table.mixture import ACTIVATIONS, FAMILIES
 
 ULP = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
@@ -36,7 +36,7 @@ def assert_agrees(actual, arguments, others, dtype):
     computed = torch.promote_types(dtype, torch.float32)
     tolerance = ULP[computed] * max(80.0, 4 * largest)
     floor = max([1e-3, *(0.1 * e.abs().max().item() for e in expected[1:] if e.numel())])
-    for name, a, e in zip(("loss", "logits", "loc", "scale", "target"), actual, expected, strict=True):
+    for name, a, e in zip(("loss", *NAMES)[: len(expected)], actual, expected, strict=True):
         assert a.dtype == (computed if name == "loss" else dtype)
         assert a.shape == e.shape
         if e.numel():
@@ -49,7 +49,9 @@ def assert_agrees(actual, arguments, others, dtype):
 @settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(case=mixture_cases(), dtype=st.sampled_from(DTYPES), seed=st.integers(0, 2**31))
 def test_agrees_with_float64_in_value_and_every_gradient(case, dtype, seed):
-    arguments, others = dataclasses.replace(case, dtype=dtype).make()
+    case = dataclasses.replace(case, dtype=dtype)
+    assume(case.has_clear_winners())
+    arguments, others = case.make()
     assert_agrees(on_cuda(arguments, others, dtype, seed), arguments, others, dtype)
 
 
@@ -244,19 +246,3 @@ def test_no_gradient_is_written_where_none_is_wanted():
         mdnkernels.mixture_nll(*arguments, **others)
     kernel = next(launch for launch in report.launches if "mixture_nll<" in launch.kernel)
     assert kernel.written.sectors == kernel.grid[0]  # the tiles' sums
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("points", "positions"), [(50, 7), (1, 1), (0, 4), (300, 40)])
-def test_scatter_points_adds_in_the_order_of_the_points(points, positions, dtype):
-    generator = torch.Generator().manual_seed(points)
-    values = torch.randn(2, 5, points, generator=generator, dtype=dtype)
-    index = torch.randint(-1, positions, (2, points), generator=generator)
-    expected = torch.zeros(2, 5, positions, dtype=dtype)
-    for b in range(2):
-        for n, position in enumerate(index[b].tolist()):
-            if position >= 0:
-                expected[b, :, position] += values[b, :, n]
-    for seed in range(3):
-        with cuda_on_cpu.running(seed=seed, count=False):
-            assert torch.equal(torch.ops.mdnkernels.scatter_points(values, index, positions), expected)

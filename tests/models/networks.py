@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -100,6 +101,10 @@ def _targets(points: Tensor) -> Tensor:
     return torch.linspace(-5, 9, points.numel(), dtype=points.dtype).view_as(points)
 
 
+# What the models' mixtures are.
+PAPER: dict[str, Any] = {"scale_activation": "elu", "min_scale": 1.0, "scale_order": "interleaved"}
+
+
 def _mixture_loss(model: Detector | PoseEstimator, outputs: dict[str, Tensor]) -> Tensor:
     loc = outputs["loc"]
     target = _targets(loc[:, : loc.shape[1] // model.components])
@@ -111,7 +116,8 @@ def _mixture_loss(model: Detector | PoseEstimator, outputs: dict[str, Tensor]) -
         counted = counted & observed
         # Ten times COCO's, which fit poses that are some hundred pixels high.
         kappa = 10 * torch.tensor(model.skeleton.sigmas, dtype=loc.dtype).repeat_interleave(2)
-    return mixture_nll(outputs["logits"], loc, outputs["scale"], target, mask=counted, dim_scale=kappa)
+    mixture = outputs["logits"], loc, outputs["scale"], target
+    return mixture_nll(*mixture, mask=counted, dim_scale=kappa, **PAPER)
 
 
 def assert_close(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...], tolerance: float = 1e-10) -> None:

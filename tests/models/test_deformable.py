@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import deform_conv2d
 
+import models.deformable
+from mdnkernels import native
 from models.deformable import deformable_convolution
 
 
@@ -43,6 +45,51 @@ def test_values_and_gradients_are_torchvisions(dtype: torch.dtype, tolerance: fl
     theirs[1].nan_to_num_(nan=0)
     for name, mine, other in zip(("x", "offset", "mask", "weight", "bias"), ours, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=10 * tolerance, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.skipif(native.problem is not None, reason=str(native.problem))
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("channels", [1, 6, 33])
+def test_native_samples_of_inference_give_torchvisions_values(
+    channels: int, layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+):
+    """In one block of cells and in many."""
+    inputs = arguments(torch.float32)
+    inputs[0], inputs[3] = torch.randn(2, channels, 7, 5), torch.randn(4, channels, 3, 3)
+    inputs = [value.contiguous(memory_format=layout) if value.dim() == 4 else value for value in inputs]
+    expected = torchvisions(*(value.double() for value in inputs))
+    calls = []
+    sample = native.sample_taps
+    monkeypatch.setattr(native, "sample_taps", lambda *a: calls.append(a) or sample(*a))
+    with torch.no_grad():
+        for size in (2**18, 9 * channels * 16):
+            monkeypatch.setattr(models.deformable, "SAMPLES_IN_BLOCK", size)
+            calls.clear()
+            torch.testing.assert_close(deformable_convolution(*inputs).double(), expected, rtol=0, atol=2e-5)
+            assert len(calls) == (1 if size == 2**18 else -(-70 // (16 * torch.get_num_threads())))
+
+
+@pytest.mark.skipif(native.problem is not None, reason=str(native.problem))
+def test_native_samples_are_not_a_number_where_those_of_the_other_way_are():
+    x, offset, mask, weight, bias = arguments(torch.float32)
+    offset[0, 4, 3, 2], mask[1, 2, 0, 0], x[0, 1, 5, 4] = torch.nan, torch.nan, torch.nan
+    with torch.no_grad():
+        native_way = deformable_convolution(x, offset, mask, weight, bias)
+        other = models.deformable._by_rows(x, offset, mask, weight, bias)
+    assert native_way.isnan().any()
+    torch.testing.assert_close(native_way, other, rtol=0, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.skipif(native.problem is not None, reason=str(native.problem))
+def test_product_alone_is_in_half_precision_under_autocast():
+    """The samples stay in float32: a place among 128 cells is more than bfloat16 can say."""
+    inputs = arguments(torch.float32)
+    with torch.no_grad():
+        exact = deformable_convolution(*inputs)
+        with torch.autocast("cpu", torch.bfloat16):
+            near = deformable_convolution(*inputs)
+    assert near.dtype == torch.float32
+    assert 0 < (near - exact).abs().max() < 0.02 * exact.std()
 
 
 def test_an_empty_batch_gives_an_empty_batch() -> None:

@@ -92,3 +92,20 @@ def test_a_bias_starts_where_it_is_told() -> None:
 def test_two_heads_of_one_name_are_refused() -> None:
     with pytest.raises(ValueError, match="different names"):
         HeadGroup([HeadConfig("size", 2), HeadConfig("size", 4)], 4, 8)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_last_layer_stays_in_float32_under_autocast(sparse: bool):
+    """A box of 100 cells is not rounded to half a cell."""
+    torch.manual_seed(0)
+    head = Head(HeadConfig("size", 2), 8, 16)
+    feature, index = torch.randn(1, 8, 6, 7), torch.arange(42)[None]
+    with torch.no_grad():
+        head.output.weight.mul_(0.01)
+        head.output.bias.copy_(torch.tensor([100.3, 61.7]))
+        exact = head(feature, index if sparse else None)
+        with torch.autocast("cpu", torch.bfloat16):
+            near = head(feature, index if sparse else None)
+    assert near.dtype == torch.float32
+    torch.testing.assert_close(near, exact, rtol=0, atol=1e-3)
+    assert not torch.equal(near, exact)  # the layer before is in bfloat16

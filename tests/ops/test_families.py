@@ -39,12 +39,14 @@ def test_the_reference_knows_every_family():
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
-def test_the_density_integrates_to_one(backend, family):
+def test_the_density_integrates_to_one_and_a_mass_to_the_width_of_its_bins(backend, family):
     t = torch.linspace(-60, 60, 4801, dtype=torch.float64)
     with on(backend):
         loss = one_dimension(t.sinh(), family)[0]
     total = torch.trapezoid((-loss.detach() + t.cosh().log()).exp(), t).item()
-    assert total == pytest.approx(1, abs=2e-3 if family == "laplace" else 1e-9)  # whose density has a corner
+    corner = family == "laplace"
+    expected = 1 if families.family_of(family).log_sigma else family.bin_width
+    assert total == pytest.approx(expected, abs=2e-3 if corner else 1e-9)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
@@ -63,7 +65,7 @@ def test_student_t_is_that_of_extended_precision_at_every_size_of_residual(backe
     with on(backend):
         loss, _, by_loc, by_scale, by_target = one_dimension(z, StudentT(df), dtype)
     with mpmath.workdps(40):
-        exact = [reference.FAMILIES["student_t"](mpmath.mpf(x), mpmath.mpf(df)) for x in z.tolist()]
+        exact = [reference.FAMILIES["student_t"](mpmath.mpf(x), mpmath.mpf(df), mpmath.mpf(1)) for x in z.tolist()]
         slopes = [(df + 1) * mpmath.mpf(x) / (df + mpmath.mpf(x) ** 2) for x in z.tolist()]
         pulls = [1 - mpmath.mpf(x) * slope for x, slope in zip(z.tolist(), slopes, strict=True)]
     tolerance = 2e-6 if dtype == torch.float32 else 1e-12
@@ -78,7 +80,8 @@ def test_student_t_is_torchs(backend, df):
     generator = torch.Generator().manual_seed(0)
     logits, loc, scale, target = (torch.randn(50, k, generator=generator, dtype=torch.float64) for k in (3, 6, 6, 2))
     with on(backend):
-        loss = mixture_nll(logits, loc, scale, target, family=StudentT(df), min_scale=0.2, reduction="none")
+        options = {"family": StudentT(df), "scale_activation": "elu", "min_scale": 0.2, "reduction": "none"}
+        loss = mixture_nll(logits, loc, scale, target, **options)
     sigma = torch.nn.functional.elu(scale) + 1.2
     each = torch.distributions.StudentT(df, loc.view(50, 3, 2), sigma.view(50, 3, 2)).log_prob(target.unsqueeze(1))
     expected = -torch.logsumexp(torch.log_softmax(logits, 1) + each.sum(2), 1)
@@ -115,7 +118,9 @@ def test_a_wrong_family_says_what_to_write(make, error, words):
 
 def test_a_module_takes_a_family_and_shows_it():
     arguments, others = MixtureCase(family=StudentT(3)).make()
-    options = {name: others.pop(name) for name in ("family", "scale_activation", "min_scale", "reduction")}
+    options = {
+        name: others.pop(name) for name in ("family", "scale_activation", "min_scale", "scale_order", "reduction")
+    }
     module = MixtureNLLLoss(**options)
     assert torch.equal(module(*arguments, **others), mixture_nll(*arguments, **others, **options))
     assert "StudentT(df=3)" in repr(module)

@@ -12,9 +12,11 @@ from torch import Tensor
 from torch.distributions import Categorical, Independent, Laplace, MixtureSameFamily, Normal, StudentT
 
 import mdnkernels
-from mdnkernels import Family, MixtureSpec, mixture_mode, mixture_nll
+from mdnkernels import DiscretisedLogistic, Family, MixtureSpec, mixture_mode, mixture_nll, mixture_posterior
 
-SPEC = MixtureSpec(3, 4, scales=2, family="laplace", scale_activation="softplus", min_scale=0.25)
+SPEC = MixtureSpec(
+    3, 4, scales=2, family="laplace", scale_activation="softplus", min_scale=0.25, scale_order="interleaved"
+)
 
 
 def parameters(spec: MixtureSpec, points: int = 7) -> list[Tensor]:
@@ -30,7 +32,9 @@ def sigma_by_hand(raw: float, spec: MixtureSpec) -> float:
 @pytest.mark.parametrize("family", ["gaussian", "laplace", mdnkernels.StudentT(df=4.0)], ids=str)
 @pytest.mark.parametrize("scale_activation", ["elu", "softplus"])
 def test_nll_is_that_of_torchs_distribution_with_the_specs_options(family: str | Family, scale_activation: str) -> None:
-    spec = MixtureSpec(3, 4, scales=2, family=family, scale_activation=scale_activation, min_scale=0.25)
+    spec = MixtureSpec(
+        3, 4, scales=2, family=family, scale_activation=scale_activation, min_scale=0.25, scale_order="interleaved"
+    )
     logits, loc, scale = parameters(spec)
     target = torch.randn(2, 4, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     expected = torch.empty(2, 7, dtype=torch.float64)
@@ -103,11 +107,19 @@ def test_parameters_of_another_mixture_are_refused(name: str) -> None:
         ({"min_scale": -1.0}, ValueError, "min_scale must be finite and at least 0.0, got -1.0"),
         ({"min_scale": math.nan}, ValueError, "min_scale must be finite"),
         ({"min_scale": "1"}, TypeError, "min_scale must be a number, got str"),
+        ({"scale_order": None}, ValueError, "scale has S = 2 of C = 4 dimensions, so scale_order must say"),
+        ({"scale_order": "rows"}, ValueError, "scale_order must be one of 'blocks', 'interleaved', got 'rows'"),
+        ({"block_size": 3}, ValueError, "block_size must divide C = 4, got 3"),
+        (
+            {"block_size": 2, "family": DiscretisedLogistic(1.0)},
+            ValueError,
+            "correlated dimensions need a density, and DiscretisedLogistic.* gives a mass: leave tril out",
+        ),
     ],
 )
 def test_what_is_no_mixture_is_refused_at_once(change: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        MixtureSpec(**{"components": 2, "dims": 4, "scales": 2, **change})
+        MixtureSpec(**{"components": 2, "dims": 4, "scales": 2, "scale_order": "blocks", **change})
 
 
 def test_what_is_no_tensor_gets_the_ops_own_message() -> None:
@@ -121,16 +133,18 @@ def test_what_is_no_tensor_gets_the_ops_own_message() -> None:
 def test_defaults_are_the_ops_own(op: Any) -> None:
     """Or a mixture that was made without options would not be what the bare op takes it for."""
     defaults = inspect.signature(op).parameters
-    for name in ("family", "scale_activation", "min_scale"):
+    for name in ("family", "scale_activation", "min_scale", "scale_order"):
         if name in defaults:
             assert getattr(MixtureSpec(1, 1, scales=1), name) == defaults[name].default
 
 
-@pytest.mark.parametrize(("method", "op"), [("nll", mixture_nll), ("mode", mixture_mode)])
+@pytest.mark.parametrize(
+    ("method", "op"), [("nll", mixture_nll), ("mode", mixture_mode), ("posterior", mixture_posterior)]
+)
 def test_every_option_of_an_op_is_the_specs_or_the_calls(method: str, op: Any) -> None:
     """An option that an op gains must not be lost on the way."""
     here = inspect.signature(getattr(MixtureSpec, method)).parameters
-    own = {"family", "scale_activation", "min_scale"}
+    own = {"family", "scale_activation", "min_scale", "scale_order", "block_size"}
     assert here.keys() - {"self"} == inspect.signature(op).parameters.keys() - own
     for name, parameter in inspect.signature(op).parameters.items():
         assert name in own or here[name].default == parameter.default, name

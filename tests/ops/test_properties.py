@@ -18,6 +18,8 @@ from mdnkernels import mixture_nll
 from mdnkernels.mixture.eager import activate_scale
 from tests.examples import examples
 from tests.ops.mixture_cases import MixtureCase, loss_and_gradients, mixture_cases
+from tests.ops.reference import scale_of
+from tests.ops.table.mixture import is_discrete
 
 property_of_both_backends = settings(
     max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.too_slow]
@@ -31,6 +33,10 @@ def assert_close(actual: list[Tensor], expected: list[Tensor]) -> None:
         torch.testing.assert_close(a, e, rtol=1e-10, atol=1e-12 * max(size, 1.0))
 
 
+def without_target(values: list[Tensor]) -> list[Tensor]:
+    return [*values[:3], *values[4:]]
+
+
 def dense(case: MixtureCase, **changes: Any) -> MixtureCase:
     return dataclasses.replace(case, points=None, **changes)
 
@@ -41,11 +47,17 @@ def dense(case: MixtureCase, **changes: Any) -> MixtureCase:
 def test_permuting_components_changes_no_loss_and_permutes_the_gradients(backend, case, data):
     arguments, others = case.make()
     order = data.draw(st.permutations(range(case.components)))
-    turned = [value.unflatten(1, (case.components, -1))[:, order].flatten(1, 2) for value in arguments[:3]]
+
+    def turned(values: list[Tensor]) -> list[Tensor]:
+        each = [value.unflatten(1, (case.components, -1))[:, order].flatten(1, 2) for value in without_target(values)]
+        return [*each[:3], values[3], *each[3:]]
+
     loss, *gradients = loss_and_gradients(backend, arguments, others, torch.float64)
-    turned_loss, *turned_gradients = loss_and_gradients(backend, [*turned, arguments[3]], others, torch.float64)
-    expected = [value.unflatten(1, (case.components, -1))[:, order].flatten(1, 2) for value in gradients[:3]]
-    assert_close([turned_loss, *turned_gradients], [loss, *expected, gradients[3]])
+    if case.objective.get("assigned"):
+        places = torch.tensor([*(order.index(m) for m in range(case.components)), -1])
+        others["assign"] = places[others["assign"]]
+    turned_loss, *turned_gradients = loss_and_gradients(backend, turned(arguments), others, torch.float64)
+    assert_close([turned_loss, *turned_gradients], [loss, *turned(gradients)])
 
 
 @backends
@@ -54,7 +66,7 @@ def test_permuting_components_changes_no_loss_and_permutes_the_gradients(backend
 def test_masking_dimensions_equals_removing_them(backend, case, data):
     dims = case.dims
     kept = data.draw(st.lists(st.integers(0, dims - 1), min_size=1, unique=True).map(sorted))
-    case = dataclasses.replace(case, groups=None, scales=data.draw(st.sampled_from([1, dims])))
+    case = dataclasses.replace(case, groups=None, block=1, scales=data.draw(st.sampled_from([1, dims])))
     (logits, loc, scale, target), others = case.make()
     observed = torch.zeros(dims, dtype=torch.bool)
     observed[kept] = True
@@ -87,10 +99,14 @@ def test_masking_dimensions_equals_removing_them(backend, case, data):
 @property_of_both_backends
 @given(case=mixture_cases(), factor=st.floats(1e-3, 1e3))
 def test_scaling_the_units_by_a_adds_log_a_for_each_observed_dimension(backend, case, factor):
+    """A mass has no unit where its bins have it too, nor has a correlation."""
     case = dataclasses.replace(case, scale_activation="identity", reduction="none", weighted=False)
-    (logits, loc, scale, target), others = case.make()
+    (logits, loc, scale, target, *tril), others = case.make()
+    others["tril"] = tril[0] if tril else None
     with mdnkernels.use_backend(backend):
         loss = mixture_nll(logits, loc, scale, target, **others)
+        if is_discrete(case.family):
+            others["family"] = mdnkernels.DiscretisedLogistic(case.family.bin_width * factor)
         scaled = mixture_nll(logits, factor * loc, factor * scale, factor * target, **others)
     if case.groups is None:
         observed = torch.full_like(loss, case.dims)
@@ -98,6 +114,10 @@ def test_scaling_the_units_by_a_adds_log_a_for_each_observed_dimension(backend, 
         observed = others["mask"].sum(1).to(loss.dtype) * (case.dims // case.groups)
     if case.points is not None:
         observed = observed * (others["index"] >= 0)
+    if case.objective.get("assigned"):
+        observed = observed * (others["assign"] >= 0)
+    if is_discrete(case.family):
+        observed = 0 * observed
     torch.testing.assert_close(scaled, loss + observed * math.log(factor), rtol=1e-10, atol=1e-9)
 
 
@@ -105,12 +125,12 @@ def test_scaling_the_units_by_a_adds_log_a_for_each_observed_dimension(backend, 
 @property_of_both_backends
 @given(case=mixture_cases())
 def test_one_component_is_torchs_gaussian_nll_loss(backend, case):
-    case = dense(case, components=1, family="gaussian", groups=None, weighted=False, kappa=False)
+    case = dense(case, components=1, family="gaussian", groups=None, weighted=False, kappa=False, block=1, objective={})
     arguments, others = case.make()
     _, loc, scale, target = arguments
     actual = loss_and_gradients(backend, arguments, others, torch.float64)
     sigma = activate_scale(scale, case.scale_activation, case.min_scale)
-    sigma = sigma.repeat(1, case.dims // case.scales, *[1] * (scale.ndim - 2))
+    sigma = sigma[:, [scale_of(d, case.dims, case.scales, case.scale_order) for d in range(case.dims)]]
     each = functional.gaussian_nll_loss(loc, target, sigma.square(), full=True, eps=1e-300, reduction="none").sum(1)
     divisor = max(each.numel(), 1) if case.reduction == "mean" else 1
     loss = each if case.reduction == "none" else each.sum() / divisor
@@ -140,7 +160,8 @@ def test_indexed_equals_dense_then_gather(backend, case, points):
     others["mask"] = real & others.get("mask", torch.ones_like(real))
     leaves = [value.detach().requires_grad_() for value in arguments]
     with mdnkernels.use_backend(backend):
-        loss = mixture_nll(*(gathered(value) for value in leaves[:3]), leaves[3], **others)
+        maps = [gathered(value) for value in without_target(leaves)]
+        loss = mixture_nll(*maps[:3], leaves[3], tril=maps[3] if case.block > 1 else None, **others)
     factors = torch.linspace(0.5, 1.5, max(loss.numel(), 1), dtype=loss.dtype)[: loss.numel()].view(loss.shape)
     assert_close(sparse, [loss, *torch.autograd.grad((loss * factors).sum(), leaves)])
 
@@ -149,18 +170,21 @@ def test_indexed_equals_dense_then_gather(backend, case, points):
 @property_of_both_backends
 @given(case=mixture_cases())
 def test_two_identical_components_are_one_with_the_sum_of_their_weights(backend, case):
-    arguments, others = case.make()
-    logits, loc, scale, target = (value.detach() for value in arguments)
+    factors = {name: value for name, value in case.objective.items() if name in ("beta", "gradient")}
+    arguments, others = dataclasses.replace(case, objective=factors).make()
+    logits, loc, scale, target, *tril = (value.detach() for value in arguments)
     extra = logits[:, :1].flip(0) - 0.7
-    parts = [value.unflatten(1, (case.components, -1)) for value in (loc, scale)]
+    parts = [value.unflatten(1, (case.components, -1)) for value in (loc, scale, *tril)]
     doubled = [torch.cat([part[:, :1], part], 1).flatten(1, 2) for part in parts]
-    two = loss_and_gradients(backend, [torch.cat([extra, logits], 1), *doubled, target], others, torch.float64)
+    doubled.insert(2, target)
+    two = loss_and_gradients(backend, [torch.cat([extra, logits], 1), *doubled], others, torch.float64)
     joined = torch.cat([torch.logaddexp(extra, logits[:, :1]), logits[:, 1:]], 1)
-    one = loss_and_gradients(backend, [joined, loc, scale, target], others, torch.float64)
+    one = loss_and_gradients(backend, [joined, loc, scale, target, *tril], others, torch.float64)
     share = torch.sigmoid(extra - logits[:, :1])  # of the joint component's gradient, that of the first copy
     grad_logits = torch.cat([share * one[1][:, :1], (1 - share) * one[1][:, :1], one[1][:, 1:]], 1)
     sums = []
-    for gradient in two[2:4]:
+    for gradient in (*two[2:4], *two[5:]):
         gradient = gradient.unflatten(1, (case.components + 1, -1))
         sums.append(torch.cat([gradient[:, :2].sum(1, keepdim=True), gradient[:, 2:]], 1).flatten(1, 2))
-    assert_close([two[0], two[1], *sums, two[4]], [one[0], grad_logits, *one[2:]])
+    sums.insert(2, two[4])
+    assert_close([two[0], two[1], *sums], [one[0], grad_logits, *one[2:]])

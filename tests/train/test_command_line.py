@@ -187,10 +187,13 @@ def test_mistakes_are_one_line_and_exit_2(drawn: DataPaths, tmp_path: Path, caps
         (["predict", "a.jpg", "--output", str(tmp_path / "taken")], "--output: "),
         (["predict", "a.jpg", "--device", "cuda:7"], "--device: cuda:7 is not there; this machine has cpu"),
         (
-            ["evaluate", "--checkpoint", "a.pt", "--mixed-precision", "fp16", "--device", "cpu"],
+            ["evaluate", "--checkpoint", "a.pt", "--precision", "float16", "--device", "cpu"],
             "a.pt: there is no such",
         ),
-        (["predict", "a.jpg", "--mixed-precision", "fp16", "--device", "cpu"], "fp16: needs a GPU; take bf16 on a CPU"),
+        (
+            ["predict", "a.jpg", "--precision", "float16", "--device", "cpu"],
+            "float16: needs a GPU; take bfloat16 on a CPU",
+        ),
     ]:
         assert main(arguments) == 2
         lines = capsys.readouterr().err.strip().splitlines()

@@ -16,8 +16,10 @@ from train.analysis.tables import markdown_table
 from train.config.commands import AnalyseConfig
 from train.config.rules import check_config
 from train.errors import ConfigError
+from train.loop.network import pick_device
 from train.loop.processes import WORLD_SIZES
 from train.run.files import without_nan, write_json, write_text
+from train.threads import use_free_cores
 
 
 def analyse_runs(config: AnalyseConfig) -> Path:
@@ -31,6 +33,8 @@ def analyse_runs(config: AnalyseConfig) -> Path:
     if get_int_from_env(WORLD_SIZES, 1) > 1:
         raise ConfigError("analyse runs in one process; evaluate, which torchrun may start, shares images out")
     names = wanted_analyses(config.only)
+    # Now, for all evaluations that follow: their speed goes by the number of threads.
+    use_free_cores(pick_device(config.device), None)
     subjects = open_subjects(config.runs, Machine(config.device, config.batch, config.workers))
     output = config.output or config.runs[0] / "analysis"
     output.mkdir(parents=True, exist_ok=True)

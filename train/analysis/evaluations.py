@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import sys
@@ -15,7 +16,7 @@ from train.config.options import DataConfig, Device, InferenceConfig
 from train.errors import ConfigError
 from train.inference.evaluation import evaluate
 from train.inference.record import EvaluationRecord, name_of_device, read_record
-from train.loop.network import find_checkpoint, pick_device
+from train.loop.network import find_checkpoint, pick_device, pick_precision
 from train.run.checkpoint import load_checkpoint
 from train.run.directory import RunDirectory
 
@@ -88,6 +89,7 @@ def _needed(run: Path, inference: InferenceConfig, machine: Machine, each_compon
     step, fitted = _step_and_config(file, file.stat().st_mtime_ns if file.is_file() else 0)
     data = fitted.data
     images, annotations = val_set_of(run, data)
+    device = pick_device(machine.device)
     return EvaluationRecord(
         step=step,
         checkpoint=None,
@@ -95,10 +97,10 @@ def _needed(run: Path, inference: InferenceConfig, machine: Machine, each_compon
         annotations=annotations.resolve(),
         orientation=data.orientation,
         limit=data.val_limit,
-        inference=inference,
+        inference=dataclasses.replace(inference, precision=pick_precision(inference.precision, device)),
         each_component=each_component and fitted.model.components > 0,
         command="evaluate",
-        device=name_of_device(pick_device(machine.device)),
+        device=name_of_device(device),
         batch=machine.batch,
         processes=1,
     )

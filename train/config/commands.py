@@ -16,10 +16,11 @@ from train.config.options import (
     ImageFolder,
     InferenceConfig,
     KeypointSigmas,
-    MixedPrecision,
     ModelConfig,
     OptimizerConfig,
     Orientation,
+    Precision,
+    Threads,
 )
 from train.config.rules import AtLeastOne, AtLeastZero, CheckedBy, Positive, ZeroToOne, at_least, multiple_of, must_be
 from train.errors import ConfigError
@@ -52,8 +53,12 @@ class FitConfig:
     """Fixes the initial weights, the order of the images and their augmentation."""
     device: Device = "auto"
     """auto takes a GPU where there is one; cuda:1 is the second GPU. Of several processes each takes its own GPU."""
-    mixed_precision: MixedPrecision = "no"
-    """Arithmetic of the network under autocast; the losses are in float32 either way."""
+    threads: Threads = None
+    """Threads of arithmetic on the CPU. Without it: OMP_NUM_THREADS, or as many as there are cores that others leave
+    free at the start."""
+    precision: Annotated[Precision, CheckedBy("train.loop.network:pick_precision")] = "auto"
+    """Arithmetic of the network: auto takes bfloat16 on a GPU that has it, and float32 elsewhere. Weights, the heads'
+    last layers, losses and Adam are in float32 either way. float16 is for GPUs without bfloat16."""
     compile: bool = False
     """Compile the network with torch.compile: slow first steps, faster ones from then on."""
     sync_batch_norm: bool = False
@@ -107,6 +112,9 @@ class EvaluateConfig:
     """Processes that decode and warp images; 0 does it in the main process."""
     device: Device = "auto"
     """auto takes a GPU where there is one; cuda:1 is the second GPU."""
+    threads: Threads = None
+    """Threads of arithmetic on the CPU. Without it: OMP_NUM_THREADS, or as many as there are cores that others leave
+    free at the start."""
 
     def check_together(self) -> None:
         """Raise ConfigError where images and annotations, which belong together, are not both there."""
@@ -145,6 +153,9 @@ class PredictConfig:
     """Poses: draw the ellipses, one sigma around each keypoint, of those with at least this score; 1.1 draws none."""
     device: Device = "auto"
     """auto takes a GPU where there is one; cuda:1 is the second GPU."""
+    threads: Threads = None
+    """Threads of arithmetic on the CPU. Without it: OMP_NUM_THREADS, or as many as there are cores that others leave
+    free at the start."""
 
 
 @dataclass(frozen=True)

@@ -30,13 +30,16 @@ from train.tasks.weights import LossWeights, MixtureStacks
 Device = Annotated[str, arg(metavar="{auto,cpu,cuda,cuda:N}"), CheckedBy("train.loop.network:pick_device")]
 ImageFolder = Annotated[Path, CheckedBy("train.data.sets:CocoImages")]
 AnnotationFile = Annotated[Path, CheckedBy("train.data.coco_file:read_annotations")]
-MixedPrecision = Literal["no", "bf16", "fp16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Threads = AtLeastOne | None
 Resolution = Literal["fixed", "original"]
 Orientation = Literal["stored", "exif"]
 Start = Literal["data", "zero"]
 Select = Literal["weight", "density", "mean"]
 FamilyName = Annotated[
-    str, arg(metavar="{gaussian,laplace,student_t:DF}"), CheckedBy("train.tasks.base:family_of_option")
+    str,
+    arg(metavar="{gaussian,laplace,logistic,student_t:DF,discretised_logistic:WIDTH}"),
+    CheckedBy("train.tasks.base:family_of_option"),
 ]
 KeypointSigmas = Annotated[
     tuple[float, ...],
@@ -228,8 +231,10 @@ class InferenceConfig:
     """Poses: move keypoints to near peaks of their heatmaps."""
     detections: AtLeastOne = 100
     """Objects per image that are kept; COCO counts at most 100 boxes or 20 poses."""
-    mixed_precision: MixedPrecision = "no"
-    """Arithmetic of the network under autocast; boxes and poses are decoded in float32 either way."""
+    precision: Annotated[Precision, CheckedBy("train.loop.network:pick_precision")] = "auto"
+    """Arithmetic of the network: auto takes bfloat16 on a GPU that has it, and float32 elsewhere; on a CPU with
+    bfloat16 arithmetic (AMX, AVX-512) bfloat16 is several times as fast. The heads' last layers and the decoding are in
+    float32 either way."""
     compile: bool = False
     """Compile the network with torch.compile: slow first images, faster ones from then on."""
 

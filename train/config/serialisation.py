@@ -25,7 +25,7 @@ def from_plain(kind: type[C], plain: Any, source: str) -> C:
     Raises ConfigError that names `source` and the field for an unknown or missing field, a wrong type or range.
     """
     try:
-        config = _CONVERTER.structure(plain, kind)
+        config = _CONVERTER.structure(_with_new_names(plain), kind)
         check_config(config)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
@@ -33,6 +33,20 @@ def from_plain(kind: type[C], plain: Any, source: str) -> C:
         problems = cattrs.transform_error(error, path="config", format_exception=_describe)
         raise ConfigError(f"{source}: {'; '.join(problems)}") from error
     return config
+
+
+# --mixed-precision, as --precision was called in earlier versions.
+_OLD_PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def _with_new_names(plain: Any) -> Any:
+    """Return nested dicts of this or an earlier version with the names of this one."""
+    if not isinstance(plain, dict):
+        return plain
+    named = {name: _with_new_names(value) for name, value in plain.items()}
+    if "precision" not in named and named.get("mixed_precision") in _OLD_PRECISIONS:
+        named["precision"] = _OLD_PRECISIONS[named.pop("mixed_precision")]
+    return named
 
 
 def _describe(error: BaseException, kind: type | None) -> str:

@@ -7,6 +7,9 @@ them. So each image needs one 3 x 3 matrix and one offset, worked out from its p
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -34,18 +37,24 @@ def normalise(images: Tensor, colour: Tensor | None = None) -> Tensor:
     leaves the colours as they are.
     Source: Zhou et al., "Objects as Points", 2019, and its code's `color_aug`.
     """
-    std = images.new_tensor(STD, dtype=torch.float32)
-    offset = -images.new_tensor(MEAN, dtype=torch.float32).expand(len(images), 3)
+    std = _constant(STD, images.device)
+    offset = -_constant(MEAN, images.device).expand(len(images), 3)
     matrix = torch.eye(3, device=images.device).expand(len(images), 3, 3)
     if colour is not None:
-        grey = images.new_tensor(GREY, dtype=torch.float32)
+        grey = _constant(GREY, images.device)
         own, of_grey, of_mean = _blend(colour)
         matrix = own[:, None, None] * matrix + of_grey[:, None, None] * grey
-        axes = images.new_tensor(LIGHTING_AXES, dtype=torch.float32)
-        lighting = (colour[:, 4:] * images.new_tensor(LIGHTING_SCALE, dtype=torch.float32)) @ axes.T
+        axes = _constant(LIGHTING_AXES, images.device)
+        lighting = (colour[:, 4:] * _constant(LIGHTING_SCALE, images.device)) @ axes.T
         mean_grey = _channel_means(images) @ grey / 255
         offset = offset + lighting + (of_mean * mean_grey)[:, None]
     return _mix_channels(images, matrix / (255 * std[:, None]), offset / std)
+
+
+@functools.cache
+def _constant(values: Any, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return a tensor of constants, copied to the device once: each copy from the host would wait for the device."""
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def _channel_means(images: Tensor) -> Tensor:
@@ -78,7 +87,7 @@ def _blend(colour: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     jitter; every operation after it scales that g by its own factor.
     """
     factors = colour[:, :3]
-    order = torch.tensor(COLOUR_ORDERS, device=colour.device)[colour[:, 3].long()]  # (B, 3) operation at each place
+    order = _constant(COLOUR_ORDERS, colour.device, torch.int64)[colour[:, 3].long()]  # (B, 3) operation at each place
     in_order = factors.gather(1, order)
     # Product of the factors that come after each place, brought back to brightness, contrast, saturation.
     after = torch.stack((in_order[:, 1] * in_order[:, 2], in_order[:, 2], torch.ones_like(in_order[:, 2])), dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import logging
 import time
@@ -29,12 +30,13 @@ from train.inference.components import component_table, describe_components
 from train.inference.preparation import autocast_context, prepare_for_inference
 from train.inference.record import FILE as RECORD_FILE
 from train.inference.record import EvaluationRecord, name_of_device
-from train.loop.network import check_inference, find_checkpoint, pick_device, restore_network
+from train.loop.network import check_inference, find_checkpoint, pick_device, pick_precision, restore_network
 from train.loop.processes import Processes, launched_processes, what_died
 from train.run.checkpoint import Checkpoint, load_checkpoint
 from train.run.files import write_json
 from train.tasks.base import Task
 from train.tasks.score import Score
+from train.threads import use_free_cores
 
 logger = logging.getLogger("train")
 
@@ -95,6 +97,7 @@ def _evaluate(config: EvaluateConfig, say: Callable[[str], None]) -> dict[str, A
     dataset = EvaluationSet(entries, images, views, skeleton=task.skeleton, orientation=orientation)
     processes = launched_processes(pick_device(config.device))
     device = processes.device
+    use_free_cores(device, config.threads)
     autocast = autocast_context(config.inference, device)
     # Of one component by name there is no choice to compare it with.
     components = model.components if labelled and config.inference.component is None else 0
@@ -127,7 +130,9 @@ def _evaluate(config: EvaluateConfig, say: Callable[[str], None]) -> dict[str, A
             annotations=annotations.resolve(),
             orientation=orientation,
             limit=limit,
-            inference=config.inference,
+            inference=dataclasses.replace(
+                config.inference, precision=pick_precision(config.inference.precision, device)
+            ),
             each_component=each_component,
             command="evaluate",
             device=name_of_device(device),
@@ -271,16 +276,41 @@ def predict_batch(
     """Return what the network finds in a batch of `collate_views`: on the CPU, in the images' pixels.
 
     scales: the batch at each scale, whose results are merged where there are several. each_component: behind what the
-    configuration chooses stands what each component of a mixture finds alone.
+    configuration chooses stands what each component of a mixture finds alone. A GPU is waited for once, at the end.
     """
+    return copy_to_host(predict_on_device(model, scales, task, config, device, each_component), device)
+
+
+def predict_on_device(
+    model: Any,
+    scales: Sequence[dict[str, Any]],
+    task: Task,
+    config: InferenceConfig,
+    device: torch.device,
+    each_component: bool,
+) -> list[Any]:
+    """Return what `predict_batch` does, on the device, which is not waited for."""
     found: list[list[Any]] = []
     for loaded in scales:
         images: Tensor = normalise(batch_tensor(loaded, "image", device))
         transform = loaded["transform"].float().to(device, non_blocking=True)
         choices = task.predict_each(model, images, config) if each_component else [task.predict(model, images, config)]
         found.append([placed(choice, transform) for choice in choices])
-    merged = [merge_scales(choice, config.detections) for choice in zip(*found, strict=True)]
-    return [choice._make(values.cpu() for values in choice) for choice in merged]
+    return [merge_scales(choice, config.detections) for choice in zip(*found, strict=True)]
+
+
+def copy_to_host(found: Sequence[Any], device: torch.device) -> list[Any]:
+    """Return named tuples of a device's tensors on the CPU; all copies are under way before a GPU is waited for."""
+    if device.type != "cuda":
+        return [choice._make(values.cpu() for values in choice) for choice in found]
+
+    def copy(values: Tensor) -> Tensor:
+        there = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        return there.copy_(values, non_blocking=True)
+
+    copies = [choice._make(map(copy, choice)) for choice in found]
+    torch.cuda.current_stream(device).synchronize()
+    return copies
 
 
 def write_evaluation(

@@ -23,6 +23,7 @@ from train.loop.network import check_inference, find_checkpoint, pick_device, re
 from train.run.checkpoint import load_checkpoint
 from train.run.files import write_json, write_picture
 from train.tasks.base import Task
+from train.threads import use_free_cores
 
 logger = logging.getLogger("train")
 
@@ -45,6 +46,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     if config.output is not None:
         _check_free(config.output)
     device = pick_device(config.device)
+    use_free_cores(device, config.threads)
     autocast = autocast_context(config.inference, device)
     checkpoint = load_checkpoint(find_checkpoint(config.run, config.checkpoint))
     model, task = restore_network(checkpoint)

@@ -20,10 +20,10 @@ from train.config.serialisation import to_json
 from train.data.objects import can_be_targets, why_no_object
 from train.data.sets import EvaluationSet, TrainingSet, open_annotations
 from train.data.skeletons import check_mirroring, check_sigmas
-from train.errors import CheckpointError, ConfigError, DatasetError, TrainingError, UserError
+from train.errors import CheckpointError, DatasetError, TrainingError, UserError
 from train.inference.evaluation import check_categories, views_of, warn_of_nothing_to_find
 from train.loop.interrupt import Interrupt
-from train.loop.network import build_network, pick_device, start_from_imagenet
+from train.loop.network import build_network, pick_device, pick_precision, start_from_imagenet
 from train.loop.processes import Processes, what_died
 from train.loop.trainer import Trainer, stored_config
 from train.run.checkpoint import load_checkpoint, load_weights
@@ -32,6 +32,10 @@ from train.run.files import write_text
 from train.tasks import make_task, task_class
 from train.tasks.base import Task
 from train.tasks.start import start_from_data
+from train.threads import use_free_cores
+
+# Accelerate's names of the precisions.
+ACCELERATE_NAMES = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def fit(config: FitConfig) -> Path:
@@ -47,6 +51,7 @@ def fit(config: FitConfig) -> Path:
         config.optimizer.check_drops()
     config = with_data_paths(config)
     accelerator = make_accelerator(config)
+    use_free_cores(accelerator.device, config.threads)
     processes = Processes(accelerator, accelerator.device)
     config = resume_after_restart(config, processes)
     run, checkpoint = None, None
@@ -104,12 +109,13 @@ def fit(config: FitConfig) -> Path:
 def make_accelerator(config: FitConfig) -> Accelerator:
     """Prepare the devices and processes that the configuration and the launcher ask for. Raises ConfigError."""
     # Without a GPU Accelerate must be told so, or it takes each process that torchrun starts for a run of its own.
-    on_cpu = pick_device(config.device).type == "cpu"
-    if on_cpu and config.mixed_precision == "fp16":
-        raise ConfigError("--mixed-precision fp16: needs a GPU, as its gradients must be scaled; take bf16 on a CPU")
+    device = pick_device(config.device)
+    precision = pick_precision(config.precision, device)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # all images of a run have one size
     # Accelerate keeps its settings for the whole process; a second run in it may have others.
     AcceleratorState._reset_state()
-    return Accelerator(cpu=on_cpu, mixed_precision=config.mixed_precision)
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=ACCELERATE_NAMES[precision])
 
 
 def resume_after_restart(config: FitConfig, processes: Processes) -> FitConfig:

@@ -11,7 +11,7 @@ import torch
 from models import load_imagenet
 from models.network import Network
 from train.config.commands import FitConfig
-from train.config.options import Device, InferenceConfig, OptimizerConfig
+from train.config.options import Device, InferenceConfig, OptimizerConfig, Precision
 from train.data.skeletons import check_mirroring
 from train.errors import ConfigError
 from train.run.checkpoint import Checkpoint, load_weights
@@ -96,6 +96,20 @@ def pick_device(device: Device) -> torch.device:
     # For what is said to be on "cuda", and for kernels that run on the current device.
     torch.accelerator.set_device_index(int(number))
     return torch.device(name, int(number))
+
+
+def pick_precision(precision: Precision, device: torch.device) -> Precision:
+    """Return float32, bfloat16 or float16: what "auto" stands for on a device of `pick_device`, or what is named.
+
+    Raises ConfigError for float16 on a CPU.
+    """
+    if precision == "auto":
+        # On GPUs before Ampere torch has bfloat16 too, emulated and slow.
+        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bfloat16" if has_bfloat16 else "float32"
+    if precision == "float16" and device.type == "cpu":
+        raise ConfigError("--precision float16: needs a GPU; take bfloat16 on a CPU")
+    return precision
 
 
 def check_inference(model: Network, task: Task, config: InferenceConfig) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
 
 from train.config.commands import FitConfig
 from train.data.colour import normalise
 from train.data.sets import batch_tensor
-from train.errors import TrainingError
+from train.loop.finite import FiniteLosses
 from train.loop.processes import Processes
 from train.loop.usage import UsageMeter
 from train.tasks.base import Task
@@ -20,7 +21,10 @@ from train.tasks.criterion import Criterion
 
 
 class Stepper:
-    """Takes steps with a network and an optimizer that `accelerator` has prepared."""
+    """Takes steps with a network and an optimizer that `accelerator` has prepared.
+
+    No step waits for the device: losses, their check and the components' shares stay there until they are read.
+    """
 
     def __init__(
         self, config: FitConfig, accelerator: Accelerator, processes: Processes, task: Task, model: Any, optimizer: Any
@@ -34,6 +38,8 @@ class Stepper:
         network = accelerator.unwrap_model(model)
         self.criterion: Criterion[Any] = task.criterion(network, config.optimizer).to(accelerator.device)
         self.usage = UsageMeter(processes)
+        self._finite = FiniteLosses(processes)
+        self._reads_each_step = accelerator.device.type == "cpu"
         self.stride = network.stride
         self.memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
 
@@ -42,7 +48,9 @@ class Stepper:
 
         batch: this process's images, at least `parts` of them. number: of the step, for messages. parts: how many the
         batch is taken in. Returns the losses of all processes' images with their "total".
-        Raises TrainingError, in every process, where the loss of one is not finite.
+
+        Where a loss is not finite, this and later steps leave the weights as they are, and `check` raises; on the CPU,
+        which need not be waited for, it is called here.
         """
         images, truth = self._copy_to_device(batch)
         size = (images.shape[2] // self.stride, images.shape[3] // self.stride)
@@ -62,9 +70,12 @@ class Stepper:
             losses.append({name: value.detach() for name, value in added.items()})
             self.usage.add(self.criterion.usage(outputs, some))
         together = self._sum_over_processes(losses)
-        # Asked only now, so that the host does not wait for the device between the forward and the backward pass.
-        if not together["total"].isfinite().item():
-            raise self._not_finite(together, batch, number)
+        not_finite = self._finite.add(together, number, batch["image_id"].tolist())
+        if self._reads_each_step:
+            self.check()
+        elif self.accelerator.scaler is None:  # which leaves such steps out itself
+            # As a loss scaler tells the fused Adam, which then changes nothing.
+            inner_optimizer(self.optimizer).found_inf = not_finite
         if self.config.optimizer.clip_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optimizer.clip_norm)
         self.optimizer.step()
@@ -86,7 +97,14 @@ class Stepper:
         together = dict(zip(names, self.processes.sum(sums).unbind(), strict=True))
         return {**together, "total": self.criterion.total(together)}
 
-    def _not_finite(self, losses: dict[str, Tensor], batch: dict[str, Any], number: int) -> TrainingError:
-        values = ", ".join(f"{name} {value.item():g}" for name, value in losses.items())
-        ids = ", ".join(map(str, self.processes.gather_objects(batch["image_id"].tolist())))
-        return TrainingError(f"step {number}: the loss is not finite ({values}); image ids: {ids}")
+    def check(self) -> None:
+        """Raise TrainingError, in every process, where the loss of a step since the last call was not finite.
+
+        This waits for the device, and all processes must call it.
+        """
+        self._finite.check()
+
+
+def inner_optimizer(optimizer: Any) -> Any:
+    """Return the optimizer that Accelerate has wrapped, or the one given where it has not."""
+    return optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer

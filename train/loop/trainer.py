@@ -27,7 +27,7 @@ from train.inference.record import EvaluationRecord, name_of_device
 from train.loop.batch_norm import synchronise_batch_norm
 from train.loop.ema import WeightAverage
 from train.loop.interrupt import Interrupt
-from train.loop.network import freeze_untrained_heads
+from train.loop.network import freeze_untrained_heads, pick_precision
 from train.loop.processes import Processes
 from train.loop.step import Stepper
 from train.loop.usage import UnusedComponents, share_text
@@ -238,6 +238,7 @@ class Trainer:
         return losses
 
     def _log_step(self, step: int, log: RunLog) -> None:
+        self.stepper.check()
         usage = self.stepper.usage.read()
         values = self.meter.read() | {f"mixture/{name}": value for name, value in usage.items()}
         rate = self.optimizer.param_groups[0]["lr"]
@@ -267,7 +268,7 @@ class Trainer:
         model = self.accelerator.unwrap_model(self.model) if self.average is None else self.average.model
         self.processes.take_main_buffers(model)
         # The arithmetic is that of the training.
-        inference = InferenceConfig(mixed_precision=self.config.mixed_precision)
+        inference = InferenceConfig(precision=pick_precision(self.config.precision, self.device))
         batch = max(1, self.config.optimizer.batch // self.processes.count)
         found = predict_set(
             model,
@@ -321,7 +322,8 @@ class Trainer:
         )
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint. Raises TrainingError, and keeps the last one, where weights are not finite."""
+        """Write a checkpoint. Raises TrainingError, and keeps the last one, where a loss or weights are not finite."""
+        self.stepper.check()
         if self.processes.is_main:
             scaler = self.accelerator.scaler
             weights = self.accelerator.unwrap_model(self.model).state_dict()

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL.Image import Image
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -146,7 +147,8 @@ class LossMeter:
 
         Starts anew with the next step. At least one step must have been added.
         """
-        values = {f"loss/{name}": float(total) / self._steps for name, total in self._sums.items()}
+        totals = torch.stack(list(self._sums.values())).tolist()
+        values = {f"loss/{name}": total / self._steps for name, total in zip(self._sums, totals, strict=True)}
         values |= {"images_per_second": self._images / self._seconds, "data_wait": self._waited / self._seconds}
         self._reset()
         return values

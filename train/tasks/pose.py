@@ -89,8 +89,7 @@ def pose_targets(
     known = labelled.any(2)
 
     points = keypoints[..., :2] / stride
-    limit = points.new_tensor((width, height))
-    observed = labelled & (points >= 0).all(3) & (points < limit).all(3)
+    observed = labelled & (points >= 0).all(3) & (points[..., 0] < width) & (points[..., 1] < height)
     points = torch.where(observed[..., None], points, 0)
     cell = points.long()
     from_centre = torch.where(observed[..., None], points - centres.cell[:, :, None], 0)

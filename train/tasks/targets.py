@@ -24,8 +24,8 @@ def centres_of(boxes: Tensor, size: tuple[int, int]) -> Centres:
     low, high = boxes[..., :2], boxes[..., 2:]
     extent, centre = high - low, (low + high) / 2
     # A box that hugs the right or lower border can have a centre that rounds onto the border itself.
-    last = torch.tensor((size[1] - 1, size[0] - 1), device=boxes.device)
-    cell = torch.minimum(centre.long(), last)
+    x, y = centre.long().unbind(-1)
+    cell = torch.stack((x.clamp(max=size[1] - 1), y.clamp(max=size[0] - 1)), -1)
     radius = gaussian_radius(extent[..., 0].ceil().long(), extent[..., 1].ceil().long())
     return Centres(cell, centre - cell, extent, radius)
 

@@ -2,6 +2,7 @@
 // back.
 #pragma once
 
+#include "core/cpu/transpose.h"
 #include "core/simd.h"
 #include "core/view.h"
 
@@ -102,12 +103,26 @@ MDN_INLINE int64_t offset_of(const View& view, const Positions& positions, int i
 // Points of a non-contiguous block are moved in tiles this long, so that a line fetched for one channel still lies in
 // the first-level cache when the next channel, its neighbour in a channels_last map, is wanted.
 constexpr int tile_points = 16;
+// The most channels of a tile that is put together before it is written.
+constexpr int most_staged = 128;
 
 // Converts a row. `from` and `to` do not overlap: bytes may alias anything, and would keep this loop from becoming
 // vectors.
 template <class T, class Storage>
 MDN_INLINE void convert_row(const Storage* __restrict from, T* __restrict to, int count) {
   for (int i = 0; i < count; ++i) convert(from[i], to[i]);
+}
+
+// Asks memory for the positions that lie a block behind these tile_points: the block that follows will want them.
+template <class Storage>
+MDN_INLINE void ask_for_block_ahead(const Storage* first, int64_t point_stride, int64_t channels, int count) {
+  const int64_t line = 64 / int64_t(sizeof(Storage));
+  const Storage* ahead = first + count * point_stride;
+  const bool apart = point_stride > 2 * channels;
+  const int64_t runs = apart ? tile_points : 1, length = apart ? channels : tile_points * point_stride;
+  for (int64_t run = 0; run < runs; ++run, ahead += point_stride) {
+    for (int64_t at = 0; at < length; at += line) __builtin_prefetch(ahead + at);
+  }
 }
 
 template <class T, class Storage>
@@ -122,7 +137,22 @@ void read_rows(const View& view, const Positions& positions, int64_t channels, R
     for (int begin = 0; begin < positions.count; begin += tile_points) {
       const int count = positions.count - begin < tile_points ? positions.count - begin : tile_points;
       const Storage* from[tile_points];
-      for (int i = 0; i < count; ++i) from[i] = data + offset_of(view, positions, begin + i);
+      if (positions.one_batch && !view.gathered) {
+        const Storage* first = data + origin(view, positions) + begin * view.point_stride;
+        for (int i = 0; i < count; ++i) from[i] = first + i * view.point_stride;
+      } else {
+        for (int i = 0; i < count; ++i) from[i] = data + offset_of(view, positions, begin + i);
+      }
+      if constexpr (transposes<T, Storage>) {
+        if (count == tile_points) {
+          for (int i = 0; i < tile_points; i += lanes<T>)
+            read_positions(from + i, channels, to[0] + begin + i, to.stride);
+          if (positions.one_batch && !view.gathered) {
+            ask_for_block_ahead(from[0], view.point_stride, channels, positions.count);
+          }
+          continue;
+        }
+      }
       for (int64_t c = 0; c < channels; ++c) {
         T* row = to[c] + begin;
         for (int i = 0; i < count; ++i) convert(from[i][c], row[i]);
@@ -187,6 +217,36 @@ void write_rows_as(const View& view, const Positions& positions, int64_t channel
   Storage* data = static_cast<Storage*>(view.data);
   for (int begin = 0; begin < positions.count; begin += tile_points) {
     const int count = positions.count - begin < tile_points ? positions.count - begin : tile_points;
+    if constexpr (transposes<T, Storage>) {
+      if (view.channel_stride == 1 && count == tile_points) {
+        Storage* to[tile_points];
+        if (positions.one_batch) {
+          Storage* first = data + origin(view, positions) + begin * view.point_stride;
+          for (int i = 0; i < tile_points; ++i) to[i] = first + i * view.point_stride;
+        } else {
+          for (int i = 0; i < tile_points; ++i) {
+            to[i] =
+                data + positions.batch[begin + i] * view.batch_stride + positions.point[begin + i] * view.point_stride;
+          }
+        }
+        // Positions that follow one another without a gap fill whole lines, which go past the caches.
+        Storage* const out = to[0];
+        const bool streamed = positions.one_batch && to[1] - out == channels && channels <= most_staged &&
+                              to[tile_points - 1] - out == (tile_points - 1) * channels && aligned(out);
+        alignas(64) Storage staged[tile_points * most_staged];
+        if (streamed) {
+          for (int i = 0; i < tile_points; ++i) to[i] = staged + i * channels;
+        }
+        for (int i = 0; i < tile_points; i += lanes<T>) {
+          write_positions(from[0] + begin + i, from.stride, channels, to + i);
+        }
+        if (streamed) {
+          for (int64_t at = 0; at < tile_points * channels; at += lanes<T>)
+            store_past_cache(out + at, load(staged + at));
+        }
+        continue;
+      }
+    }
     for (int64_t c = 0; c < channels; ++c) {
       const T* row = from[c] + begin;
       for (int i = 0; i < count; ++i) {

@@ -13,6 +13,7 @@
 
 #include "core/cpu/memory_kernel.h"
 #include "core/cpu/simd_level.h"
+#include "core/cpu/turns.h"
 
 #if defined(__linux__) || defined(__APPLE__)
 #include <pthread.h>
@@ -179,7 +180,7 @@ void zero_memory(void* data, int64_t bytes) {
   constexpr int64_t cached = 4 << 20;
   const MemoryKernel& kernel = MDN_AT_SIMD_LEVEL(memory_kernel);
   char* begin = static_cast<char*>(data);
-  torch::stable::parallel_for(0, (bytes + piece - 1) / piece, 1, [&](int64_t first, int64_t last) {
+  for_each_range((bytes + piece - 1) / piece, 1, [&](int64_t first, int64_t last) {
     kernel.zero(begin + first * piece, std::min(last * piece, bytes) - first * piece, bytes > cached);
   });
 }

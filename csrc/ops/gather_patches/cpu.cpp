@@ -9,6 +9,7 @@
 
 #include "core/cpu/simd_level.h"
 #include "core/cpu/tensors.h"
+#include "core/cpu/turns.h"
 #include "ops/gather_patches/call.h"
 
 namespace mdn {
@@ -30,7 +31,7 @@ void PatchesOnCpu::gather(const PatchCall& call) {
   const char* from = static_cast<const char*>(map.data);
   char* to = static_cast<char*>(call.patches);
   const int64_t grain = std::max<int64_t>(1, 4096 / length);
-  torch::stable::parallel_for(0, call.batch * call.points, grain, [&](int64_t begin, int64_t end) {
+  for_each_range(call.batch * call.points, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const char* image = from + i / call.points * map.batch_stride * element;
       kernel.gather(map, image, call.index[i], static_cast<int>(call.kernel_size), to + i * length * element);
@@ -84,7 +85,7 @@ void PatchesOnCpu::scatter(const PatchCall& call, const Tensor& gradient) {
 
   const int64_t window = call.kernel_size * call.kernel_size, length = map.channels * window;
   std::vector<Cover> covers(call.batch);
-  torch::stable::parallel_for(0, call.batch, 1, [&](int64_t begin, int64_t end) {
+  for_each_range(call.batch, 1, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
       covers[b] = cover_of(map, call.index + b * points, points, call.kernel_size);
     }
@@ -96,7 +97,7 @@ void PatchesOnCpu::scatter(const PatchCall& call, const Tensor& gradient) {
   char* to = static_cast<char*>(map.data);
   constexpr int64_t block = 64;  // channels; whole cache lines of a channels_last map
   const int64_t blocks = (map.channels + block - 1) / block;
-  torch::stable::parallel_for(0, call.batch * blocks, 1, [&](int64_t begin, int64_t end) {
+  for_each_range(call.batch * blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t b = i / blocks, channel = i % blocks * block;
       kernel.scatter(map, to + b * map.batch_stride * element, covers[b].cells.data(),

@@ -3,6 +3,7 @@
 
 #include "core/cpu/simd_level.h"
 #include "core/cpu/tensors.h"
+#include "core/cpu/turns.h"
 #include "ops/mixture_mode/call.h"
 
 namespace mdn {
@@ -41,9 +42,9 @@ void ModeOnCpu::run(Call& call, const Tensor&) {
   const ModeKernel& kernel = MDN_AT_SIMD_LEVEL(mode_kernel);
   const int64_t scratch_bytes = kernel.scratch_bytes(call);
   const int64_t blocks = (call.batch * call.points + call.block - 1) / call.block;
-  torch::stable::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+  take_turns(blocks, [&](Turns& turns) {
     const ThreadScratch scratch(scratch_bytes);
-    for (int64_t block = begin; block < end; ++block) kernel.run(call, block, scratch.get());
+    for (int64_t block = turns.next(); block < blocks; block = turns.next()) kernel.run(call, block, scratch.get());
   });
 }
 

@@ -5,9 +5,11 @@
 #include "ops/mixture_nll/cpu.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "core/cpu/simd_level.h"
 #include "core/cpu/tensors.h"
+#include "core/cpu/turns.h"
 #include "ops/mixture_nll/call.h"
 
 namespace mdn {
@@ -31,41 +33,50 @@ struct NllOnCpu : CpuCall {
   static void run(Call& call, const Tensor& loss);
 };
 
+// Calls `visit` for all spans of the call, over threads, and adds their sums in order.
+double sum_spans(const MixtureCall& call, int64_t scratch_bytes,
+                 void (*visit)(const MixtureCall&, const Spans&, void*)) {
+  const int64_t count = (call.batch * call.points + call.span - 1) / call.span;
+  std::vector<double> sums(count);
+  take_turns(count, [&](Turns& turns) {
+    const ThreadScratch scratch(scratch_bytes);
+    const auto next = [](void* state) { return static_cast<Turns*>(state)->next(); };
+    visit(call, {next, &turns, count, sums.data()}, scratch.get());
+  });
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
+}
+
 void NllOnCpu::run(Call& call, const Tensor& loss) {
   call.groups = call.mask.channels;
   call.double_precision = call.loc.dtype == DType::float64;
   call.gradient_factor = 1;
   call.block = block_positions(call);
   const int64_t positions = call.batch * call.points;
-  call.span = call.block * static_cast<int>(std::clamp<int64_t>(positions / (64 * call.block), 1, 8));
+  call.span = call.block * std::clamp<int64_t>(positions / (64 * call.block), 1, 8);
   if (!call.reduced) call.nll = view_of(loss);
 
   const MixtureKernel& kernel = MDN_AT_SIMD_LEVEL(mixture_kernel);
-  const int64_t spans = (positions + call.span - 1) / call.span;
   const int64_t scratch_bytes = kernel.scratch_bytes(call);
-  std::vector<double> sums(spans);
-  const auto over_spans = [&](double (*visit)(const MixtureCall&, int64_t, void*)) {
-    torch::stable::parallel_for(0, spans, 1, [&](int64_t begin, int64_t end) {
-      const ThreadScratch scratch(scratch_bytes);
-      for (int64_t span = begin; span < end; ++span) sums[span] = visit(call, span, scratch.get());
-    });
-    double total = 0;
-    for (const double sum : sums) total += sum;
-    return total;
-  };
   double share = 1;
   if (call.mean) {
-    share = over_spans(kernel.observed_weight);
+    const bool all = !call.mask.data && !call.index && !call.assigned && !call.weight.data;
+    share = all ? static_cast<double>(positions) : sum_spans(call, scratch_bytes, kernel.observed_weight);
     if (share == 0) share = 1;
     call.gradient_factor = 1 / share;
   }
-  const double total = over_spans(kernel.run) / share;
+  const double total = sum_spans(call, scratch_bytes, kernel.run) / share;
   if (call.reduced) torch::stable::fill_(loss, total);
 }
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(mdnkernels, m) { m.def(mixture_nll_schema); }
-STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CPU, m) { m.impl("mixture_nll", TORCH_BOX(&mixture_nll<NllOnCpu>)); }
+STABLE_TORCH_LIBRARY_FRAGMENT(mdnkernels, m) {
+  m.def(mixture_nll_schema);
+  m.def(mixture_posterior_schema);
+}
+STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CPU, m) {
+  m.impl("mixture_nll", TORCH_BOX(&mixture_nll<NllOnCpu>));
+  m.impl("mixture_posterior", TORCH_BOX(&mixture_posterior<NllOnCpu>));
+}
 
 }  // namespace mdn

@@ -3,7 +3,9 @@
 #pragma once
 
 #include "core/cpu/elements.h"
+#include "mixture/dimensions.h"
 #include "mixture/family.h"
+#include "mixture/objective.h"
 #include "mixture/scale.h"
 
 namespace mdn {
@@ -16,9 +18,14 @@ struct MixtureCall {
   bool reduced, mean;  // to one number; to the mean of all positions with something observed, else to their sum
   View grad_logits, grad_loc, grad_scale, grad_target;
   bool parameter_gradients, target_gradient;
-  const int64_t* index;  // (B, points), contiguous, or null
+  View tril, grad_tril;     // the entries of L and their gradients; absent where no dimensions are correlated
+  View posterior;           // (B, M, points), where it is all that is wanted
+  const int64_t* index;     // (B, points), contiguous, or null
+  const int64_t* assigned;  // the same, for Assign::given
   int64_t batch, points;
   int components, dims, scales, groups;
+  Dimensions dimensions;
+  Objective objective;
   Family family;
   ScaleActivation activation;
   bool double_precision;
@@ -26,18 +33,27 @@ struct MixtureCall {
   const double* dim_scale;  // [dims] or null
   double gradient_factor;   // the reduction's own factor on every position's gradient
   int block;                // positions that are computed together, a multiple of every vector length
-  int span;                 // positions that one thread takes at a time, some blocks
+  int64_t span;             // positions that one thread takes at a time, some blocks
 };
 
 constexpr int largest_block = 256;
 
+// The spans of a call, as threads take them.
+struct Spans {
+  int64_t (*next)(void* turns);  // a span that no thread has taken; `count` or more where none is left
+  void* turns;
+  int64_t count;
+  double* sums;  // [count]
+};
+
 struct MixtureKernel {
   // Scratch that one thread needs, in bytes.
   int64_t (*scratch_bytes)(const MixtureCall&);
-  // The weight (or count) of the positions in one span with something observed.
-  double (*observed_weight)(const MixtureCall&, int64_t span, void* scratch);
-  // Loss and gradients of one span; returns the weighted sum of its losses.
-  double (*run)(const MixtureCall&, int64_t span, void* scratch);
+  // What one thread does: sums the weight (or count) of the positions with something observed, of each span that it
+  // takes.
+  void (*observed_weight)(const MixtureCall&, const Spans&, void* scratch);
+  // What one thread does: loss and gradients of each span that it takes, and the weighted sum of its losses.
+  void (*run)(const MixtureCall&, const Spans&, void* scratch);
 };
 
 namespace baseline {

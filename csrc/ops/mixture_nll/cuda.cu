@@ -27,6 +27,11 @@ struct MixtureCall {
   bool reduced;  // else the loss of each position is wanted
   bool mean;     // of all positions with something observed; else their sum
   bool parameter_gradients, target_gradient;
+  TileView tril, grad_tril;  // the entries of L and their gradients; absent where no dimensions are correlated
+  TileView posterior;        // (B, M, points), where it is all that is wanted
+  const int64_t* assigned;   // (B, points), contiguous, for Assign::given
+  Dimensions dimensions;
+  Objective objective;
   const void* dim_scale;  // [dims] of the arithmetic type, or null
   int64_t batch, points;
   int components, dims, scales;
@@ -374,8 +379,8 @@ class MixtureBlock {
       T value = 0, pull = 0;
       for (int d = s; d < call_.dims; d += call_.scales) {
         const T z = get(rows_.z + m * call_.dims + d, position);
-        pull += density_.pull(z);
-        if constexpr (Density::value_of_pull == 0) value += density_.value(z);
+        pull += density_.pull(z, z);
+        if constexpr (Density::value_of_pull == 0) value += density_.value(z, z);
       }
       const T part = get(rows_.part + ms, position) - get(rows_.constant + s, position);
       set(rows_.part + ms, position, part - (Density::value_of_pull == 0 ? value : Density::value_of_pull * pull));
@@ -481,7 +486,7 @@ class MixtureBlock {
     const Values<T, N> z = get<N>(rows_.z + m * call_.dims + d, position);
     const Values<T, N> pull = get<N>(rows_.inverse + m * call_.scales + s, position);
 #pragma unroll
-    for (int j = 0; j < N; ++j) start[j] += density_.slope(z[j]) * (pull[j] * kappa);
+    for (int j = 0; j < N; ++j) start[j] += density_.slope(z[j], z[j]) * (pull[j] * kappa);
     return start;
   }
 
@@ -554,7 +559,7 @@ void run_mixture_nll(MixtureCall call, MixturePlan plan, void* workspace, Launch
                call.grad_scale, call.grad_target);
   with_element_type(call.loc.dtype, [&](auto type) {
     using Element = typename decltype(type)::Type;
-    device::with_density<typename device::ArithmeticOf<Element>::Type>(call.family, [&](auto density) {
+    device::with_independent_density<typename device::ArithmeticOf<Element>::Type>(call.family, [&](auto density) {
       if (plan.tiling.shared) return run_mixture_nll_as<Element, true>(call, plan, density, launch);
       return run_mixture_nll_as<Element, false>(call, plan, density, launch);
     });
@@ -573,6 +578,10 @@ struct NllOnGpu : DeviceCall {
 };
 
 void NllOnGpu::run(Call& call, const Tensor& loss) const {
+  const Objective& objective = call.objective;
+  STD_TORCH_CHECK(call.dimensions.block == 1 && call.dimensions.interleaved && call.posterior.data == nullptr &&
+                      objective.assign == Assign::likelihood && objective.temperature == 1 && !objective.rescales(),
+                  "mixture_nll: an option that this kernel does not have");
   plan_groups(call.observed, call.points, call.dims);
   call.loss = address_of(loss);
   const MixturePlan plan = plan_mixture(call);
@@ -584,6 +593,9 @@ void NllOnGpu::run(Call& call, const Tensor& loss) const {
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CUDA, m) { m.impl("mixture_nll", TORCH_BOX(&mixture_nll<NllOnGpu>)); }
+STABLE_TORCH_LIBRARY_IMPL(mdnkernels, CUDA, m) {
+  m.impl("mixture_nll", TORCH_BOX(&mixture_nll<NllOnGpu>));
+  m.impl("mixture_posterior", TORCH_BOX(&mixture_posterior<NllOnGpu>));
+}
 
 }  // namespace mdn

@@ -1,5 +1,6 @@
 // scatter_points on the CPU: channels of images over threads.
 #include "core/cpu/tensors.h"
+#include "core/cpu/turns.h"
 #include "ops/scatter_points/call.h"
 
 namespace mdn {
@@ -11,7 +12,7 @@ void add_points(const Tensor& values, const Tensor& index, const Tensor& maps) {
   const auto* from = data_of<const Storage>(values);
   auto* to = data_of<Storage>(maps);
   const auto* points = data_of<const int64_t>(index);
-  torch::stable::parallel_for(0, values.size(0) * channels, 64, [&](int64_t begin, int64_t end) {
+  for_each_range(values.size(0) * channels, 64, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const int64_t* chosen = points + row / channels * count;
       for (int64_t n = 0; n < count; ++n) {

@@ -9,6 +9,7 @@
 
 #include "core/cpu/simd_level.h"
 #include "core/cpu/tensors.h"
+#include "core/cpu/turns.h"
 #include "ops/splat_gaussians/call.h"
 
 namespace mdn {
@@ -50,7 +51,7 @@ void SplatOnCpu::run(const SplatCall& call) {
   const bool past_cache = call.batch * call.labels * cells * int64_t(sizeof(float)) > (4 << 20);
 
   const int64_t grain = std::max<int64_t>(1, cells_in_share / cells);
-  torch::stable::parallel_for(0, call.batch * call.labels, grain, [&](int64_t begin, int64_t end) {
+  for_each_range(call.batch * call.labels, grain, [&](int64_t begin, int64_t end) {
     const ThreadScratch scratch(kernel.scratch_bytes(call.height, call.width));
     for (int64_t m = begin; m < end; ++m) {
       float* map = call.heatmap + m * cells;

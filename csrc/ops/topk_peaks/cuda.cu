@@ -1,18 +1,20 @@
-// topk_peaks on a GPU.
+// topk_peaks on a GPU, in two launches.
 //
 // Memory story. scan_tiles reads the heatmap once, in tiles of whole rows together with the rows around them that their
-// windows reach: from tile to tile 2 * reach rows are read twice, and none where a tile is a whole plane. A tile lies
-// in shared memory as keys, integers in the order of the scores, and which of its cells are peaks stays in registers, a
-// bit a cell. No map is written: a radix selection leaves each tile's k best, and of these only what does not lie below
-// the k-th best of a tile that is done already is written, 16 bytes a candidate. select_peaks leaves each image's k
-// best of its candidates, a few hundred KB that stay in the caches, and write_peaks puts them in order.
+// windows reach: from tile to tile 2 * reach rows are read twice, and none where a tile is a whole plane. A thread
+// finds the peaks of a strip of 8 x 4 cells in registers and writes them as bits, and 8 threads together write the
+// largest of theirs: 5 bytes for each 32 cells. Nothing is sorted or counted there.
 //
-// The candidates of an image lie in the order in which its tiles happened to finish, and how many there are depends on
-// it too; which of them are the best, and their order, does not: (score, label, index) orders them totally.
+// select_peaks, a block for each 1024 peaks of an image, finds the k-th largest of what the groups of 8 threads wrote,
+// which k peaks reach; so at most about k groups can have one of the k best. The values of their peaks are read from
+// the heatmap once more, mostly from the second-level cache, and what reaches that floor, hardly more than k, is put in
+// order in shared memory.
+//
+// Peaks are told apart by numbers that order them totally: the score's key, then how far the cell lies before the
+// image's end. So the order in which threads find them does not matter.
 #include "core/cuda/device.cuh"
 #include "core/cuda/dispatch.cuh"
 #include "core/cuda/launch.h"
-#include "core/cuda/ranges.cuh"
 #include "core/functions.h"
 #include "ops/topk_peaks/call.h"
 #include "ops/topk_peaks/heatmap_tiles.cuh"
@@ -20,39 +22,101 @@
 namespace mdn {
 namespace device {
 
-constexpr int select_threads = 1024;
-constexpr int write_threads = 256;
-constexpr int digits = 256;  // of a radix selection, 8 bits each
+constexpr int select_threads = 512;
+constexpr int digits = 256;              // of a radix selection, 8 bits each
+constexpr int peaks_of_block = 1024;     // that select_peaks writes
+constexpr int listed_peaks = 2048;       // in shared memory, among which are those
+constexpr int listed_groups = 6144;      // of which a block takes the peaks at a time
+constexpr int most_ranked_by_all = 256;  // peaks that are ranked each against all others; more are sorted
 
-// Of an image's peaks.
-MDN_ON_BOTH int64_t blocks_to_write(const PeakPlan& plan) { return (plan.k + write_threads - 1) / write_threads; }
-
-// What the kernels hand on, in device memory.
+// What scan_tiles hands to select_peaks, in device memory.
+template <class Key>
 struct PeakWorkspace {
-  unsigned long long* count;  // [batch]: the candidates of each image
-  unsigned long long* floor;  // [batch]: a key that k candidates of the image reach
-  uint64_t* key;              // [batch, candidates]
-  uint64_t* place;            // [batch, candidates]: the image's last cell less the candidate's cell
-  uint64_t* best_key;         // [batch, kept]
-  uint64_t* best_place;       // [batch, kept]
+  Key* best;        // [batch, groups_of_image]: the key of the largest peak of a group, 0 without one
+  uint32_t* peaks;  // [batch, words_of_image]: the peaks of a thread's cells
 };
 
 // In elements of 8 bytes.
-inline int64_t peak_workspace_size(const PeakPlan& plan) { return 2 * plan.batch * (1 + plan.candidates + plan.kept); }
-
-inline PeakWorkspace peak_workspace(const PeakPlan& plan, void* memory) {
-  auto* counts = static_cast<unsigned long long*>(memory);
-  auto* key = static_cast<uint64_t*>(memory) + 2 * plan.batch;
-  uint64_t* place = key + plan.batch * plan.candidates;
-  uint64_t* best_key = place + plan.batch * plan.candidates;
-  return {counts, counts + plan.batch, key, place, best_key, best_key + plan.batch * plan.kept};
+inline int64_t peak_workspace_size(const PeakPlan& plan, int key_bytes) {
+  return plan.batch * (shares(plan.groups_of_image * key_bytes, 8) + shares(plan.words_of_image * 4, 8));
 }
 
-// The bins of a radix selection's digit that are above, at, and below its k-th best.
+template <class Key>
+PeakWorkspace<Key> peak_workspace(const PeakPlan& plan, void* memory) {
+  auto* best = static_cast<Key*>(memory);
+  return {best, reinterpret_cast<uint32_t*>(best + plan.batch * plan.groups_of_image)};
+}
+
+inline int64_t blocks_of_image(const PeakPlan& plan) { return shares(plan.k, peaks_of_block); }
+
+// --- Peaks -----------------------------------------------------------------------------------------------------------
+
+// How windows are looked at: those of 3 x 3 in a staged tile, where the plan is aligned and else, and all others.
+enum class Windows { neighbours_aligned, neighbours, any };
+
+template <class Element, Windows windows>
+__global__ void __launch_bounds__(scan_threads, sizeof(Element) == 8 ? 2 : 4)
+    scan_tiles(const Element* heatmap, const __grid_constant__ PeakPlan plan,
+               PeakWorkspace<typename KeyOf<typename ArithmeticOf<Element>::Type>::Type> workspace) {
+  using T = typename ArithmeticOf<Element>::Type;
+  using Key = typename KeyOf<T>::Type;
+  const int thread = threadIdx.x, tile = blockIdx.x;
+  const Strip strip = strip_of(plan, tile, thread);
+  const Element* plane = heatmap + strip.plane * plan.cells_of_plane();
+  const uint32_t inside = thread < plan.packs * plan.strips ? cells_inside(plan, strip) : 0;
+  StripPeaks<T> peaks = {};
+  if (plan.staged) {
+    const int own = strip_of(plan, tile, 0).y;
+    const int first = max(own - plan.reach, 0), last = min(own + plan.strips * strip_rows + plan.reach, plan.height);
+    const StagedRows<Element> rows = load_rows(plan, plane, first, last - first);
+    __syncthreads();
+    if (inside != 0) {
+      if constexpr (windows != Windows::any) {
+        peaks = peaks_of_neighbours<windows == Windows::neighbours_aligned>(rows, strip, inside);
+      } else {
+        peaks = peaks_of_windows<T>(plan, strip, inside,
+                                    [&](int y, int x) { return rows.at((y - first) * rows.width + x); });
+      }
+    }
+  } else if (inside != 0) {
+    peaks = peaks_of_windows<T>(
+        plan, strip, inside, [&](int y, int x) { return to_number(load_global(plane + int64_t(y) * plan.width + x)); });
+  }
+  Key best = peaks.bits == 0 ? Key(0) : key_of(peaks.best);
+#pragma unroll
+  for (int step = 1; step < group_threads; step *= 2) best = max(best, __shfl_xor_sync(all_lanes, best, step));
+  const int64_t word = int64_t(tile) * plan.threads + thread;
+  store_global(workspace.peaks + word, peaks.bits);
+  if (thread % group_threads == 0) store_global(workspace.best + word / group_threads, best);
+}
+
+// --- The best of an image --------------------------------------------------------------------------------------------
+
+// Numbers in the order of peaks: a key, and behind it how many cells of the image follow, which has 32 bits.
+__extension__ typedef unsigned __int128 LongOrder;
+template <class Element>
+struct OrderOf {
+  using Type = uint64_t;
+};
+template <>
+struct OrderOf<double> {
+  using Type = LongOrder;
+};
+
+// The bins of a radix selection's digit that are above and at its k-th best.
 struct Boundary {
   unsigned digit;   // of the k-th best
   unsigned above;   // how many have a larger one
-  unsigned within;  // how many have the same
+  unsigned within;  // how many have the same; 0: there are fewer than k
+};
+
+template <class Order>
+struct SelectMemory {
+  SharedArray<unsigned, digits> histogram;
+  SharedArray<Boundary, 1> boundary;
+  SharedArray<unsigned, 2> counts;  // of the two lists
+  SharedArray<unsigned short, listed_groups> groups;
+  SharedArray<Order, listed_peaks> peaks;
 };
 
 // By one warp: in which bin of the histogram the `wanted`-th largest lies.
@@ -67,6 +131,7 @@ MDN_ON_DEVICE void find_boundary(Histogram& histogram, unsigned wanted, SharedAr
     const unsigned other = __shfl_up_sync(all_lanes, above, step);
     if (lane >= step) above += other;
   }
+  if (lane == warp_lanes - 1 && above < wanted) boundary[0] = Boundary{};
   above -= sum;
   if (above >= wanted || above + sum < wanted) return;
   for (int i = 0; i < bins; ++i) {
@@ -79,170 +144,264 @@ MDN_ON_DEVICE void find_boundary(Histogram& histogram, unsigned wanted, SharedAr
   }
 }
 
-// --- Kernels ---------------------------------------------------------------------------------------------------------
+// A number that a radix selection found: `above` reach more, `above` + `within` reach it.
+template <class Word>
+struct Floor {
+  Word value;
+  unsigned above, within;
+};
 
-// Calls visit(i) for each bit i of a mask.
-template <class Visit>
-MDN_ON_DEVICE void over_bits(unsigned mask, Visit visit) {
-  for (; mask != 0; mask &= mask - 1) visit(__ffs(static_cast<int>(mask)) - 1);
-}
+// One block at work on its peaks of an image. A member function is called by all threads, and barriers stand within.
+template <class Element>
+class PeakSelection {
+  using T = typename ArithmeticOf<Element>::Type;
+  using Key = typename KeyOf<T>::Type;
+  using Order = typename OrderOf<Element>::Type;
+  static constexpr int at_once = 4, peaks_at_once = 8;  // loads of a thread that are under way together
 
-template <class Key, bool by_columns>
-__global__ void __launch_bounds__(scan_threads, 3)
-    scan_tiles(const Key* heatmap, Key infinity, PeakPlan plan, PeakWorkspace workspace) {
-  __shared__ TileKeys<Key> keys;
-  __shared__ SharedArray<unsigned, digits> histogram;
-  __shared__ SharedArray<Boundary, 1> boundary;
-  __shared__ SharedArray<unsigned, 2> counts;  // peaks, and what is written of them
-  __shared__ SharedArray<uint64_t, 2> shared;  // the floor, and where the tile's candidates begin
-  __shared__ SharedArray<HeatmapTile, 1> own_tile;
-  const int thread = threadIdx.x;
+ public:
+  MDN_ON_DEVICE PeakSelection(const Element* heatmap, const PeakPlan& plan, const PeakWorkspace<Key>& workspace,
+                              int image, SelectMemory<Order>& memory)
+      : plan_(plan),
+        memory_(memory),
+        heatmap_(heatmap + image * plan.cells_of_image()),
+        best_(workspace.best + image * plan.groups_of_image),
+        peaks_(workspace.peaks + image * plan.words_of_image),
+        groups_(static_cast<int>(plan.groups_of_image)),
+        last_cell_(static_cast<uint32_t>(plan.cells_of_image() - 1)) {}
 
-  for (int64_t number = blockIdx.x; number < plan.tiles; number += gridDim.x) {
-    // One thread divides, and the tile waits in shared memory for those who need it, not in everyone's registers.
-    const auto tile_here = [&]() -> HeatmapTile { return own_tile[0]; };
-    if (thread == 0) {
-      const HeatmapTile tile = heatmap_tile(plan, number);
-      own_tile[0] = tile;
-      counts[0] = 0;
-      counts[1] = 0;
-      shared[0] = load_global_written(workspace.floor + tile.image);
+  // Lists, in any order, the peaks from the `first`-th best on, and more than `wanted` of them only where more are in
+  // reach of a list. Returns how many there are in the list.
+  MDN_ON_DEVICE unsigned list(unsigned first, unsigned wanted) {
+    Order ceiling = ~Order(0);  // which none reaches
+    Order floor = floor_of_groups(first + wanted);
+    if (first > 0) {
+      ceiling = floor_of_peaks(floor, ceiling, first, first);
+      if (ceiling == 0) return 0;
     }
-    __syncthreads();
-    const TileView<Key> view = load_tile(heatmap, plan, tile_here(), infinity, keys);
-    __syncthreads();
-
-    const HeatmapTile tile = tile_here();
-    OwnCells own;
-    unsigned active = by_columns ? peaks_in_column(view, plan, tile, own) : peaks_by_window(view, plan, tile, own);
-    const int own_first = static_cast<int>(tile.first - tile.loaded);
-    const auto key_at = [&](int i) { return view.loaded(own_first + own.first + i * own.step); };
-    const uint64_t known = shared[0];
-    const Key known_floor = static_cast<Key>(known);
-    over_bits(active, [&](int i) {
-      if (key_at(i) < known_floor) active &= ~(1u << i);
-    });
-    const unsigned peaks_of_warp = __reduce_add_sync(all_lanes, static_cast<unsigned>(__popc(active)));
-    if (thread % warp_lanes == 0) atomicAdd(&counts[0], peaks_of_warp);
-    __syncthreads();
-
-    // Digit by digit, the key's and then the cell's: what is above the boundary is chosen, what is below is dropped,
-    // and the rest waits for the next digit.
-    unsigned remaining = static_cast<unsigned>(min(plan.k, int64_t(tile.count))), count = counts[0], chosen = 0;
-    Key floor = 0;
-    for (int digit = 0; count > remaining; ++digit) {
-      const int shift = 8 * (static_cast<int>(sizeof(Key)) - 1 - digit);
-      const auto digit_at = [&](int i) -> unsigned {
-        if (shift >= 0) return static_cast<unsigned>(key_at(i) >> shift) % digits;
-        const unsigned last_first = 0xffff - static_cast<unsigned>(own.first + i * own.step);
-        return (shift == -8 ? last_first >> 8 : last_first) % digits;
-      };
-      if (thread < digits) histogram[thread] = 0;
-      __syncthreads();
-      over_bits(active, [&](int i) { atomicAdd(&histogram[static_cast<int>(digit_at(i))], 1u); });
-      __syncthreads();
-      if (thread < warp_lanes) find_boundary(histogram, remaining, boundary);
-      __syncthreads();
-      const Boundary at = boundary[0];
-      over_bits(active, [&](int i) {
-        const unsigned value = digit_at(i);
-        if (value != at.digit) active &= ~(1u << i);
-        if (value > at.digit) chosen |= 1u << i;
-      });
-      remaining -= at.above;
-      count = at.within;
-      if (shift >= 0) floor = static_cast<Key>(floor | static_cast<Key>(static_cast<Key>(at.digit) << shift));
+    unsigned count = list_between(floor, ceiling);
+    if (count > listed_peaks) {
+      floor = floor_of_peaks(floor, ceiling, wanted, listed_peaks);
+      count = list_between(floor, ceiling);
     }
-    chosen |= active;
-
-    unsigned slot = 0;
-    if (chosen != 0) slot = atomicAdd(&counts[1], static_cast<unsigned>(__popc(chosen)));
-    __syncthreads();
-    if (thread == 0) {
-      const int64_t image = tile_here().image;
-      const unsigned written = counts[1];
-      const uint64_t floor_before = shared[0];
-      shared[1] = written == 0 ? 0 : atomicAdd(workspace.count + image, static_cast<unsigned long long>(written));
-      // Selected from more than k, all k chosen reach it.
-      if (floor > floor_before) atomicMax(workspace.floor + image, static_cast<unsigned long long>(floor));
-    }
-    __syncthreads();
-    const HeatmapTile done = tile_here();
-    const uint64_t begin = shared[1];
-    const int64_t label = done.plane - done.image * plan.labels;
-    const int64_t first_cell = label * plan.cells_of_plane() + done.first + own.first;
-    const int64_t last_cell = plan.cells_of_image() - 1;
-    const int64_t base = done.image * plan.candidates + static_cast<int64_t>(begin);
-    over_bits(chosen, [&](int i) {
-      const int64_t cell = first_cell + int64_t(i) * own.step;
-      store_global(workspace.key + base + slot, static_cast<uint64_t>(key_at(i)));
-      store_global(workspace.place + base + slot, static_cast<uint64_t>(last_cell - cell));
-      ++slot;
-    });
-    __syncthreads();
+    return count;
   }
-}
 
-// One block an image: its k best candidates, in any order. Passes over their keys, 8 bits each, find the k-th best.
-__global__ void __launch_bounds__(select_threads) select_peaks(PeakPlan plan, PeakWorkspace workspace) {
-  __shared__ SharedArray<unsigned, digits> histogram;
-  __shared__ SharedArray<Boundary, 1> boundary;
-  __shared__ SharedArray<unsigned, 1> written;
-  const int thread = threadIdx.x;
-  const int64_t image = blockIdx.x;
-  const int64_t candidates = static_cast<int64_t>(load_global(workspace.count + image));
-  const uint64_t* key = workspace.key + image * plan.candidates;
-  const uint64_t* place = workspace.place + image * plan.candidates;
+  MDN_ON_DEVICE uint32_t cell_of(Order order) const { return last_cell_ - static_cast<uint32_t>(order); }
 
-  // What is known of the k-th best: its leading digits, and zeros.
-  uint64_t known_key = 0, known_place = 0;
-  int64_t remaining = plan.kept, count = candidates;
-  int key_shift = 8 * plan.key_bytes, place_shift = 64;
-  while (count > remaining) {
-    const bool of_key = key_shift > 0;
-    if (of_key) {
-      key_shift -= 8;
-    } else {
-      place_shift -= 8;
-    }
-    if (thread < digits) histogram[thread] = 0;
-    __syncthreads();
-    for (int64_t i = thread; i < candidates; i += select_threads) {
-      const uint64_t here = load_global(key + i);
-      if (of_key) {
-        // In two steps, as no shift may be by 64.
-        if ((here ^ known_key) >> key_shift >> 8 != 0) continue;
-        atomicAdd(&histogram[static_cast<int>((here >> key_shift) % digits)], 1u);
-      } else if (here == known_key) {
-        const uint64_t where = load_global(place + i);
-        if ((where ^ known_place) >> place_shift >> 8 != 0) continue;
-        atomicAdd(&histogram[static_cast<int>((where >> place_shift) % digits)], 1u);
+ private:
+  MDN_ON_DEVICE static Key key_in(Order order) { return static_cast<Key>(order >> 32); }
+  MDN_ON_DEVICE Order order_of(Key key, uint32_t cell) const { return Order(key) << 32 | Order(last_cell_ - cell); }
+
+  // The first cell of the strip that a word of the image is for.
+  MDN_ON_DEVICE Strip strip_of_word(int word) const {
+    const int tile = quotient(word, plan_.by_threads);
+    return strip_of(plan_, tile, word - tile * plan_.threads);
+  }
+
+  MDN_ON_DEVICE uint32_t cell_at(int label, int y, int x) const {
+    return (static_cast<uint32_t>(label) * plan_.height + y) * plan_.width + x;
+  }
+
+  // Cells that no cell of a group lies before, or behind.
+  MDN_ON_DEVICE uint32_t first_cell(int group) const {
+    const Strip strip = strip_of_word(group * group_threads);
+    return cell_at(strip.plane, strip.y, strip.x);
+  }
+  MDN_ON_DEVICE uint32_t last_cell(int group) const {
+    const Strip strip = strip_of_word(group * group_threads + group_threads - 1);
+    const int y = strip.y + strip_rows - 1;
+    if (y >= plan_.height) return cell_at(strip.plane, plan_.height - 1, plan_.width - 1);
+    return cell_at(strip.plane, y, min(strip.x + strip_columns, plan_.width) - 1);
+  }
+
+  // Calls use(group, key) for the groups of [begin, end), key 0 where a group has no peak.
+  template <class Use>
+  MDN_ON_DEVICE void over_groups(int begin, int end, Use use) const {
+    for (int first = begin + static_cast<int>(threadIdx.x); first < end; first += at_once * select_threads) {
+      const Key* best = best_ + first;
+      Key keys[at_once];
+#pragma unroll
+      for (int j = 0; j < at_once; ++j) {
+        if (first + j * select_threads < end) keys[j] = load_global(best + j * select_threads);
+      }
+#pragma unroll
+      for (int j = 0; j < at_once; ++j) {
+        if (first + j * select_threads < end) use(first + j * select_threads, keys[j]);
       }
     }
+  }
+
+  // The largest number with few digits that at least `wanted` of the words that visit(use) hands to use(word) reach,
+  // and not more than `most` where that can be; 0 where there are not so many. The words begin with what `known` has
+  // from bit `bits` on.
+  template <class Word, class Visit>
+  MDN_ON_DEVICE Floor<Word> find_floor(Word known, int bits, unsigned wanted, unsigned most, Visit visit) {
+    constexpr int digit_bits = 8;
+    const int thread = threadIdx.x;
+    Floor<Word> floor = {known, 0, 0};
+    for (int shift = bits - digit_bits; shift >= 0; shift -= digit_bits) {
+      if (thread < digits) memory_.histogram[thread] = 0;
+      __syncthreads();
+      visit([&](Word word) {
+        // In two steps, as no shift may be by all bits.
+        if ((word ^ floor.value) >> shift >> digit_bits != 0) return;
+        atomicAdd(&memory_.histogram[static_cast<int>(static_cast<unsigned>(word >> shift) % digits)], 1u);
+      });
+      __syncthreads();
+      if (thread < warp_lanes) find_boundary(memory_.histogram, wanted - floor.above, memory_.boundary);
+      __syncthreads();
+      const Boundary at = memory_.boundary[0];
+      if (at.within == 0) return {};
+      floor.above += at.above;
+      floor.within = at.within;
+      floor.value |= static_cast<Word>(at.digit) << shift;
+      if (floor.above + floor.within <= most) break;
+    }
+    return floor;
+  }
+
+  // The same of orders: of their keys, and then, where too many have the same key, of what stands behind it.
+  // visit_keys(use) and visit_places(key, use) hand them out.
+  template <class VisitKeys, class VisitPlaces>
+  MDN_ON_DEVICE Order find_order(Floor<Key> keys, int key_bits, unsigned wanted, unsigned most, VisitKeys visit_keys,
+                                 VisitPlaces visit_places) {
+    if (key_bits > 0) keys = find_floor<Key>(keys.value, key_bits, wanted, most, visit_keys);
+    if (keys.value == 0) return 0;
+    const Order floor = Order(keys.value) << 32;
+    if (key_bits > 0 && keys.above + keys.within <= most) return floor;
+    const Floor<uint32_t> places = find_floor<uint32_t>(0, 32, wanted - keys.above, most - keys.above,
+                                                        [&](auto use) { visit_places(keys.value, use); });
+    return floor | places.value;
+  }
+
+  // A number that `wanted` peaks reach, each of another group.
+  MDN_ON_DEVICE Order floor_of_groups(unsigned wanted) {
+    if (wanted > static_cast<unsigned>(groups_)) return 0;
+    return find_order(
+        {}, 8 * static_cast<int>(sizeof(Key)), wanted, wanted + wanted / 4,
+        [&](auto use) { over_groups(0, groups_, [&](int, Key key) { use(key); }); },
+        [&](Key wanted_key, auto use) {
+          over_groups(0, groups_, [&](int group, Key key) {
+            if (key == wanted_key) use(last_cell_ - last_cell(group));
+          });
+        });
+  }
+
+  // The same of the peaks in [floor, ceiling).
+  MDN_ON_DEVICE Order floor_of_peaks(Order floor, Order ceiling, unsigned wanted, unsigned most) {
+    // Where all have one key, as on plateaus, only their places are to be looked at.
+    const Key least = key_in(floor);
+    const bool equal = least != 0 && __syncthreads_or(any_group_above(least) && key_in(ceiling) > least) == 0;
+    return find_order(
+        {least, 0, 0}, equal ? 0 : 8 * static_cast<int>(sizeof(Key)), wanted, most,
+        [&](auto use) { over_peaks(floor, ceiling, [&](Order order) { use(key_in(order)); }); },
+        [&](Key key, auto use) {
+          over_peaks(floor, ceiling, [&](Order order) {
+            if (key_in(order) == key) use(static_cast<uint32_t>(order));
+          });
+        });
+  }
+
+  // Whether this thread sees a group with a key above that one.
+  MDN_ON_DEVICE bool any_group_above(Key key) const {
+    bool any = false;
+    over_groups(0, groups_, [&](int, Key best) { any |= best > key; });
+    return any;
+  }
+
+  MDN_ON_DEVICE unsigned list_between(Order floor, Order ceiling) {
     __syncthreads();
-    if (thread < warp_lanes) find_boundary(histogram, static_cast<unsigned>(remaining), boundary);
+    if (threadIdx.x == 0) memory_.counts[0] = 0;
     __syncthreads();
-    const Boundary at = boundary[0];
-    remaining -= at.above;
-    count = at.within;
-    if (of_key) {
-      known_key |= static_cast<uint64_t>(at.digit) << key_shift;
-    } else {
-      known_place |= static_cast<uint64_t>(at.digit) << place_shift;
+    over_peaks(floor, ceiling, [&](Order order) {
+      const unsigned slot = atomicAdd(&memory_.counts[0], 1u);
+      if (slot < listed_peaks) memory_.peaks[static_cast<int>(slot)] = order;
+    });
+    __syncthreads();
+    return memory_.counts[0];
+  }
+
+  // Calls use(order) for the image's peaks in [floor, ceiling): first finds the groups that may have some, then shares
+  // their words among the threads.
+  template <class Use>
+  MDN_ON_DEVICE void over_peaks(Order floor, Order ceiling, Use use) {
+    const int thread = threadIdx.x;
+    const Key least = key_in(floor);
+    for (int begin = 0; begin < groups_; begin += listed_groups) {
+      __syncthreads();
+      if (thread == 0) memory_.counts[1] = 0;
+      __syncthreads();
+      over_groups(begin, min(begin + listed_groups, groups_), [&](int group, Key key) {
+        if (key < least || key == 0 || (key == least && order_of(key, first_cell(group)) < floor)) return;
+        const unsigned slot = atomicAdd(&memory_.counts[1], 1u);
+        memory_.groups[static_cast<int>(slot)] = static_cast<unsigned short>(group - begin);
+      });
+      __syncthreads();
+      const int words = static_cast<int>(static_cast<unsigned>(memory_.counts[1])) * group_threads;
+      for (int i = thread; i < words; i += select_threads) {
+        const unsigned short listed = memory_.groups[static_cast<int>(static_cast<unsigned>(i) / group_threads)];
+        over_word((begin + listed) * group_threads + i % group_threads, floor, ceiling, use);
+      }
     }
   }
 
-  if (thread == 0) written[0] = 0;
-  __syncthreads();
-  for (int64_t i = thread; i < candidates; i += select_threads) {
-    const uint64_t here = load_global(key + i);
-    if (here < known_key) continue;
-    const uint64_t where = load_global(place + i);
-    if (here == known_key && where < known_place) continue;
-    const int64_t slot = image * plan.kept + atomicAdd(&written[0], 1u);
-    store_global(workspace.best_key + slot, here);
-    store_global(workspace.best_place + slot, where);
+  // The peaks among the cells of one word. Several are read at once, as each comes from afar.
+  template <class Use>
+  MDN_ON_DEVICE void over_word(int word, Order floor, Order ceiling, Use use) const {
+    uint32_t peaks = load_global(peaks_ + word);
+    const Key least = key_in(floor);
+    const Strip strip = strip_of_word(word);
+    const uint32_t first = cell_at(strip.plane, strip.y, strip.x);
+    while (peaks != 0) {
+      uint32_t cells[peaks_at_once];
+      Key keys[peaks_at_once];
+#pragma unroll
+      for (int j = 0; j < peaks_at_once; ++j) {
+        const auto i = static_cast<uint32_t>(__ffs(static_cast<int>(peaks)) - 1);
+        cells[j] = first + i / strip_columns * static_cast<uint32_t>(plan_.width) + i % strip_columns;
+        keys[j] = 0;
+        if (peaks != 0) keys[j] = key_of(to_number(load_global(heatmap_ + cells[j])));
+        peaks &= peaks - 1;
+      }
+#pragma unroll
+      for (int j = 0; j < peaks_at_once; ++j) {
+        if (keys[j] < least || keys[j] == 0) continue;
+        const Order order = order_of(keys[j], cells[j]);
+        if (order >= floor && order < ceiling) use(order);
+      }
+    }
   }
+
+  const PeakPlan& plan_;
+  SelectMemory<Order>& memory_;
+  const Element* heatmap_;
+  const Key* best_;
+  const uint32_t* peaks_;
+  const int groups_;
+  const uint32_t last_cell_;
+};
+
+// Sorts the first `count` of a list, the largest first: a bitonic network over the next power of two.
+template <class Order>
+MDN_ON_DEVICE void sort_descending(SharedArray<Order, listed_peaks>& list, int count) {
+  int size = warp_lanes;
+  while (size < count) size *= 2;
+  for (int i = count + static_cast<int>(threadIdx.x); i < size; i += select_threads) list[i] = Order(0);
+  for (int run = 2; run <= size; run *= 2) {
+    for (int step = run / 2; step > 0; step /= 2) {
+      __syncthreads();
+      for (int pair = threadIdx.x; pair < size / 2; pair += select_threads) {
+        const int i = 2 * pair - (pair & (step - 1)), j = i + step;
+        const Order a = list[i], b = list[j];
+        if ((a < b) == ((i & run) == 0)) {
+          list[i] = b;
+          list[j] = a;
+        }
+      }
+    }
+  }
+  __syncthreads();
 }
 
 template <class Element>
@@ -251,49 +410,54 @@ MDN_ON_DEVICE Element score_of(Element value, bool logits) {
   return value;
 }
 
-// Each thread has one of an image's best, counts those before it, and writes it where it belongs.
 template <class Element>
-__global__ void __launch_bounds__(write_threads)
-    write_peaks(const Element* heatmap, bool logits, PeakPlan plan, PeakWorkspace workspace, Element* score,
-                int64_t* label, int64_t* index) {
-  __shared__ SharedArray<uint64_t, write_threads> keys, places;
+__global__ void __launch_bounds__(select_threads, 1)
+    select_peaks(const Element* heatmap, bool logits, const __grid_constant__ PeakPlan plan,
+                 PeakWorkspace<typename KeyOf<typename ArithmeticOf<Element>::Type>::Type> workspace, Element* score,
+                 int64_t* label, int64_t* index) {
+  using Order = typename OrderOf<Element>::Type;
+  __shared__ SelectMemory<Order> memory;
   const int thread = threadIdx.x;
-  for (int64_t block = blockIdx.x; block < plan.batch * blocks_to_write(plan); block += gridDim.x) {
-    const int64_t image = block / blocks_to_write(plan);
-    const int64_t mine = block % blocks_to_write(plan) * write_threads + thread;
-    const int64_t found = min(static_cast<int64_t>(load_global(workspace.count + image)), plan.kept);
-    const uint64_t* best_key = workspace.best_key + image * plan.kept;
-    const uint64_t* best_place = workspace.best_place + image * plan.kept;
-    const uint64_t key = mine < found ? load_global(best_key + mine) : 0;
-    const uint64_t place = mine < found ? load_global(best_place + mine) : 0;
-    int64_t rank = 0;
-    for (int64_t first = 0; first < found; first += write_threads) {
-      const int here = static_cast<int>(min(found - first, int64_t(write_threads)));
-      if (thread < here) {
-        keys[thread] = load_global(best_key + first + thread);
-        places[thread] = load_global(best_place + first + thread);
+  const auto blocks = static_cast<unsigned>((plan.k + peaks_of_block - 1) / peaks_of_block);
+  const int image = static_cast<int>(blockIdx.x / blocks);
+  const unsigned first = blockIdx.x % blocks * peaks_of_block;
+  const auto wanted = static_cast<unsigned>(min(plan.k - first, int64_t(peaks_of_block)));
+  PeakSelection<Element> selection(heatmap, plan, workspace, image, memory);
+  const int count = static_cast<int>(selection.list(first, wanted));
+
+  int sorted = 0;  // where the list in order begins
+  if (count <= most_ranked_by_all) {
+    sorted = most_ranked_by_all;
+    constexpr int team = 4;  // threads, which share the others
+    for (int first_of_all = 0; first_of_all < count; first_of_all += select_threads / team) {
+      const int i = first_of_all + thread / team;
+      const Order order = i < count ? memory.peaks[i] : Order(0);
+      unsigned before = 0;
+      for (int j = thread % team; j < count; j += team) {
+        const Order other = memory.peaks[j];
+        before += other > order;
       }
-      __syncthreads();
-      for (int i = 0; i < here; ++i) {
-        const uint64_t other = keys[i], other_place = places[i];
-        rank += other > key || (other == key && other_place > place);
-      }
-      __syncthreads();
+      for (int step = 1; step < team; step *= 2) before += __shfl_xor_sync(all_lanes, before, step);
+      if (i < count && thread % team == 0) memory.peaks[sorted + static_cast<int>(before)] = order;
     }
-    if (mine >= plan.k) continue;
-    if (mine < found) {
-      const int64_t cell = plan.cells_of_image() - 1 - static_cast<int64_t>(place);
-      const int64_t to = image * plan.k + rank;
-      const Element value = load_global(heatmap + image * plan.cells_of_image() + cell);
-      store_global(score + to, score_of(value, logits));
-      store_global(label + to, cell / plan.cells_of_plane());
-      store_global(index + to, cell % plan.cells_of_plane());
-    } else {
-      const int64_t to = image * plan.k + mine;
-      store_global(score + to, Element{});
-      store_global(label + to, int64_t(-1));
-      store_global(index + to, int64_t(-1));
-    }
+    __syncthreads();
+  } else {
+    sort_descending(memory.peaks, count);
+  }
+
+  const int64_t to = image * plan.k + first;
+  const auto area = static_cast<uint32_t>(plan.cells_of_plane());
+  for (int rank = thread; rank < min(count, static_cast<int>(wanted)); rank += select_threads) {
+    const uint32_t cell = selection.cell_of(memory.peaks[sorted + rank]), plane = cell / area;
+    const Element value = load_global(heatmap + image * plan.cells_of_image() + cell);
+    store_global(score + to + rank, score_of(value, logits));
+    store_global(label + to + rank, static_cast<int64_t>(plane));
+    store_global(index + to + rank, static_cast<int64_t>(cell - plane * area));
+  }
+  for (int rank = count + thread; rank < static_cast<int>(wanted); rank += select_threads) {
+    store_global(score + to + rank, Element{});
+    store_global(label + to + rank, int64_t(-1));
+    store_global(index + to + rank, int64_t(-1));
   }
 }
 
@@ -301,25 +465,24 @@ __global__ void __launch_bounds__(write_threads)
 
 // The launches of a call: launch(kernel, blocks, threads, shared bytes, arguments...).
 template <class Launch>
-void run_topk_peaks(const PeakCall& call, const device::PeakPlan& plan, const device::PeakWorkspace& workspace,
-                    Launch launch) {
+void run_topk_peaks(const PeakCall& call, const device::PeakPlan& plan, void* memory, Launch launch) {
   using namespace device;
-  if (plan.batch == 0) return;
-  launch(write_zeros<unsigned long long>, blocks_over(blocks_of_zeros<unsigned long long>(2 * plan.batch)),
-         zero_threads, 0, workspace.count, 2 * plan.batch);
+  if (plan.batch * plan.k == 0) return;
   with_element_type(call.dtype, [&](auto type) {
     using Element = typename decltype(type)::Type;
-    using Key = typename KeyOf<Element>::Type;
-    const Key infinity = KeyOf<Element>::infinity;
-    const auto* keys = static_cast<const Key*>(call.heatmap);
+    using Key = typename KeyOf<typename ArithmeticOf<Element>::Type>::Type;
+    const auto* heatmap = static_cast<const Element*>(call.heatmap);
+    const PeakWorkspace<Key> workspace = peak_workspace<Key>(plan, memory);
     if (plan.tiles > 0) {
-      launch(plan.by_columns ? scan_tiles<Key, true> : scan_tiles<Key, false>, blocks_over(plan.tiles), scan_threads, 0,
-             keys, infinity, plan, workspace);
+      auto* kernel = scan_tiles<Element, Windows::any>;
+      if (plan.staged && plan.reach == 1) {
+        kernel =
+            plan.aligned ? scan_tiles<Element, Windows::neighbours_aligned> : scan_tiles<Element, Windows::neighbours>;
+      }
+      launch(kernel, static_cast<int>(plan.tiles), plan.threads, plan.shared_bytes, heatmap, plan, workspace);
     }
-    launch(select_peaks, blocks_over(plan.batch), select_threads, 0, plan, workspace);
-    launch(write_peaks<Element>, blocks_over(plan.batch * blocks_to_write(plan)), write_threads, 0,
-           static_cast<const Element*>(call.heatmap), call.logits, plan, workspace, static_cast<Element*>(call.score),
-           call.label, call.index);
+    launch(select_peaks<Element>, static_cast<int>(plan.batch * blocks_of_image(plan)), select_threads, 0, heatmap,
+           call.logits, plan, workspace, static_cast<Element*>(call.score), call.label, call.index);
   });
 }
 
@@ -331,10 +494,15 @@ struct PeaksOnGpu : DeviceCall {
 };
 
 void PeaksOnGpu::run(const PeakCall& call, const Tensor& like) const {
-  const device::PeakPlan plan = device::peak_plan(call.batch, call.labels, call.height, call.width, call.k,
-                                                  call.kernel_size, element_bytes(call.dtype));
-  const Tensor memory = fresh(like, {device::peak_workspace_size(plan)}, ScalarType::Long);
-  run_topk_peaks(call, plan, device::peak_workspace(plan, address_of(memory)), Launcher{*this, "topk_peaks"});
+  const device::PeakPlan plan = device::peak_plan(call.heatmap, call.batch, call.labels, call.height, call.width,
+                                                  call.k, call.kernel_size, element_bytes(call.dtype));
+  // Kernels number cells of an image, and tiles, in 32 bits.
+  STD_TORCH_CHECK(plan.cells_of_image() <= UINT32_MAX && plan.words_of_image <= INT32_MAX && plan.tiles <= INT32_MAX,
+                  "topk_peaks: a heatmap of ", call.batch, " x ", call.labels, " x ", call.height, " x ", call.width,
+                  " is too large for a GPU: give it parts of the labels, and merge their peaks");
+  const int key_bytes = call.dtype == DType::float64 ? 8 : 4;
+  const Tensor memory = fresh(like, {device::peak_workspace_size(plan, key_bytes)}, ScalarType::Long);
+  run_topk_peaks(call, plan, address_of(memory), Launcher{*this, "topk_peaks"});
 }
 
 }  // namespace

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from mdnkernels import backends, checks
-from mdnkernels.mixture.arguments import as_points, check_index, check_parameters, unflatten
+from mdnkernels.mixture.arguments import (
+    SCALE_ORDERS,
+    as_points,
+    check_dim_scale,
+    check_index,
+    check_parameters,
+    check_tril,
+    is_interleaved,
+    unflatten,
+)
+from mdnkernels.mixture.families import Family, family_of
+from mdnkernels.ops.mixture_mode import eager
 
 SELECTIONS = ("weight", "density", "mean")
 
@@ -22,6 +34,8 @@ class MixtureMode(NamedTuple):
     scale: Tensor | None
     component: Tensor
     weight: Tensor
+    tril: Tensor | None = None
+    variance: Tensor | None = None
 
 
 def mixture_mode(
@@ -29,11 +43,16 @@ def mixture_mode(
     loc: Tensor,
     scale: Tensor | None = None,
     *,
+    tril: Tensor | None = None,
+    block_size: int | None = None,
     index: Tensor | None = None,
+    dim_scale: Tensor | None = None,
     select: str = "weight",
     components: Sequence[int] | None = None,
-    scale_activation: str = "elu",
-    min_scale: float = 1.0,
+    family: str | Family = "gaussian",
+    scale_activation: str = "softplus",
+    min_scale: float = 1e-3,
+    scale_order: str | None = None,
 ) -> MixtureMode:
     """Predict from the mixture at every position: one component, or the mean.
 
@@ -41,19 +60,28 @@ def mixture_mode(
         logits: (B, M, *P), mixing logits.
         loc: (B, M*C, *P), component means, channel m*C + d.
         scale: (B, M*S, *P), raw scales, or None where no sigma is wanted.
+        tril, block_size: (B, M*Q, *P) and D, the correlation, as in `mixture_nll`; needs `scale`.
         index: (B, N), int64, evaluate only at these flat positions; -1 is padding.
+        dim_scale: (C,), kappa, as in `mixture_nll`: of variances, and of the bins of a discrete target.
         select: "weight", the component of largest alpha (the paper's choice); "density", of largest density at its own
-            mean, alpha_m / prod_d sigma_md up to shared factors (needs `scale`); "mean", the mixture's mean.
+            mean, alpha_m / prod_d sigma_md up to shared factors, or of largest mass for a discrete target (needs
+            `scale`); "mean", the mixture's mean.
         components: the components that may be chosen, all where None: the paper's per-component tables.
-        scale_activation, min_scale: as in `mixture_nll`.
+        family, scale_activation, min_scale: as in `mixture_nll`.
+        scale_order: as in `mixture_nll`; asked for where a variance or a mass is computed.
 
     Returns:
         loc (B, C, *P), the chosen component's mean, or sum_m alpha_m mu_m for "mean", in the target's units;
         scale (B, S, *P), its sigma (for "mean" sum_m alpha_m sigma_m), None without `scale`;
         component (B, *P), int64, the chosen one, for "mean" the one of largest alpha; equal scores give the lowest;
-        weight (B, *P), alpha of that component among all M. With `components`, alpha in "mean" is the softmax over the
-        logits of these alone. With `index` each is (B, ., N), and padding gives 0, 0, -1, 0. Gradients flow to loc,
-        scale, and to logits through weight and "mean".
+        weight (B, *P), alpha of that component among all M;
+        tril (B, Q, *P), the chosen component's entries, None without `tril` and for "mean";
+        variance (B, C, *P), for "mean" with `scale` alone the mixture's own, sum_m alpha_m (v_md + (mu_md - loc_d)^2)
+        with the component's variance v_md, that of the family and the correlation, kappa included: infinite for
+        StudentT of df <= 2, None for the discretised logistic.
+        With `components`, alpha in "mean" is the softmax over the logits of these alone. With `index` each is
+        (B, ., N), and padding gives 0, but -1 as component. Gradients flow to loc, scale and tril, and to logits
+        through weight and "mean".
 
     Raises:
         TypeError, ValueError, IndexError: as in `mixture_nll`; components that are empty, repeated or not in [0, M).
@@ -61,30 +89,68 @@ def mixture_mode(
     Source: Varamesh and Tuytelaars, CVPR 2020, section 3.
     """
     checks.choice("select", select, SELECTIONS)
+    family = family_of(family)
     if select == "density" and scale is None:
         raise ValueError('select="density" compares densities and needs scale, got None')
-    check_parameters(logits, loc, scale, scale_activation, min_scale)
+    channels = check_parameters(logits, loc, scale, scale_activation, min_scale)
+    if tril is not None and scale is None:
+        raise ValueError("tril correlates residuals over their sigmas and needs scale, got None")
+    block = check_tril(tril, block_size, logits, channels, None, family)
     check_index(index, logits)
+    check_dim_scale(dim_scale, loc, channels)
     batch, count, *positions = logits.shape
     if components is not None:
         components = tuple(components)
-        for component in components:
-            checks.integer("components", component, 0)
+        for number in components:
+            checks.integer("components", number, 0)
         if not components or len(set(components)) < len(components) or max(components) >= count:
             raise ValueError(f"components must be distinct numbers below M = {count}, at least one, got {components}")
-    mode_loc, mode_scale, component, weight = backends.select("mixture_mode", logits, loc, scale)(
+    run: Callable[..., tuple[Tensor, Tensor | None, Tensor, Tensor]]
+    of_mass = select == "density" and not family.log_sigma
+    interleaved = True
+    if scale is not None and (of_mass or (select == "mean" and family.variance is not None)):
+        interleaved = is_interleaved(scale_order, scale.shape[1] // count, channels)
+    elif scale_order is not None:
+        checks.choice("scale_order", scale_order, SCALE_ORDERS)
+    given = (
         as_points(logits, index),
         as_points(loc, index),
         None if scale is None else as_points(scale, index),
-        index,
-        select,
-        components,
-        scale_activation,
-        float(min_scale),
     )
+    options: tuple[Any, ...] = (index, select, components, scale_activation, float(min_scale))
+    if of_mass:
+        # Which bin holds most is no sum of logarithms of sigmas, which is what the kernels compare.
+        run = partial(eager.mixture_mode, family=family, dim_scale=dim_scale, interleaved=interleaved)
+    else:
+        run = backends.select("mixture_mode", logits, loc, scale)
+    mode_loc, mode_scale, component, weight = run(*given, *options)
+    mode_tril = variance = None
+    if tril is not None and select != "mean":
+        mode_tril = eager.entries_of_component(as_points(tril, index), component, count, index)
+    if scale is not None and select == "mean" and family.variance is not None:
+        variance = eager.variance_of_mean(
+            as_points(logits, index),
+            as_points(loc, index),
+            as_points(scale, index),
+            None if tril is None else as_points(tril, index),
+            index,
+            dim_scale,
+            components,
+            family,
+            scale_activation,
+            min_scale,
+            interleaved,
+            block,
+        )
+
+    def unflattened(value: Tensor | None) -> Tensor | None:
+        return None if value is None else unflatten(value, batch, positions, index)
+
     return MixtureMode(
         unflatten(mode_loc, batch, positions, index),
-        None if mode_scale is None else unflatten(mode_scale, batch, positions, index),
+        unflattened(mode_scale),
         unflatten(component.unsqueeze(1), batch, positions, index).squeeze(1),
         unflatten(weight.unsqueeze(1), batch, positions, index).squeeze(1),
+        unflattened(mode_tril),
+        unflattened(variance),
     )

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mdnkernels.mixture.eager import activate_scale, gather_points
+from mdnkernels.mixture.eager import activate_scale, gather_points, scale_of_dimension, variance_of_white
+from mdnkernels.mixture.families import Family
 
 
 def _of_component(values: Tensor, component: Tensor) -> Tensor:
@@ -24,8 +25,14 @@ def mixture_mode(
     components: Sequence[int] | None,
     scale_activation: str,
     min_scale: float,
+    family: Family | None = None,
+    dim_scale: Tensor | None = None,
+    interleaved: bool = True,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """See `mdnkernels.mixture_mode`. Here every tensor is (B, channels, P); gives loc, scale, component and weight."""
+    """See `mdnkernels.mixture_mode`. Here every tensor is (B, channels, P); gives loc, scale, component and weight.
+
+    family, dim_scale, interleaved: of a discrete target, whose masses "density" compares.
+    """
     if index is not None:
         padding = index < 0
         logits, loc = gather_points(logits, index), gather_points(loc, index)
@@ -45,7 +52,13 @@ def mixture_mode(
         assert sigma is not None
         # At its own mean a component's density is alpha / prod_d sigma_d, up to factors that all components share.
         repeats = means.shape[2] // sigma.shape[2]
-        score = torch.log_softmax(score, 1) - repeats * torch.log(sigma).sum(2)
+        if family is None:
+            own = repeats * torch.log(sigma).sum(2)
+        else:
+            inverse = 1 / scale_of_dimension(sigma, means.shape[2], interleaved)
+            inverse = inverse if dim_scale is None else inverse / dim_scale.to(dtype).view(-1, 1)
+            own = family.value(torch.zeros_like(inverse), inverse).sum(2)
+        score = torch.log_softmax(score, 1) - own
     if components is None:
         component = score.argmax(1)  # (B, P)
     else:
@@ -70,3 +83,55 @@ def mixture_mode(
         weight = weight.masked_fill(padding, 0.0)
     mode_loc = mode_loc.to(loc.dtype)
     return mode_loc, None if mode_scale is None else mode_scale.to(loc.dtype), component, weight.to(loc.dtype)
+
+
+def entries_of_component(tril: Tensor, component: Tensor, count: int, index: Tensor | None) -> Tensor:
+    """Return the entries (B, Q, P) of `tril` (B, M*Q, P) that belong to `component` (B, P); 0 at padding."""
+    if index is not None:
+        tril = gather_points(tril, index)
+    entries = _of_component(tril.unflatten(1, (count, -1)), component.clamp(min=0))
+    return entries if index is None else entries.masked_fill((index < 0).unsqueeze(1), 0.0)
+
+
+def variance_of_mean(
+    logits: Tensor,
+    loc: Tensor,
+    scale: Tensor,
+    tril: Tensor | None,
+    index: Tensor | None,
+    dim_scale: Tensor | None,
+    components: Sequence[int] | None,
+    family: Family,
+    scale_activation: str,
+    min_scale: float,
+    interleaved: bool,
+    block_size: int,
+) -> Tensor:
+    """Return the variance (B, C, P) of the mixture about its mean, by the law of total variance."""
+    assert family.variance is not None
+    dtype, count = torch.promote_types(loc.dtype, torch.float32), logits.shape[1]
+    chosen = range(count) if components is None else components
+
+    def of_chosen(value: Tensor) -> Tensor:
+        value = value if index is None else gather_points(value, index)
+        each = value.to(dtype).unflatten(1, (count, -1))
+        # One by one: a list of components as an index would be copied to a device, which waits.
+        return each if components is None else torch.stack([each[:, component] for component in chosen], 1)
+
+    means = of_chosen(loc)  # (B, M, C, P)
+    # Not by torch.softmax, whose bits depend on how many threads it takes.
+    odds = torch.exp(of_chosen(logits) - of_chosen(logits).detach().amax(1, keepdim=True))  # (B, M, 1, P)
+    share = odds / odds.sum(1, keepdim=True)
+    sigma = scale_of_dimension(
+        activate_scale(of_chosen(scale), scale_activation, min_scale), means.shape[2], interleaved
+    )
+    if dim_scale is not None:
+        sigma = sigma * dim_scale.to(dtype).view(-1, 1)
+    own = family.variance * sigma.square()
+    if tril is not None:
+        own = (own.unflatten(2, (-1, block_size)) * variance_of_white(of_chosen(tril), block_size)).flatten(2, 3)
+    mean = (share * means).sum(1, keepdim=True)
+    variance = (share * (own + (means - mean).square())).sum(1)
+    if index is not None:
+        variance = variance.masked_fill((index < 0).unsqueeze(1), 0.0)
+    return variance.to(loc.dtype)

@@ -1,4 +1,4 @@
-"""The mixture's negative log-likelihood: public function and checks.
+"""The mixture's negative log-likelihood and its posterior: public functions and checks.
 
 Source: Varamesh and Tuytelaars, "Mixture Dense Regression for Object Detection and Human Pose Estimation", CVPR 2020;
 Bishop, "Mixture Density Networks", 1994.
@@ -6,16 +6,20 @@ Bishop, "Mixture Density Networks", 1994.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from mdnkernels import backends, checks
-from mdnkernels.mixture.arguments import as_points, check_index, check_parameters, check_scale_options, unflatten
+from mdnkernels.mixture.arguments import SCALE_ORDERS, check_scale_options
 from mdnkernels.mixture.families import Family, family_of
+from mdnkernels.mixture.objective import objective_of
+from mdnkernels.ops.mixture_nll.arguments import check_observation
 
 REDUCTIONS = ("mean", "sum", "none")
 
-backends.add("mixture_nll")
+backends.add("mixture_nll", "mixture_posterior")
 
 
 def mixture_nll(
@@ -24,13 +28,20 @@ def mixture_nll(
     scale: Tensor,
     target: Tensor,
     *,
+    tril: Tensor | None = None,
+    block_size: int | None = None,
     mask: Tensor | None = None,
     weight: Tensor | None = None,
     index: Tensor | None = None,
     dim_scale: Tensor | None = None,
     family: str | Family = "gaussian",
-    scale_activation: str = "elu",
-    min_scale: float = 1.0,
+    scale_activation: str = "softplus",
+    min_scale: float = 1e-3,
+    scale_order: str | None = None,
+    assign: str | Tensor | None = None,
+    temperature: float = 1.0,
+    beta: float = 0.0,
+    gradient: str = "likelihood",
     reduction: str = "mean",
 ) -> Tensor:
     r"""Return the negative log-likelihood of `target` under a mixture of M components at every position.
@@ -41,96 +52,158 @@ def mixture_nll(
         laplace    log phi_m = sum_d [ -|z_d| - log(2 sigma_md kappa_d) ]
         student_t  log phi_m = sum_d [ -(df + 1) / 2 log(1 + z_d^2 / df) - log(sigma_md kappa_d) - c ],
                    c = log(df pi) / 2 + lgamma(df / 2) - lgamma((df + 1) / 2)
-        nll = -logsumexp_m [ log_softmax(logits)_m + log phi_m ]
+        logistic   log phi_m = sum_d [ -|z_d| - 2 log(1 + exp(-|z_d|)) - log(sigma_md kappa_d) ]
+        discretised_logistic
+                   log phi_m = sum_d log(F(z_d + h_d) - F(z_d - h_d)), h_d = bin_width / (2 sigma_md kappa_d), with F
+                   the logistic distribution function: the mass of the target's bin
+        nll = -logsumexp_m e_m,   e_m = log_softmax(logits)_m + log phi_m
 
-    Everything stays in the log domain; neither alpha nor sigma is clamped. A position with nothing observed gives
-    exactly 0 loss and 0 gradient, whatever its inputs hold. `*P` is any number of position dimensions, none included:
-    (B, C, H, W) maps, (B, C, N) points, (B, C) rows; contiguous and channels_last maps are read in place.
+    Everything stays in the log domain; neither alpha nor sigma is clamped, and a loss below 0 is a density above 1 and
+    right. A position with nothing observed gives exactly 0 loss and 0 gradient, whatever its inputs hold. A component
+    whose logit is -inf is left out. `*P` is any number of position dimensions, none included: (B, C, H, W) maps,
+    (B, C, N) points, (B, C) rows; contiguous and channels_last maps are read in place.
 
     Args:
         logits: (B, M, *P), mixing logits; alpha = softmax over M.
         loc: (B, M*C, *P), component means in the target's units, channel m*C + d.
-        scale: (B, M*S, *P), raw scales, S any divisor of C; dimension d uses channel m*S + d % S. S = 1 is isotropic,
-            S = C diagonal.
+        scale: (B, M*S, *P), raw scales, channel m*S + s, S any divisor of C: 1 is isotropic, C diagonal. Which scale a
+            dimension has in between is `scale_order`'s to say.
         target: (B, C, *P), what was observed.
+        tril: (B, M*Q, *P), correlation: dimensions come in blocks of D = `block_size` neighbours, and within a block
+            w = z + L z takes the place of z in the formulas above. Channel m*Q + q holds the strictly lower entries of
+            L row by row, block after block, Q = (C / D) D (D - 1) / 2; or Q = D (D - 1) / 2 entries that all blocks
+            share. I + L is the Cholesky factor of the precision of z: any real entries are valid. For D = 2, rho =
+            -l / sqrt(1 + l^2); see `tril_from_correlation`.
+        block_size: D, at least 2 and a divisor of C; C is full covariance. Beside `tril` alone.
         mask: (B, G, *P), bool, True where observed, G any divisor of C; dimension d uses mask d // (C // G). An
-            unobserved dimension is marginalised: it leaves every component's density.
+            unobserved dimension is marginalised: it leaves every component's density. With `tril` a block is observed
+            wholly or not at all: G divides C / D.
         weight: (B, *P), factor on a position's loss.
-        index: (B, N), int64, evaluate only at these flat positions of logits, loc and scale; target, mask and weight
-            are then (B, ., N), the per-position result (B, N). -1 is padding; a repeated position adds its gradients.
+        index: (B, N), int64, evaluate only at these flat positions of logits, loc, scale and tril; target, mask, weight
+            and an `assign` are then (B, ., N), the per-position result (B, N). -1 is padding; a repeated position adds
+            its gradients.
         dim_scale: (C,), fixed kappa_d > 0 that multiplies sigma (COCO's per-keypoint constants).
-        family: "gaussian", "laplace", or `mdnkernels.StudentT(df=4.0)`, which has a parameter.
-        scale_activation: "elu" is ELU(x) + 1 + min_scale, the paper's; "softplus" and "exp" add min_scale; "identity"
-            takes `scale` as sigma > 0 and does not use min_scale.
-        min_scale: least sigma, in the target's units, at least 0.
+        family: "gaussian", "laplace", "logistic", or one with a parameter: `mdnkernels.StudentT(df=4.0)`,
+            `mdnkernels.DiscretisedLogistic(bin_width=1.0)`.
+        scale_activation: "softplus", "exp", and the paper's "elu", ELU(x) + 1, each plus min_scale; "identity" takes
+            `scale` as sigma > 0 and does not use min_scale.
+        min_scale: least sigma, in the target's units, at least 0. It should lie below the spread of the best known
+            target: the default suits targets of about unit size; a detector's boxes in cells take 1.
+        scale_order: "blocks" gives dimension d the scale d // (C // S), as a mask of as many groups covers it;
+            "interleaved" gives it d % S, one scale each for x and y of every point. Needed where 1 < S < C.
+        assign: None for the likelihood. "best" minimises -max_m e_m, the winner's alone (winner takes all, hard EM). A
+            tensor (B, *P) of int64 minimises -e_a of the component a that it names, -1 for a position left out.
+        temperature: tau > 0; the loss is -tau logsumexp_m(e_m / tau), and component m learns by its share of
+            softmax(e / tau). 1 is the likelihood, a large one teaches all components, a small one the winner.
+        beta: in [0, 1]. The gradients of loc and scale are multiplied by sigma^(2 beta), held fixed, so that a large
+            sigma does not quiet them (Seitzer et al. 2022). They are no longer the gradient of the value.
+        gradient: "likelihood", or "natural": see the notes.
         reduction: "mean" divides the sum by the number of positions with something observed (by the sum of their
             weights where `weight` is given), and is 0 where there are none; "sum"; "none" gives (B, *P) or (B, N).
 
     Returns:
         The loss, a scalar or per position; float32 for half-precision inputs, else of their dtype. Gradients flow to
-        logits, loc, scale and target. A NaN input gives a NaN loss. For finite inputs loss and gradients are finite
-        with residuals z of up to 1e6 sigma, as long as sigma kappa and its reciprocal are normal numbers (in float32
-        from 1e-37 to 1e37), and so is z^2 / sigma, the size of the gradients; others can give inf or NaN. Natively
-        differentiable once; any number of times, and in forward mode, in eager.
+        logits, loc, scale, target and tril. A NaN input gives a NaN loss. For finite inputs loss and gradients are
+        finite with residuals z of up to 1e6 sigma, as long as sigma kappa and its reciprocal are normal numbers (in
+        float32 from 1e-37 to 1e37; with "exp", whose logarithm is taken before its exponential, raw scales may go
+        beyond), and so is z^2 / sigma, the size of the gradients. A component whose density is 0 beside another's gets
+        no gradient. Natively differentiable once; any number of times, and in forward mode, in eager.
 
     Raises:
-        TypeError: an argument of the wrong type or dtype. logits, loc and scale share one of float32, float64,
+        TypeError: an argument of the wrong type or dtype. logits, loc, scale and tril share one of float32, float64,
             bfloat16 and float16; target, weight and dim_scale have it too, or float32 beside half precision.
-        ValueError: a wrong shape, device or option, a dim_scale that is not positive, or weight or dim_scale that
-            require a gradient.
-        IndexError: an index outside [-1, positions); on a GPU or in a compiled graph the assertion of the device, a
-            RuntimeError that names the argument too.
+        ValueError: a wrong shape, device or option, options that exclude each other, a dim_scale that is not positive,
+            or weight or dim_scale that require a gradient.
+        IndexError: an index outside [-1, positions), an assigned component outside [-1, M); on a GPU or in a compiled
+            graph the assertion of the device, a RuntimeError that names the argument too.
+
+    Notes:
+        gradient="natural" multiplies each component's gradients by the inverse of its own Fisher information, taken
+        of loc and of sigma: for the Gaussian, loc's by (sigma kappa)^2 and a scale's by sigma^2 / (2 n) with n observed
+        dimensions; other families by theirs. What remains for loc is posterior times residual. It follows the natural
+        gradient EM of arXiv 2602.10602, whose complete-data Fisher information has a block for each component, and
+        differs in two things. That block has the factor alpha, so its step is divided by alpha, which has no bound
+        where alpha is small; here it is not. And the logits keep alpha - posterior. It is not a gradient of the value.
 
     Source: Varamesh and Tuytelaars, CVPR 2020, Eq. 1 to 6.
     """
-    channels = check_parameters(logits, loc, scale, scale_activation, min_scale)
     family = family_of(family)
     checks.choice("reduction", reduction, REDUCTIONS)
-    checks.companion("target", target, loc)
-    positions = logits.shape[2:]
-    check_index(index, logits)
-    points = tuple(positions) if index is None else (index.shape[1],)
-    letters = "*P" if index is None else "N"
-    batch = logits.shape[0]
-    checks.shape("target", target, (batch, channels, *points), f"(B, C, {letters}) for loc's C")
-    if channels % (scale.shape[1] // logits.shape[1]):
-        raise ValueError(
-            f"scale has {scale.shape[1]} channels, S = {scale.shape[1] // logits.shape[1]} a component, "
-            f"but S must divide C = {channels}"
-        )
-    if mask is not None:
-        checks.tensor("mask", mask, (torch.bool,), loc)
-        if mask.ndim < 2 or mask.shape[1] == 0 or channels % mask.shape[1]:
-            raise ValueError(
-                f"mask must be (B, G, {letters}) with G a divisor of C = {channels}, got {tuple(mask.shape)}"
-            )
-        checks.shape("mask", mask, (batch, mask.shape[1], *points), f"(B, G, {letters})")
-    if weight is not None:
-        checks.companion("weight", weight, loc)
-        checks.shape("weight", weight, (batch, *points), f"(B, {letters})")
-    if dim_scale is not None:
-        checks.companion("dim_scale", dim_scale, loc)
-        checks.shape("dim_scale", dim_scale, (channels,), "(C,)")
-        checks.positive("dim_scale", dim_scale)
-    for name, value in (("weight", weight), ("dim_scale", dim_scale)):
-        if value is not None and value.requires_grad:
-            raise ValueError(f"{name} requires a gradient, but mixture_nll has none for it: pass {name}.detach()")
-
-    result = backends.select("mixture_nll", logits, loc, scale, target, weight, dim_scale)(
-        as_points(logits, index),
-        as_points(loc, index),
-        as_points(scale, index),
-        as_points(target, index),
-        None if mask is None else as_points(mask, index),
-        None if weight is None else as_points(weight.unsqueeze(1), index).squeeze(1),
-        index,
-        dim_scale,
-        family,
-        scale_activation,
-        float(min_scale),
-        reduction,
+    call = check_observation(
+        *(logits, loc, scale, target, tril, block_size, mask, index, dim_scale),
+        *(family, scale_activation, min_scale, scale_order),
     )
-    return result if reduction != "none" else unflatten(result.unsqueeze(1), batch, positions, index).squeeze(1)
+    batch, components = logits.shape[:2]
+    for name, value in (("weight", weight), ("assign", assign if isinstance(assign, Tensor) else None)):
+        if value is None:
+            continue
+        if name == "weight":
+            checks.companion(name, value, loc)
+        else:
+            checks.tensor(name, value, (torch.int64,), loc)
+        checks.shape(name, value, (batch, *call.points), f"(B, {call.letters})")
+    if weight is not None and weight.requires_grad:
+        raise ValueError("weight requires a gradient, but mixture_nll has none for it: pass weight.detach()")
+    if isinstance(assign, Tensor):
+        checks.bounds("assign", assign, -1, components, "the components of logits; -1 leaves a position out")
+    elif assign not in (None, "best"):
+        raise ValueError(f"assign must be None, 'best' or a tensor of components, got {assign!r}")
+    objective = objective_of(
+        family,
+        assign="given" if isinstance(assign, Tensor) else assign or "likelihood",
+        temperature=temperature,
+        beta=beta,
+        gradient=gradient,
+        correlated=tril is not None,
+    )
+
+    return backends.select("mixture_nll", logits, loc, scale, target, tril, weight, dim_scale)(
+        *(logits, loc, scale, target, tril, mask, weight, index, dim_scale),
+        *(assign if isinstance(assign, Tensor) else None, family, scale_activation, float(min_scale)),
+        *(call.interleaved, call.block_size, objective, reduction),
+    )
+
+
+def mixture_posterior(
+    logits: Tensor,
+    loc: Tensor,
+    scale: Tensor,
+    target: Tensor,
+    *,
+    tril: Tensor | None = None,
+    block_size: int | None = None,
+    mask: Tensor | None = None,
+    index: Tensor | None = None,
+    dim_scale: Tensor | None = None,
+    family: str | Family = "gaussian",
+    scale_activation: str = "softplus",
+    min_scale: float = 1e-3,
+    scale_order: str | None = None,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Return the share r_m = softmax(e / temperature)_m that each component has in explaining `target`.
+
+    e_m = log alpha_m + log phi_m, and all arguments, are those of `mixture_nll`: with no loss and no gradient, for
+    statistics of which component takes which targets, and for soft labels.
+
+    Returns:
+        (B, M, *P), or (B, M, N) beside an index, without a gradient; float32 for half-precision inputs, else of their
+        dtype. Sums to 1 over M where something is observed; 0 elsewhere, padding of the index included.
+
+    Raises: as `mixture_nll`.
+    """
+    family = family_of(family)
+    checks.number("temperature", temperature, 0.0)
+    if temperature == 0:
+        raise ValueError("temperature must be above 0, got 0")
+    call = check_observation(
+        *(logits, loc, scale, target, tril, block_size, mask, index, dim_scale),
+        *(family, scale_activation, min_scale, scale_order),
+    )
+    return backends.select("mixture_posterior", logits, loc, scale, target, tril, dim_scale)(
+        *(logits, loc, scale, target, tril, mask, index, dim_scale),
+        *(family, scale_activation, float(min_scale), call.interleaved, call.block_size, float(temperature)),
+    )
 
 
 class MixtureNLLLoss(nn.Module):
@@ -142,20 +215,39 @@ class MixtureNLLLoss(nn.Module):
     def __init__(
         self,
         family: str | Family = "gaussian",
-        scale_activation: str = "elu",
-        min_scale: float = 1.0,
+        scale_activation: str = "softplus",
+        min_scale: float = 1e-3,
+        scale_order: str | None = None,
+        block_size: int | None = None,
+        temperature: float = 1.0,
+        beta: float = 0.0,
+        gradient: str = "likelihood",
         reduction: str = "mean",
     ) -> None:
         super().__init__()
-        family_of(family)
         check_scale_options(scale_activation, min_scale)
         checks.choice("reduction", reduction, REDUCTIONS)
-        self.family, self.scale_activation, self.min_scale, self.reduction = (
-            family,
-            scale_activation,
-            min_scale,
-            reduction,
+        if scale_order is not None:
+            checks.choice("scale_order", scale_order, SCALE_ORDERS)
+        objective_of(
+            family_of(family),
+            assign="likelihood",
+            temperature=temperature,
+            beta=beta,
+            gradient=gradient,
+            correlated=block_size is not None,
         )
+        self.options: dict[str, Any] = {
+            "family": family,
+            "scale_activation": scale_activation,
+            "min_scale": min_scale,
+            "scale_order": scale_order,
+            "block_size": block_size,
+            "temperature": temperature,
+            "beta": beta,
+            "gradient": gradient,
+            "reduction": reduction,
+        }
 
     def forward(
         self,
@@ -164,10 +256,12 @@ class MixtureNLLLoss(nn.Module):
         scale: Tensor,
         target: Tensor,
         *,
+        tril: Tensor | None = None,
         mask: Tensor | None = None,
         weight: Tensor | None = None,
         index: Tensor | None = None,
         dim_scale: Tensor | None = None,
+        assign: str | Tensor | None = None,
     ) -> Tensor:
         """See `mixture_nll`."""
         return mixture_nll(
@@ -175,16 +269,14 @@ class MixtureNLLLoss(nn.Module):
             loc,
             scale,
             target,
+            tril=tril,
             mask=mask,
             weight=weight,
             index=index,
             dim_scale=dim_scale,
-            family=self.family,
-            scale_activation=self.scale_activation,
-            min_scale=self.min_scale,
-            reduction=self.reduction,
+            assign=assign,
+            **self.options,
         )
 
     def extra_repr(self) -> str:
-        options = ("family", "scale_activation", "min_scale", "reduction")
-        return ", ".join(f"{option}={getattr(self, option)!r}" for option in options)
+        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())

@@ -39,6 +39,7 @@ def topk_peaks(heatmap: Tensor, k: int, *, kernel_size: int = 3, logits: bool = 
     Raises:
         TypeError: heatmap is no float tensor, k or kernel_size no int.
         ValueError: heatmap is not (B, Y, H, W), k is below 1, kernel_size is even or below 1.
+        RuntimeError: on a GPU, an image has 2^32 cells or more, or 2^26 labels or more.
 
     Source: Zhou et al., "Objects as Points", 2019, section 4: peaks by max-pooling in place of non-maximum suppression.
     """

@@ -1,9 +1,10 @@
 """topk_peaks in Triton.
 
-Memory story. A program reads a chunk of one image's cells with their windows, which the caches hold, and keeps the best
-k of its peaks: no map is written. Further passes merge the chunks' candidates until one set of k is left, which the
-last program ranks. Candidates stay in the order of their cells all the way, so that equal scores are told apart by
-their place alone, whatever the dtype and however many cells.
+Memory story. A program of the first pass reads a chunk of one image's cells with their windows, which the caches hold,
+and keeps the best k of its peaks and the largest: no map is written. The second pass has a program an image. The k-th
+largest of the chunks' largest is a floor that k peaks reach: only what lies above it, in the chunks that reach it, is
+read again, and the best k of that, hardly more than k, are ranked and written. Candidates stay in the order of their
+cells all the way, so that equal scores are told apart by their place alone, whatever the dtype and however many cells.
 
 The k-th largest of a chunk is found bit by bit: 32 counts (64 in double) over values in registers.
 """
@@ -27,14 +28,21 @@ _LARGEST_K = 1024  # beyond it a chunk keeps too much for selecting to pay: all 
 
 
 @triton.jit
-def write_best(keys, cells, k, keys_out, cells_out, BITS: tl.constexpr):
-    """Write the k largest keys and their cells, in the order they have here; of equal ones the first."""
+def kth_largest(keys, k, BITS: tl.constexpr):
+    """Return the k-th largest of keys, bit by bit; the least of all keys, which no peak has, where there are fewer."""
     one = tl.full((), 1, keys.dtype)
-    least = one << (BITS - 1)  # the sign alone: what is no peak
+    least = one << (BITS - 1)
     for i in range(BITS):
         higher = least ^ (one << (BITS - 1 - i))
         if tl.sum((keys >= higher).to(tl.int32), 0) >= k:
             least = higher
+    return least
+
+
+@triton.jit
+def write_best(keys, cells, k, keys_out, cells_out, BITS: tl.constexpr):
+    """Write the k largest keys and their cells, in the order they have here; of equal ones the first."""
+    least = kth_largest(keys, k, BITS)
     above = keys > least
     equal = (keys == least).to(tl.int32)
     room = k - tl.sum(above.to(tl.int32), 0)
@@ -47,7 +55,7 @@ def write_best(keys, cells, k, keys_out, cells_out, BITS: tl.constexpr):
 @triton.jit
 def peaks_kernel(
     heatmap, heatmap_b, heatmap_c, heatmap_h, heatmap_w,
-    keys_out, cells_out,
+    keys_out, cells_out, largest,
     chunks, k, count, height, width, kernel_size,
     BITS: tl.constexpr, SELECT: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
@@ -80,57 +88,139 @@ def peaks_kernel(
     keys = tl.where(peak, bits ^ ((bits >> (BITS - 1)) & ~sign), sign)
     if SELECT:
         write_best(keys, cell, k, keys_out + program * k, cells_out + program * k, BITS)
+        tl.store(largest + program, tl.max(keys, 0))
     else:
         tl.store(keys_out + program // chunks * count + cell, keys, mask=inside)
 
 
 @triton.jit
-def merge_kernel(keys, cells, keys_out, cells_out, chunks, k, count, BITS: tl.constexpr, CHUNK: tl.constexpr):
-    """Write the best k of each chunk of an image's candidates."""
-    KEY: tl.constexpr = tl.int64 if BITS == 64 else tl.int32
-    program = tl.program_id(0).to(tl.int64)
-    candidate = program % chunks * CHUNK + tl.arange(0, CHUNK)
-    at = program // chunks * count + candidate
-    none = tl.full((), 1, KEY) << (BITS - 1)
-    values = tl.load(keys + at, mask=candidate < count, other=none)
-    places = tl.load(cells + at, mask=candidate < count, other=0)
-    write_best(values, places, k, keys_out + program * k, cells_out + program * k, BITS)
-
-
-@triton.jit
-def write_peaks_kernel(
-    heatmap, heatmap_b, heatmap_c, heatmap_h, heatmap_w,
-    keys, cells,
+def write_ranked(
+    heatmap, heatmap_c, heatmap_h, heatmap_w,
+    keys, cells, found,
     score, label, index,
-    found, k, height, width,
+    first, k, height, width,
     BITS: tl.constexpr, SORTED: tl.constexpr, LOGITS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Write the `found` candidates of each image by rank, and what stands for no peak in the places left."""
+    """Write BLOCK of an image's `found` candidates by rank, and what stands for no peak in the places left."""
     T: tl.constexpr = tl.float64 if BITS == 64 else tl.float32
     KEY: tl.constexpr = tl.int64 if BITS == 64 else tl.int32
-    batch = tl.program_id(0).to(tl.int64)
-    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    i = first + tl.arange(0, BLOCK)
     none = tl.full((), 1, KEY) << (BITS - 1)
-    key = tl.load(keys + batch * found + i, mask=i < found, other=none)
-    cell = tl.load(cells + batch * found + i, mask=i < found, other=0)
+    key = tl.load(keys + i, mask=i < found, other=none)
+    cell = tl.load(cells + i, mask=i < found, other=0)
     rank = i
     if not SORTED:
         rank = tl.zeros((BLOCK,), tl.int32)
-        for first in range(0, BLOCK, 16):
-            j = first + tl.arange(0, 16)
-            other = tl.load(keys + batch * found + j, mask=j < found, other=none)[None, :]
+        for start in range(0, BLOCK, 16):
+            j = start + tl.arange(0, 16)
+            other = tl.load(keys + j, mask=j < found, other=none)[None, :]
             before = (other > key[:, None]) | ((other == key[:, None]) & (j[None, :] < i[:, None]))
             rank += tl.sum(before.to(tl.int32), 1)
     real = key != none
     area = tl.cast(height, tl.int64) * width
-    plane = heatmap + batch * heatmap_b + cell // area * heatmap_c
+    plane = heatmap + cell // area * heatmap_c
     value = tl.load(plane + cell // width % height * heatmap_h + cell % width * heatmap_w, mask=real, other=0.0).to(T)
     if LOGITS:
         value = tl.where(real, 1 / (1 + tl.exp(-value)), 0.0)
-    at = batch * k + rank
-    tl.store(score + at, value.to(score.dtype.element_ty), mask=rank < k)
-    tl.store(label + at, tl.where(real, cell // area, -1), mask=rank < k)
-    tl.store(index + at, tl.where(real, cell % area, -1), mask=rank < k)
+    tl.store(score + rank, value.to(score.dtype.element_ty), mask=rank < k)
+    tl.store(label + rank, tl.where(real, cell // area, -1), mask=rank < k)
+    tl.store(index + rank, tl.where(real, cell % area, -1), mask=rank < k)
+
+
+@triton.jit
+def select_kernel(
+    heatmap, heatmap_b, heatmap_c, heatmap_h, heatmap_w,
+    keys, cells, largest,
+    reaching, near_keys, near_cells, best_keys, best_cells,
+    score, label, index,
+    chunks, k, height, width,
+    BITS: tl.constexpr, LOGITS: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Write the best k of an image's candidates, k a chunk, by rank.
+
+    Numbers go from thread to thread through device memory: `reaching` has the chunks that reach the floor, `near_` the
+    candidates that do, and `best_` the best k of those seen.
+    """
+    KEY: tl.constexpr = tl.int64 if BITS == 64 else tl.int32
+    none = tl.full((), 1, KEY) << (BITS - 1)
+    lane = tl.arange(0, CHUNK)
+    batch = tl.program_id(0).to(tl.int64)
+    keys += batch * chunks * k
+    cells += batch * chunks * k
+    largest += batch * chunks
+    reaching += batch * chunks
+    near_keys += batch * chunks * k
+    near_cells += batch * chunks * k
+    best_keys += batch * k
+    best_cells += batch * k
+
+    # Of more than CHUNK chunks the first do: what k of them reach is a floor too.
+    floor = kth_largest(tl.load(largest + lane, mask=lane < chunks, other=none), k, BITS)
+    listed = tl.zeros((), tl.int32)
+    for first in range(0, chunks, CHUNK):
+        chunk = first + lane
+        most = tl.load(largest + chunk, mask=chunk < chunks, other=none)
+        kept = (most >= floor) & (most != none)
+        slot = listed + tl.cumsum(kept.to(tl.int32), 0) - 1
+        tl.store(reaching + slot, chunk, mask=kept)
+        listed += tl.sum(kept.to(tl.int32), 0)
+    tl.debug_barrier()
+
+    near = tl.zeros((), tl.int32)
+    for first in range(0, listed * k, CHUNK):
+        candidate = first + lane
+        inside = candidate < listed * k
+        at = tl.load(reaching + candidate // k, mask=inside, other=0).to(tl.int64) * k + candidate % k
+        key = tl.load(keys + at, mask=inside, other=none)
+        kept = (key >= floor) & (key != none)
+        slot = near + tl.cumsum(kept.to(tl.int32), 0) - 1
+        tl.store(near_keys + slot, key, mask=kept)
+        tl.store(near_cells + slot, tl.load(cells + at, mask=kept, other=0), mask=kept)
+        near += tl.sum(kept.to(tl.int32), 0)
+
+    for first in range(0, k, CHUNK):
+        tl.store(best_keys + first + lane, none, mask=first + lane < k)
+        tl.store(best_cells + first + lane, tl.zeros((CHUNK,), tl.int64), mask=first + lane < k)
+    for first in range(0, near, CHUNK - k):
+        tl.debug_barrier()
+        new = first + lane - k
+        known = lane < k
+        here = (lane >= k) & (new < near)
+        key = tl.where(
+            known, tl.load(best_keys + lane, mask=known, other=none), tl.load(near_keys + new, mask=here, other=none)
+        )
+        cell = tl.where(
+            known, tl.load(best_cells + lane, mask=known, other=0), tl.load(near_cells + new, mask=here, other=0)
+        )
+        tl.debug_barrier()
+        write_best(key, cell, k, best_keys, best_cells, BITS)
+    tl.debug_barrier()
+    write_ranked(
+        heatmap + batch * heatmap_b, heatmap_c, heatmap_h, heatmap_w,
+        best_keys, best_cells, k,
+        score + batch * k, label + batch * k, index + batch * k,
+        0, k, height, width,
+        BITS, False, LOGITS, BLOCK,
+    )  # fmt: skip
+
+
+@triton.jit
+def write_sorted_kernel(
+    heatmap, heatmap_b, heatmap_c, heatmap_h, heatmap_w,
+    keys, cells, found,
+    score, label, index,
+    k, height, width,
+    BITS: tl.constexpr, LOGITS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Write the first of each image's `found` candidates, which come in order."""
+    batch = tl.program_id(0).to(tl.int64)
+    write_ranked(
+        heatmap + batch * heatmap_b, heatmap_c, heatmap_h, heatmap_w,
+        keys + batch * found, cells + batch * found, found,
+        score + batch * k, label + batch * k, index + batch * k,
+        tl.program_id(1) * BLOCK, k, height, width,
+        BITS, True, LOGITS, BLOCK,
+    )  # fmt: skip
 
 
 @op(
@@ -150,34 +240,36 @@ def _topk_peaks(heatmap: Tensor, k: int, kernel_size: int, logits: bool) -> tupl
     candidates = chunks * k if select else count
     keys = label.new_empty((batch, candidates), dtype=key_dtype)
     cells = label.new_empty((batch, candidates if select else 0))
+    largest = label.new_empty((batch, chunks if select else 0), dtype=key_dtype)
     wrap_triton(peaks_kernel)[(batch * chunks,)](
-        *(heatmap, *heatmap.stride(), keys, cells, chunks, k, count, height, width),
+        *(heatmap, *heatmap.stride(), keys, cells, largest, chunks, k, count, height, width),
         min(kernel_size, 2 * max(height, width) + 1),  # a window that covers the map from any cell
         BITS=bits,
         SELECT=select,
         CHUNK=_CHUNK,
         num_warps=_WARPS,
     )
-    while select and chunks > 1:
-        candidates, chunks = chunks * k, triton.cdiv(chunks * k, _CHUNK)
-        best_keys, best_cells = (
-            label.new_empty((batch, chunks * k), dtype=key_dtype),
-            label.new_empty((batch, chunks * k)),
+    if select:
+        reaching = label.new_empty((batch, chunks), dtype=torch.int32)
+        wrap_triton(select_kernel)[(batch,)](
+            *(heatmap, *heatmap.stride(), keys, cells, largest),
+            *(reaching, torch.empty_like(keys), torch.empty_like(cells)),
+            *(keys.new_empty((batch, k)), cells.new_empty((batch, k))),
+            *(score, label, index, chunks, k, height, width),
+            BITS=bits,
+            LOGITS=logits,
+            CHUNK=_CHUNK,
+            BLOCK=max(padded(k), 16),
+            num_warps=_WARPS,
         )
-        wrap_triton(merge_kernel)[(batch * chunks,)](
-            *(keys, cells, best_keys, best_cells, chunks, k, candidates), BITS=bits, CHUNK=_CHUNK, num_warps=_WARPS
-        )
-        keys, cells = best_keys, best_cells
-    if not select:
+    else:
         keys, cells = torch.sort(keys, dim=1, descending=True, stable=True)
-    block = max(padded(min(k, _LARGEST_K)), 16)
-    wrap_triton(write_peaks_kernel)[(batch, triton.cdiv(k, block))](
-        *(heatmap, *heatmap.stride(), keys, cells, score, label, index, keys.shape[1], k, height, width),
-        BITS=bits,
-        SORTED=not select,
-        LOGITS=logits,
-        BLOCK=block,
-    )
+        wrap_triton(write_sorted_kernel)[(batch, triton.cdiv(k, _LARGEST_K))](
+            *(heatmap, *heatmap.stride(), keys, cells, count, score, label, index, k, height, width),
+            BITS=bits,
+            LOGITS=logits,
+            BLOCK=_LARGEST_K,
+        )
     return score, label, index
 
 

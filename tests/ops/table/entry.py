@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -130,9 +131,10 @@ class Variant:
     def function(self) -> Callable[..., Any]:
         return self.entry.function
 
-    @property
+    @cached_property
     def differentiable(self) -> tuple[str, ...]:
-        return self.entry.differentiable
+        """The arguments that take gradients, of those that this variant has."""
+        return self.draw(Draw(1, (2, 2))).differentiable
 
     @property
     def options(self) -> Mapping[str, Any]:

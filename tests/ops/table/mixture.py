@@ -35,6 +35,11 @@ def parameters(
     return {"logits": logits, "loc": spread * loc, "scale": scale}
 
 
+def correlation(draw: Draw, components: int, dims: int, block: int, shared: bool) -> Tensor:
+    """Draw tril in float64, for blocks of so many dimensions that share its entries or have their own."""
+    return 0.5 * draw.normal(components * block * (block - 1) // 2 * (1 if shared else dims // block))
+
+
 def random_options(random: random.Random) -> dict[str, Any]:
     """Draw the options that both ops share."""
     dims = random.choice([1, 2, 4, 6])
@@ -45,7 +50,16 @@ def random_options(random: random.Random) -> dict[str, Any]:
         "points": random.choice([None, None, random.choice([0, 1, 3, 9, 33])]),
         "scale_activation": random.choice(ACTIVATIONS),
         "min_scale": random.choice([0.25, 1.0]),
+        "scale_order": random.choice(["blocks", "interleaved"]),
+        "family": random.choice(FAMILIES),
+        "block": random.choice([1, 1, random.choice(divisors(dims))]),
+        "shared": random.random() < 0.5,
     }
+
+
+def is_discrete(family: Any) -> bool:
+    """Tell whether a family gives masses, which have no correlation."""
+    return not families.family_of(family).log_sigma
 
 
 def divisors(number: int) -> list[int]:

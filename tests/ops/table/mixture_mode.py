@@ -3,6 +3,8 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import torch
+
 import mdnkernels
 from tests.ops.table import mixture
 from tests.ops.table.draw import Draw
@@ -20,6 +22,9 @@ def arguments(
     spread: float = 1.0,
     change: int | None = None,
     extreme: bool = False,
+    block: int = 1,
+    shared: bool = False,
+    kappa: bool = False,
     **options: Any,
 ) -> Arguments:
     """Draw a call.
@@ -33,21 +38,29 @@ def arguments(
     if chosen is not None:
         drawn["logits"][:, list(chosen)] -= below
         options["components"] = chosen
+    if block > 1:
+        drawn["tril"] = mixture.correlation(draw, components, dims, block, shared)
+        options["block_size"] = block
     made: Arguments = {name: draw.floats(value) for name, value in drawn.items()}
+    if kappa:
+        made["dim_scale"] = torch.linspace(0.5, 2, dims, device=draw.generator.device).to(draw.dtype)
     if scales is None:
         made["scale"] = None
     if points is not None:
         made["index"] = draw.index(points)
-    return {**made, **options}
+    return {**made, "scale_order": "interleaved", **options}
 
 
 def random_options(random: random.Random) -> dict[str, Any]:
     options = mixture.random_options(random)
     select = random.choice(["weight", "density", "mean"])
     some = random.sample(range(options["components"]), random.randint(1, options["components"]))
+    without_scale = select != "density" and random.random() < 0.2
     return {
         **options,
-        "scales": None if select != "density" and random.random() < 0.2 else options["scales"],
+        "scales": None if without_scale else options["scales"],
+        "block": 1 if without_scale or mixture.is_discrete(options["family"]) else options["block"],
+        "kappa": random.random() < 0.4,
         "chosen": tuple(some) if random.random() < 0.3 else None,
         "select": select,
     }
@@ -83,11 +96,16 @@ ENTRY = Entry(
         "mean of no weight indexed": {"chosen": (0, 3), "below": 200.0, "select": "mean", "points": 11},
         "density indexed": {"points": 11, "select": "density"},
         "mean of some": {"chosen": (2, 0), "select": "mean"},
+        "pairs": {"block": 2, "select": "density"},
+        "mean of pairs": {"block": 2, "select": "mean", "kappa": True, "chosen": (3, 0)},
+        "mean of triples indexed": {"block": 3, "shared": True, "select": "mean", "points": 11, "family": "laplace"},
+        "mass": {"select": "density", "kappa": True, "family": mixture.FAMILIES[4], "scale_order": "blocks"},
+        "mean logistic": {"select": "mean", "family": "logistic", "scale_order": "blocks"},
     },
     representatives=("weight", "density indexed", "mean", "mean of some"),
     random_options=random_options,
     # Which component is the strongest changes over some sixteen cells, as in a network's maps.
     workloads={"pose": Workload({"components": 3, "dims": 34, "change": 16})},
     moved=moved,
-    differentiable=("logits", "loc", "scale"),
+    differentiable=("logits", "loc", "scale", "tril"),
 )

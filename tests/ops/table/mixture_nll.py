@@ -23,11 +23,15 @@ def arguments(
     kappa: bool = False,
     spread: float = 3.0,
     extreme: bool = False,
+    block: int = 1,
+    shared: bool = False,
+    assigned: bool = False,
     **options: Any,
 ) -> Arguments:
     """Draw a call.
 
-    groups: of the mask, None for none. points: of an index, None for all positions. kappa: with dim_scale.
+    groups: of the mask, None for none. points: of an index, None for all positions. kappa: with dim_scale. block: how
+    many dimensions are correlated, by entries that all blocks share or not. assigned: to components, or to none.
     """
     activation = options.get("scale_activation", "elu")
     drawn = mixture.parameters(draw, components, dims, scales, activation, spread, None)
@@ -38,7 +42,12 @@ def arguments(
             drawn[name] = torch.where(which == number, draw.stretch(value, 1e4), value)
     where = draw.positions if points is None else (draw.count(points),)
     drawn["target"] = spread * draw.normal(dims, where)
+    if block > 1:
+        drawn["tril"] = mixture.correlation(draw, components, dims, block, shared)
+        options["block_size"] = block
     made: Arguments = {name: draw.floats(value) for name, value in drawn.items()}
+    if assigned:
+        made["assign"] = draw.integers(-1, components, draw.batch, *where)
     if groups is not None:
         made["mask"] = draw.placed(draw.uniform(groups, where) < observed)
     if weighted:
@@ -47,20 +56,37 @@ def arguments(
         made["index"] = draw.index(points)
     if kappa:
         made["dim_scale"] = torch.linspace(0.5, 2, dims, device=draw.generator.device).to(draw.dtype)
-    return {**made, **options}
+    return {**made, "scale_order": "interleaved", **options}
+
+
+def observation_options(random: random.Random) -> dict[str, Any]:
+    """Draw the options that mixture_posterior has too."""
+    options = mixture.random_options(random)
+    if mixture.is_discrete(options["family"]):
+        options["block"] = 1
+    return {
+        **options,
+        "groups": random.choice([None, *mixture.divisors(options["dims"] // options["block"])]),
+        "observed": random.choice([0.0, 0.05, 0.5, 1.0]),
+        "kappa": random.random() < 0.4,
+    }
 
 
 def random_options(random: random.Random) -> dict[str, Any]:
-    options = mixture.random_options(random)
+    options = observation_options(random)
     return {
         **options,
-        "groups": random.choice([None, *mixture.divisors(options["dims"])]),
-        "observed": random.choice([0.0, 0.05, 0.5, 1.0]),
+        **random.choice([{}, {}, {"temperature": 3.0}, {"temperature": 0.5}, {"assign": "best"}, {"assigned": True}]),
+        **random.choice([{}, {}, {"beta": 0.5}, gradient_options(options)]),
         "weighted": random.random() < 0.4,
-        "kappa": random.random() < 0.4,
-        "family": random.choice(mixture.FAMILIES),
         "reduction": random.choice(["mean", "sum", "none"]),
     }
+
+
+def gradient_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the natural gradient, where that is defined."""
+    discrete = mixture.is_discrete(options["family"])
+    return {} if discrete or options["block"] > 1 else {"gradient": "natural"}
 
 
 def moved(arguments: Arguments) -> Moved:
@@ -87,6 +113,8 @@ def moved(arguments: Arguments) -> Moved:
 POSE = {"dims": 34, "groups": 17, "observed": 1.0, "spread": 1.0}
 DETECTION = {"dims": 2, "groups": 1, "observed": 1.0, "spread": 1.0}
 ROWS = {"components": 5, "dims": 1, "scales": 1, "groups": None, "spread": 1.0}
+
+BLOCKS = {"scale_order": "blocks"}
 
 ENTRY = Entry(
     mdnkernels.mixture_nll,
@@ -130,8 +158,26 @@ ENTRY = Entry(
             for family in mixture.FAMILIES[1:]
         },
         "mean of little": {"observed": 0.05, "groups": 1},
+        "pairs": {"dims": 6, "block": 2, "scales": 2, "groups": 3, "weighted": True, "kappa": True},
+        "pairs that share": {"dims": 6, "block": 2, "shared": True, "scales": 3, "groups": 1, **BLOCKS},
+        "pairs indexed": {"dims": 4, "block": 2, "points": 11, "family": "laplace", "groups": None},
+        "triples": {"dims": 6, "block": 3, "scales": 6, "groups": 2, "family": mixture.FAMILIES[2], "reduction": "sum"},
+        "full covariance": {"dims": 5, "block": 5, "scales": 1, "groups": 1, "family": "logistic", "observed": 0.3},
+        "scales of blocks": {"dims": 6, "scales": 3, "groups": 3, "kappa": True, **BLOCKS},
+        "tempered": {"temperature": 3.0, "weighted": True},
+        "cold": {"temperature": 0.25, "groups": None, "reduction": "none"},
+        "best": {"assign": "best"},
+        "assigned": {"assigned": True, "groups": None, "weighted": True},
+        "assigned indexed": {"assigned": True, "points": 11, "family": "laplace", "reduction": "none"},
+        "beta": {"beta": 0.5, "kappa": True, "scale_activation": "softplus", "min_scale": 0.1},
+        "beta of pairs": {"beta": 1.0, "block": 2, "reduction": "sum", "family": "logistic"},
+        **{
+            f"natural {family}": {"gradient": "natural", "kappa": True, "family": family, "min_scale": 0.1}
+            for family in mixture.FAMILIES
+            if not mixture.is_discrete(family)
+        },
     },
-    representatives=("weighted laplace", "every position", "mean of little", "indexed"),
+    representatives=("weighted laplace", "every position", "mean of little", "indexed", "pairs", "assigned indexed"),
     random_options=random_options,
     workloads={
         "pose": Workload(POSE),
@@ -142,7 +188,7 @@ ENTRY = Entry(
         "pose, channels_last": Workload(POSE, layout="channels_last", dtypes=(torch.float32,)),
     },
     moved=moved,
-    differentiable=("logits", "loc", "scale", "target"),
+    differentiable=("logits", "loc", "scale", "target", "tril"),
     trained=("logits", "loc", "scale"),
     fused_gradient=True,
 )

@@ -35,6 +35,16 @@ def test_file_holds_a_configuration_exactly(config: FitConfig, tmp_path: Path) -
     assert read_config(FitConfig, path) == config
 
 
+@pytest.mark.parametrize(("old", "new"), [("no", "float32"), ("bf16", "bfloat16"), ("fp16", "float16")])
+def test_precision_of_an_earlier_version_is_read_by_its_old_name(
+    config: FitConfig, tmp_path: Path, old: str, new: str
+) -> None:
+    path, root = tmp_path / "config.json", json.loads(to_json(config))
+    del root["precision"]
+    path.write_text(json.dumps({**root, "mixed_precision": old}))
+    assert read_config(FitConfig, path) == dataclasses.replace(config, precision=new)
+
+
 def change(path: tuple[str, ...], value: Any) -> Callable[[dict[str, Any]], None]:
     def apply(root: dict[str, Any]) -> None:
         for name in path[:-1]:
@@ -53,7 +63,7 @@ def change(path: tuple[str, ...], value: Any) -> Callable[[dict[str, Any]], None
         (change(("optimizer", "lr"), "fast"), r"expected float.* config\.optimizer\.lr"),
         (change(("augment", "augment"), 1), r"expected bool.* config\.augment\.augment"),
         (change(("data", "train_images"), 7), r"expected Path.* config\.data\.train_images"),
-        (change(("mixed_precision",), "fp8"), r"fp8.* config\.mixed_precision"),
+        (change(("precision",), "fp8"), r"fp8.* config\.precision"),
         (change(("optimizer", "drop_epochs"), [4, "b"]), r"config\.optimizer\.drop_epochs\[1\]"),
         (lambda root: root["model"].pop("arch") and root.pop("run"), r"missing.* config\.run"),
         (change(("optimizer", "lr"), -0.1), "--lr: must be positive"),

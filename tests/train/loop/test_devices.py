@@ -11,7 +11,7 @@ from train.config.commands import FitConfig
 from train.config.options import DataConfig
 from train.config.serialisation import from_plain, to_plain
 from train.errors import ConfigError
-from train.loop.network import pick_device
+from train.loop.network import pick_device, pick_precision
 
 
 @pytest.fixture
@@ -53,6 +53,18 @@ def test_without_a_gpu_auto_is_the_cpu_and_cuda_is_refused() -> None:
             ConfigError, match=f"{device} is not there; this machine has cpu and no GPU that this torch"
         ):
             pick_device(device)
+
+
+def test_precision_is_bfloat16_on_a_gpu_that_has_it_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for has_it in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has_it=has_it: has_it)
+        assert pick_precision("auto", gpu) == ("bfloat16" if has_it else "float32")
+        assert pick_precision("auto", cpu) == "float32"
+        assert [pick_precision(name, gpu) for name in ("float32", "float16")] == ["float32", "float16"]
+    assert pick_precision("bfloat16", cpu) == "bfloat16"
+    with pytest.raises(ConfigError, match="--precision float16: needs a GPU"):
+        pick_precision("float16", cpu)
 
 
 def test_one_gpu_for_several_processes_is_refused(two_gpus: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -231,8 +231,8 @@ def test_other_categories_than_the_checkpoints_are_refused(drawn_copy: DataPaths
 
 
 def test_bfloat16_run_and_float32_run_in_one_process(drawn: DataPaths, tmp_path: Path) -> None:
-    for precision in ("bf16", "no"):
-        run = fit(tiny_fit(drawn, tmp_path / precision, epochs=1, mixed_precision=precision))
+    for precision in ("bfloat16", "float32"):
+        run = fit(tiny_fit(drawn, tmp_path / precision, epochs=1, precision=precision))
         assert state(run)["state"] == "finished"
 
 

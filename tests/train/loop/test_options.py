@@ -177,15 +177,15 @@ def compile_and_compare(drawn: DataPaths, tmp_path: Path) -> None:
 
 
 def test_half_precision_without_a_gpu_is_refused_before_a_run_is_made(drawn: DataPaths, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--mixed-precision fp16: needs a GPU"):
-        fit(tiny_fit(drawn, tmp_path / "run", mixed_precision="fp16"))
+    with pytest.raises(ConfigError, match="--precision float16: needs a GPU"):
+        fit(tiny_fit(drawn, tmp_path / "run", precision="float16"))
     assert not (tmp_path / "run").exists()
 
 
 def test_bfloat16_stays_near_float32_with_every_option(drawn: DataPaths, tmp_path: Path) -> None:
     options = {"epochs": 1, "ema": 0.9, "accumulate": 2, "clip_norm": 5.0, "activation_checkpointing": True}
     exact = fit(tiny_fit(drawn, tmp_path / "no", **options))
-    near = fit(tiny_fit(drawn, tmp_path / "bf16", **options, mixed_precision="bf16"))
+    near = fit(tiny_fit(drawn, tmp_path / "bf16", **options, precision="bfloat16"))
     for one, other in zip(losses(exact), losses(near), strict=True):
         assert other == pytest.approx(one, rel=0.05)
     assert all(value.dtype != torch.bfloat16 for value in last(near).model.values())

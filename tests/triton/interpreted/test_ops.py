@@ -13,6 +13,7 @@ import mdnkernels
 from mdnkernels import backends
 from tests.ops import reference
 from tests.ops import test_center_focal_loss as center_focal
+from tests.ops.agreement import outputs_of
 from tests.ops.mixture_cases import MixtureCase, loss_and_gradients
 from tests.ops.table import laid_out
 from tests.ops.table.mixture import FAMILIES
@@ -188,10 +189,11 @@ def test_extremes_are_finite_and_agree_with_extended_precision(family, dtype):
     scale = torch.tensor([[-1e4, 0.0, -50.0, 1.0], [-1e4, 1.0, -1e4, 1.0]], dtype=dtype).unsqueeze(0)
     target = torch.tensor([[1e6, 1.0, -1e6, 2.0]], dtype=dtype).unsqueeze(0)
     arguments = [value.requires_grad_() for value in (logits, loc, scale, target)]
+    options = {"family": family, "scale_activation": "elu", "min_scale": 1.0}
     with mdnkernels.use_backend("triton"):
-        loss = mdnkernels.mixture_nll(*arguments, family=family, reduction="none")
+        loss = mdnkernels.mixture_nll(*arguments, **options, reduction="none")
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(loss.sum(), arguments))
-    expected = reference.mixture_nll(*(value.detach() for value in arguments), family=family)[0]
+    expected = reference.mixture_nll(*(value.detach() for value in arguments), **options)[0]
     for actual, value in zip(loss[0].tolist(), expected, strict=True):
         assert actual == pytest.approx(float(value), rel=1e-6 if dtype == torch.float32 else 1e-12)
 
@@ -199,9 +201,9 @@ def test_extremes_are_finite_and_agree_with_extended_precision(family, dtype):
 def mode_and_gradients(backend: str, maps: list[Tensor], **options) -> list[Tensor]:
     leaves = [value.detach().requires_grad_() for value in maps]
     with mdnkernels.use_backend(backend):
-        mode = mdnkernels.mixture_mode(*leaves, **options)
+        mode = mdnkernels.mixture_mode(*leaves, scale_order="interleaved", **options)
     total = sum((i + 1) * value.sum() for i, value in enumerate((mode.loc, mode.scale, mode.weight)))
-    return [*mode, *torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)]
+    return [*outputs_of(mode), *torch.autograd.grad(total, leaves, allow_unused=True, materialize_grads=True)]
 
 
 @pytest.mark.parametrize("select", ["weight", "density", "mean"])
@@ -247,7 +249,8 @@ def test_the_first_nan_score_is_the_largest_and_equal_ones_give_the_lowest():
         ((2, 3, 9, 7), 5, 3, "contiguous"),
         ((1, 2, 5, 70), 60, 5, "channels_last"),
         ((2, 1, 6, 9), 100, 1, "sliced"),
-        ((1, 1, 40, 210), 300, 1, "contiguous"),  # several chunks, which are merged
+        ((1, 3, 64, 130), 2, 3, "contiguous"),  # more chunks than peaks: few of them reach the floor
+        ((1, 1, 100, 210), 1000, 1, "contiguous"),  # more candidates than are seen at once
         ((1, 2, 4, 3), 2000, 11, "contiguous"),  # too many to select on chip
         ((0, 2, 3, 3), 4, 3, "contiguous"),
         ((1, 2, 0, 3), 4, 3, "contiguous"),
@@ -401,10 +404,20 @@ def test_second_derivatives_are_refused():
 def test_ops_pass_opcheck():
     arguments, others = MixtureCase(batch=1, components=2, dims=2, positions=(2, 3), points=3).make()
     points = [value.detach().flatten(2).requires_grad_() for value in arguments]
-    given = [others[name] for name in ("mask", "weight", "index", "dim_scale")]
+    tril = torch.randn(1, 2, 6, dtype=torch.float64, requires_grad=True)
+    observed = [others[name][:, :1] if name == "mask" else others[name] for name in ("mask", "index", "dim_scale")]
+    mask, index, dim_scale = observed
+    density = ("gaussian", 0.0, "elu", 1.0, True, 2)
     torch.library.opcheck(
         torch.ops.mdnkernels_triton.mixture_nll.default,
-        (*points, *given, "gaussian", 0.0, "elu", 1.0, "mean", True, True),
+        (
+            *(*points, tril, mask, others["weight"], index, dim_scale, None, *density),
+            *("likelihood", 1.0, 0.0, 1.0, 1.0, False, "mean", True, True),
+        ),
+    )
+    torch.library.opcheck(
+        torch.ops.mdnkernels_triton.mixture_posterior.default,
+        (*(value.detach() for value in points), tril.detach(), mask, index, dim_scale, *density, 2.0),
     )
     torch.library.opcheck(
         torch.ops.mdnkernels_triton.mixture_mode.default, (*points[:3], None, "mean", [1, 0], "elu", 1.0)
