@@ -131,7 +131,7 @@ def run(seed: int) -> str:
     backend = case.random.choice([b for b in BACKENDS if missing(op, b) is None])
     with on(backend, seed):
         actual = results(call.changed(lambda value: moved(value, device_of(backend))))
-    assert_agree(actual, expected, case.dtype)
+    assert_agree(actual, expected, case.entry.result_dtype(case.dtype))
     return f"{op}: {backend}"
 
 

@@ -69,5 +69,6 @@ ENTRY = Entry(
     differentiable=("logits",),
     trained=("logits",),
     maps_alone=True,
+    draws_in_float32=True,
     fused_gradient=True,
 )

@@ -97,6 +97,8 @@ class Entry:
     """Whether it refuses points and rows."""
     fused_gradient: bool = False
     """Whether the forward pass of the fused backends computes the gradient, which must then be known to be wanted."""
+    draws_in_float32: bool = False
+    """Whether a part of it is computed in float32 beside float64 arguments too."""
     linear: bool = False
     """Whether it is linear in what is differentiable, so that every backend differentiates it twice."""
 
@@ -110,7 +112,9 @@ class Entry:
 
     def result_dtype(self, dtype: torch.dtype) -> torch.dtype:
         """Return the dtype whose rounding the results have, where `dtype` was drawn."""
-        return dtype if dtype in self.dtypes else self.dtypes[0]
+        if dtype not in self.dtypes:
+            return self.dtypes[0]
+        return torch.float32 if self.draws_in_float32 and dtype == torch.float64 else dtype
 
 
 @dataclass(frozen=True)
