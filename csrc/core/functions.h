@@ -207,21 +207,7 @@ MDN_INLINE V log1p(V x) {
   return d == 0 ? x : log(u) * (x / (d == 0 ? 1 + V{} : d));
 }
 
-#if MDN_VECTOR_BYTES == 64
-// 1 / x for x in [1, 2], within one ulp: a step of Newton's on the 14 bits that the CPU has at hand. Its division takes
-// a vector of 64 bytes as long as ten of these instructions.
-MDN_INLINE FloatVector reciprocal(FloatVector x) {
-  const FloatVector guess = _mm512_maskz_rcp14_ps(all_lanes, x);
-  return guess + guess * (1 - x * guess);
-}
-#endif
-
 #endif  // MDN_VECTOR_BYTES
-
-template <class V>
-MDN_INLINE V reciprocal(V x) {
-  return 1 / x;
-}
 
 // The same in any other type.
 template <class V>
