@@ -18,6 +18,8 @@ class Control(Operands):
         return lambda warp, group: None
 
     do_yield = do_nop
+    # Fences, and what goes with them: the machine's memory is in order.
+    do_membar = do_errbar = do_cgaerrbar = do_cctl = do_nop
 
     def do_bra(self) -> Step:
         assert self.instruction.target is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -148,6 +149,12 @@ class Floats(Operands):
 
     def do_i2f(self) -> Step:
         out, text = self.operands
+        if self.instruction.opcode == "I2F.U8":
+            byte = re.fullmatch(r"(R\d+|RZ)(?:\.B([0-3]))?", text)
+            if byte is None:
+                raise self.unknown()
+            word, shift = self.word(byte[1]), U32(8 * int(byte[2] or 0))
+            return self.into(out, lambda warp: (word(warp) >> shift & U32(255)).astype(F32).view(U32))
         wide = bool(self.how & {"S64", "U64"})
         a = self.wide(text) if wide else self.integer(text)
         kind = I64 if "S64" in self.how else U64 if "U64" in self.how else U32 if "U32" in self.how else I32

@@ -19,7 +19,7 @@ UNITS = {
     "global": "LDG STG ATOMG RED REDG",
     "shared": "LDS STS ATOMS SHFL",
     "uniform": "",  # whatever begins with U
-    "control": "BRA BRX BRXU CALL RET EXIT BSSY BSYNC BREAK WARPSYNC BAR NOP YIELD B2R",
+    "control": "BRA BRX BRXU CALL RET EXIT BSSY BSYNC BREAK WARPSYNC BAR NOP YIELD B2R MEMBAR ERRBAR CGAERRBAR CCTL",
 }
 UNIT_OF = {name: unit for unit, names in UNITS.items() for name in names.split()}
 

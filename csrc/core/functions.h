@@ -207,11 +207,6 @@ MDN_INLINE V log1p(V x) {
 
 #endif  // MDN_VECTOR_BYTES
 
-template <class V>
-MDN_INLINE V reciprocal(V x) {
-  return 1 / x;
-}
-
 // The same in any other type.
 template <class V>
 MDN_INLINE V exp_to_normal(V x) {

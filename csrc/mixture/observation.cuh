@@ -8,9 +8,6 @@ namespace mdn {
 struct Observed {
   TileView mask;         // (B, G, points); absent where all is observed: data is null
   const int64_t* index;  // (B, points), contiguous, or null; -1 is padding, where nothing is observed
-  // The same as bits, a tile after the other, from the launch that counted what was observed to the one that computes:
-  // an eighth of the mask. Null where nothing is counted.
-  uint32_t* bits;
   int64_t points;
   Divisor by_groups, by_group_dims;  // G, or 1 without a mask, and the dimensions of a group
 };
@@ -47,9 +44,8 @@ class Observation {
         chosen_(dynamic_shared<int64_t>(chosen, positions)),
         observed_(dynamic_shared<uint32_t>(chosen + positions * 8, words_)) {}
 
-  // Reads index and mask of the tile of that number, or the bits that `keep` left. Returns whether anything in it is
-  // observed.
-  MDN_ON_DEVICE bool look(const Tile& tile, int number, bool from_bits) {
+  // Reads index and mask of a tile. Returns whether anything in it is observed.
+  MDN_ON_DEVICE bool look(const Tile& tile) {
     const int thread = threadIdx.x, threads = blockDim.x;
     if (call_.index != nullptr) {
       const int64_t* index = call_.index + tile.batch * call_.points + tile.first;
@@ -58,33 +54,18 @@ class Observation {
       }
     }
     for (int i = thread; i < words_; i += threads) observed_[i] = 0;
-    const bool along_channels = call_.mask.walk == Walk::channels && !from_bits;
+    const bool along_channels = call_.mask.walk == Walk::channels;
     if (along_channels) {
       for (int i = thread; i < groups_ * words_; i += threads) seen_.set(i, 0);
     }
     __syncthreads();
     bool any = false;
-    if (from_bits) {
-      const uint32_t* bits = call_.bits + int64_t(number) * (groups_ * words_);
-      for (int i = thread; i < groups_ * words_; i += threads) {
-        const uint32_t word = load_global(bits + i);
-        seen_.set(i, word);
-        any |= note(i & (words_ - 1), word);
-      }
-    } else if (along_channels) {
+    if (along_channels) {
       any = look_along_channels(tile);
     } else {
       any = look_along_points(tile);
     }
     return __syncthreads_or(any) != 0;
-  }
-
-  // Leaves the bits of the tile that was looked at for later launches.
-  MDN_ON_DEVICE void keep(int number) const {
-    uint32_t* bits = call_.bits + int64_t(number) * (groups_ * words_);
-    for (int i = threadIdx.x; i < groups_ * words_; i += static_cast<int>(blockDim.x)) {
-      store_global(bits + i, seen_.get(i));
-    }
   }
 
   // Whether dimension `dim` was observed at `position`: the lowest bit; at the positions that follow: those above.

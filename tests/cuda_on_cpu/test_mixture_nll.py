@@ -142,7 +142,8 @@ def test_mixtures_too_large_for_shared_memory_use_a_workspace(case, dtype):
     arguments, others = dataclasses.replace(case, dtype=dtype).make()
     with cuda_on_cpu.running(count=False) as report:
         actual = loss_and_gradients("native", arguments, others, dtype)
-    assert any("mixture_nll<" in launch.kernel and ", false>" in launch.kernel for launch in report.launches)
+    kernels = [launch.kernel for launch in report.launches]
+    assert any("::staged_nll<" in kernel and kernel.endswith(", false>") for kernel in kernels)
     assert_agrees(actual, arguments, others, dtype)
 
 
@@ -184,11 +185,9 @@ def test_parameters_of_what_nobody_observed_are_not_read():
     others["mask"][0, 3, 0, :32] = True
     with cuda_on_cpu.running() as report:
         loss_and_gradients("native", arguments, others, torch.float32)
-    kernel = next(launch for launch in report.launches if "mixture_nll<" in launch.kernel)
-    bits, observed, kappa = 17 * 4, 32 * 4 * (3 + 3 * 34 + 3 * 2 + 34), 34 * 4
-    tiles = kernel.grid[0]
-    assert tiles == 3 * 64 * 64 / 32
-    assert 32 * kernel.read.sectors <= 1.05 * observed + tiles * (bits + kappa + 4 * 32)  # these four begin in a sector
+    [counts, kernel] = report.launches
+    observed, shared = 32 * 4 * (3 + 3 * 34 + 3 * 2 + 34), 34 * 4 + 8 * counts.grid[0] + 4 * 32
+    assert 32 * kernel.read.distinct_sectors <= others["mask"].numel() + 1.05 * observed + shared
 
 
 @pytest.mark.parametrize(
@@ -210,15 +209,16 @@ def test_same_bits_in_any_order_of_blocks_and_threads(case):
             assert torch.equal(a, e)
 
 
-def sectors_over_the_least(case, dtype):
-    """Return the sectors that a loss with all gradients reads and writes, each over those that its tensors fill."""
+def computing_launch(case, dtype):
+    """Return the launch that computes a loss with all gradients, and the bytes of what it reads and writes."""
     arguments, others = dataclasses.replace(case, dtype=dtype).make()
     with cuda_on_cpu.running() as report, mdnkernels.use_backend("native"):
         loss = mdnkernels.mixture_nll(*arguments, **others)
     inputs = [*arguments, *(value for value in others.values() if isinstance(value, torch.Tensor))]
     read = sum(value.numel() * value.element_size() for value in inputs)
     written = sum(value.numel() for value in arguments) * loss.element_size()
-    return 32 * report.sectors_read / read, 32 * report.sectors_written / written
+    assert len(report.launches) == 2
+    return report.launches[1], read, written
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
@@ -235,14 +235,95 @@ def test_dense_aligned_maps_move_each_sector_once(mask, channels_last, dtype):
         observed=1.0,
         weighted=mask is not None,
     )
-    read, written = sectors_over_the_least(case, dtype)
-    assert read <= 1.05
-    assert written <= 1.05
+    launch, read, written = computing_launch(case, dtype)
+    assert 32 * launch.read.distinct_sectors <= 1.05 * read
+    assert 32 * launch.written.sectors <= 1.05 * written
+    # In a planar map each component reads the target, in a staged one a warp's neighbours may share a sector.
+    target = 34 * 3 * 64 * 64 * dtype.itemsize
+    assert 32 * launch.read.sectors <= 1.1 * read + 2 * target
 
 
 def test_no_gradient_is_written_where_none_is_wanted():
     arguments, others = MixtureCase(dtype=torch.float32).make()
     with cuda_on_cpu.running() as report, torch.no_grad(), mdnkernels.use_backend("native"):
         mdnkernels.mixture_nll(*arguments, **others)
-    kernel = next(launch for launch in report.launches if "mixture_nll<" in launch.kernel)
-    assert kernel.written.sectors == kernel.grid[0]  # the tiles' sums
+    kernel = report.launches[-1]
+    assert kernel.written.sectors == kernel.grid[0] + 1  # the blocks' parts of the loss, and the loss
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        POSE,
+        dataclasses.replace(POSE, channels_last=True, block=2),
+        dataclasses.replace(DETECTION, groups=None),
+        MixtureCase(points=30, objective={"assigned": True}),
+        MixtureCase(components=5, dims=1, scales=1, groups=None, positions=(), batch=300),
+    ],
+    ids=str,
+)
+def test_a_loss_takes_two_launches(case, reduction):
+    arguments, others = dataclasses.replace(case, reduction=reduction, dtype=torch.float32).make()
+    with cuda_on_cpu.running(count=False) as report, mdnkernels.use_backend("native"):
+        mdnkernels.mixture_nll(**dict(zip(NAMES, arguments, strict=False)), **others)
+    assert len(report.launches) == 2
+
+
+ROWS = MixtureCase(batch=700, components=5, dims=1, scales=1, groups=None, positions=())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"groups": 1, "kappa": False},
+        {"components": 2, "objective": {"temperature": 3.0}, "scale_activation": "softplus", "min_scale": 1e-3},
+        {"components": 3, "objective": {"assigned": True, "beta": 0.5}, "reduction": "none"},
+        {"components": 4, "objective": {"assign": "best"}, "scale_activation": "exp", "min_scale": 0.0},
+        {"components": 8, "batch": 33, "reduction": "sum", "scale_activation": "identity"},
+    ],
+    ids=str,
+)
+def test_rows_of_one_dimension(change, family):
+    case = dataclasses.replace(ROWS, **{"family": family, "dtype": torch.float32, **change})
+    arguments, others = case.make()
+    with cuda_on_cpu.running(seed=3, count=False) as report:
+        actual = loss_and_gradients("native", arguments, others, torch.float32)
+    assert f"::number_rows_nll<{case.components}>" in report.launches[-1].kernel
+    assert_agrees(actual, arguments, others, torch.float32)
+
+
+def test_rows_move_each_sector_once():
+    launch, read, written = computing_launch(dataclasses.replace(ROWS, kappa=False, batch=2048), torch.float32)
+    assert 32 * launch.read.distinct_sectors <= 1.01 * read
+    assert 32 * launch.written.sectors <= 1.01 * written
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"scale_order": "blocks", "scales": 3, "objective": {"temperature": 0.5}},
+        {"components": 1, "scales": 6, "objective": {"assign": "best"}, "reduction": "none"},
+        {"components": 9, "scales": 1, "kappa": False, "groups": None, "objective": {"beta": 0.5}},
+        {"components": 2, "groups": 6, "observed": 0.1, "objective": {"assigned": True}, "reduction": "sum"},
+    ],
+    ids=str,
+)
+def test_planar_maps_with_every_option(change, family):
+    case = MixtureCase(dims=6, groups=3, positions=(12, 23), family=family, dtype=torch.float32)
+    arguments, others = dataclasses.replace(case, **change).make()
+    with cuda_on_cpu.running(seed=4, count=False) as report:
+        actual = loss_and_gradients("native", arguments, others, torch.float32)
+    assert "::planar_nll<" in report.launches[-1].kernel
+    assert_agrees(actual, arguments, others, torch.float32)
+
+
+def test_nothing_to_do_gives_zero():
+    arguments, others = MixtureCase(batch=0, positions=(8, 8), dtype=torch.float32).make()
+    loss, *gradients = on_cuda(arguments, others, torch.float32)
+    assert loss == 0
+    assert all(gradient.numel() == 0 for gradient in gradients)

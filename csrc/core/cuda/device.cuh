@@ -104,6 +104,24 @@ MDN_ON_DEVICE void store_global(P* to, P value) {
   __stcs(reinterpret_cast<WordOf<P>*>(to), same_bits<WordOf<P>>(value));
 }
 
+// e^x of an x that was rounded when it was computed: the instruction's error, 2^-22 of the result, and that of x times
+// log2(e) are of the size that x's own rounding has made already.
+MDN_ON_DEVICE float exp_of_rounded(float x) {
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x * 1.44269504f));
+  return power;
+}
+MDN_ON_DEVICE double exp_of_rounded(double x) { return exp(x); }
+
+// log x in two instructions, with an error of 2^-22 for x in (1/2, 2), else of the 2^-22nd part of the result: enough
+// where a few of them are summed with numbers of that size.
+MDN_ON_DEVICE float log_of_few(float x) {
+  float power;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power * 0.693147181f;
+}
+MDN_ON_DEVICE double log_of_few(double x) { return log(x); }
+
 template <class T, int N>
 class SharedArray {
  public:
@@ -139,6 +157,15 @@ using cuda_on_cpu::load_global;
 using cuda_on_cpu::load_global_written;
 using cuda_on_cpu::SharedArray;
 using cuda_on_cpu::store_global;
+
+template <class T>
+T exp_of_rounded(T x) {
+  return std::exp(x);
+}
+template <class T>
+T log_of_few(T x) {
+  return std::log(x);
+}
 
 #endif
 

@@ -223,7 +223,7 @@ MDN_ON_DEVICE void read_tile(const TileView& view, const Tile& tile, const Divis
 }
 
 // The elements of which a thread may write 16 bytes at a time.
-enum class Packs { none, points, all };
+enum class Packs { none, points };
 
 // Writes make(Count<N>, channel, position), the values of the N positions from `position` on, to every element of the
 // tile. Where `packs` are of points, N may be more than 1, and the last positions may lie beyond the tile's count.
@@ -256,24 +256,6 @@ MDN_ON_DEVICE void write_tile(const TileView& view, const Tile& tile, const Divi
         }
       }
       to += column.step * view.channel_stride;
-    }
-  } else if (packs == Packs::all && view.walk == Walk::channels_packed) {
-    for (int at = threadIdx.x * width; at < total; at += tile_threads * width) {
-      int position = quotient(at, channels), channel = at - position * lines;
-      Pack<Element, width> pack = {};
-#pragma unroll
-      for (int j = 0; j < width; ++j) {
-        if (at + j < total) pack[j] = element_at(channel, position);
-        if (++channel == lines) channel = 0, ++position;
-      }
-      if (at + width <= total) {
-        store_global(reinterpret_cast<Pack<Element, width>*>(data + at), pack);
-      } else {
-#pragma unroll
-        for (int j = 0; j < width; ++j) {
-          if (at + j < total) store_global(data + at + j, pack[j]);
-        }
-      }
     }
   } else if (along_channels(view)) {
     for (int at = threadIdx.x; at < total; at += tile_threads) {

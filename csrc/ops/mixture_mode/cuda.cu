@@ -99,7 +99,7 @@ class ModeBlock {
 
   MDN_ON_DEVICE void run(int number) {
     tile_ = tile_of(plan_.tiling, call_.points, number);
-    if (observation_.look(tile_, number, false)) {
+    if (observation_.look(tile_)) {
       read_rows();
       __syncthreads();
     }
