@@ -33,7 +33,8 @@ ABOUT: dict[str, str] = {
     "of the other world, but each kind is a category of its own: the small objects are red, the middle ones green and "
     "the large ones blue. AP, the mean over the categories, is then for two thirds of rare sizes, as in photographs of "
     "three things of which two are rare; and as every object is easy to find and to name, it depends on the sizes that "
-    "are regressed. This world shows what AP gains by a mixture, and nothing of scale against category.",
+    "are regressed. This world shows what AP gains by a mixture, and nothing of scale against category. It was made "
+    "for that, after the other had left it open.",
     "views": "One articulated figure that fills its picture, seen from the front or from the back. The view is told by "
     "a face or hair and by what is on the chest or the back; the knob is the share of figures of which nothing tells "
     "it, so that left and right are a toss-up. AP is COCO's of keypoints (OKS).",

@@ -173,9 +173,9 @@ class Turned(NamedTuple):
 def turn_outline(
     rng: np.random.Generator, corners: NDArray[np.float64], longer: float, *, max_aspect: float, max_rotation: float
 ) -> Turned:
-    """Stretch an outline (K, 2) and turn it, both at random, and give its box a longer side of so many pixels.
+    """Return an outline (K, 2), stretched and turned at random, at a random phase to the pixel grid.
 
-    Its phase to the pixel grid is random too. max_aspect: of width over height before the turn, log-uniform in
+    longer: longer side of its box then, in pixels. max_aspect: of width over height before the turn, log-uniform in
     [1 / max_aspect, max_aspect]. max_rotation: in degrees, either way.
     """
     stretch = math.exp(rng.uniform(-0.5, 0.5) * math.log(max_aspect))

@@ -17,7 +17,7 @@ RED, GREEN, BLUE = 2, 5, 9
 
 @pytest.fixture(scope="module")
 def scenes() -> list[ColouredScene]:
-    return [render_coloured_scene(np.random.default_rng([7, i])) for i in range(400)]
+    return [render_coloured_scene(np.random.default_rng([7, i])) for i in range(240)]
 
 
 def test_a_seed_s_picture_is_the_one_it_has_always_been() -> None:
