@@ -22,6 +22,8 @@ class Plan(NamedTuple):
     knob: tuple[World, ...]
     """The worlds of all values of the knob, the main one among them; that one alone where no knob is turned."""
     seeds: tuple[int, ...]
+    more_seeds: tuple[int, ...]
+    """Further seeds, of the followed contenders in the main world alone."""
 
     @property
     def kind(self) -> str:
@@ -33,13 +35,18 @@ class Plan(NamedTuple):
         """Components of the contenders that are trained in every world."""
         return (0, 1, self.mixture)
 
+    def seeds_of(self, components: int, world: World) -> tuple[int, ...]:
+        """Return the seeds with which a contender is trained in a world."""
+        return self.seeds + (self.more_seeds if world == self.main and components in self.followed else ())
+
     def jobs(self) -> list[Job]:
         """Return what to train, seed by seed, so that an interrupted run has whole seeds."""
         return [
             Job(world, components, seed)
-            for seed in self.seeds
+            for seed in self.seeds + self.more_seeds
             for world in sorted(self.knob, key=lambda world: world != self.main)
             for components in (self.components if world == self.main else self.followed)
+            if seed in self.seeds_of(components, world)
         ]
 
 
@@ -47,6 +54,7 @@ def plans(config: ReproduceConfig, task: TaskName) -> list[Plan]:
     """Return what a configuration asks for of a task: one plan for each kind of world."""
     changes = {name: getattr(config, name) for name in CHANGES}
     several = sorted(count for count in config.components if count > 1)
+    after = config.first_seed + config.seeds
     made = []
     for family in WORLDS[task]:
         main = family.world(family.main, changes)
@@ -57,7 +65,8 @@ def plans(config: ReproduceConfig, task: TaskName) -> list[Plan]:
                 components=tuple(sorted(config.components)),
                 mixture=family.mixture if family.mixture in several else several[0],
                 knob=tuple(family.world(value, changes) for value in family.knob) if config.knobs else (main,),
-                seeds=tuple(range(config.first_seed, config.first_seed + config.seeds)),
+                seeds=tuple(range(config.first_seed, after)),
+                more_seeds=tuple(range(after, after + config.more_seeds)) if family.more_seeds else (),
             )
         )
     return made

@@ -13,9 +13,9 @@ from train.reproduce.plan import Plan, plans
 from train.reproduce.report import contender_table, difference_table, knob_table
 from train.tasks import TaskName
 
-CONFIG = ReproduceConfig(seeds=3, first_seed=0)
+CONFIG = ReproduceConfig(seeds=3, first_seed=0, more_seeds=2)
 # What a seed does to every network alike.
-LUCK = (0.0, 5.0, -4.0)
+LUCK = (0.0, 5.0, -4.0, 30.0, 31.0)
 
 
 def made_up(plan: Plan, measure: Callable[[str, int, int], Measures]) -> Results:
@@ -96,7 +96,7 @@ def test_a_component_that_has_all_is_a_collapse() -> None:
 
 @pytest.mark.parametrize(("kind", "panels"), [("sizes", 3), ("kinds", 2)])
 def test_tables_and_figures_hold_every_contender(kind: str, panels: int) -> None:
-    results = boxes(4.0, kind=kind)
+    results = boxes(4.0, kind=kind, wobble=0.0)
     rows = contender_table(results, results.plan.main)
     assert [row.split("|")[1].strip() for row in rows[2:]] == ["base", "MDN_1", "MDN_2", "MDN_3", "MDN_5"]
     assert difference_table(results)[-2].startswith("| MDN_3 | +4.0 ± ")
@@ -106,14 +106,33 @@ def test_tables_and_figures_hold_every_contender(kind: str, panels: int) -> None
     assert len(knob_figure(results).axes[0].get_lines()) >= 2
 
 
-@pytest.mark.parametrize(("kind", "mixture", "others"), [("sizes", 3, 1), ("kinds", 3, 1), ("views", 2, 2)])
-def test_every_contender_meets_the_same_seeds(kind: str, mixture: int, others: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "mixture", "others", "more"), [("sizes", 3, 1, 0), ("kinds", 3, 1, 2), ("views", 2, 2, 0)]
+)
+def test_every_contender_meets_the_same_seeds(kind: str, mixture: int, others: int, more: int) -> None:
     whole = plan_of(kind)
     jobs = whole.jobs()
-    assert len(set(jobs)) == len(jobs) == 3 * (5 + 3 * others)
+    assert len(set(jobs)) == len(jobs) == 3 * (5 + 3 * others) + 3 * more
     for world in whole.knob:
-        for seed in range(3):
+        for seed in range(5):
             counts = [job.components for job in jobs if (job.world, job.seed) == (world, seed)]
-            assert counts == ([0, 1, 2, 3, 5] if world == whole.main else [0, 1, mixture])
-    alone = plan_of(kind, dataclasses.replace(CONFIG, knobs=False, first_seed=7))
+            all_of_them, followed = [0, 1, 2, 3, 5], [0, 1, mixture]
+            if seed < 3:
+                assert counts == (all_of_them if world == whole.main else followed)
+            else:
+                assert counts == (followed if world == whole.main and more else [])
+    alone = plan_of(kind, dataclasses.replace(CONFIG, knobs=False, first_seed=7, more_seeds=0))
     assert {(job.world, job.seed) for job in alone.jobs()} == {(whole.main, seed) for seed in (7, 8, 9)}
+
+
+def test_networks_are_compared_over_the_seeds_that_both_have() -> None:
+    """Seeds 3 and 4, which are 30 points better for all, are in the base's mean and in no difference to MDN_2."""
+    results = boxes(4.0, kind="kinds", wobble=0.0)
+    assert results.estimate("AP", 0).mean == pytest.approx(40 + (0 + 5 - 4 + 30 + 31) / 5)
+    assert results.estimate("AP", 2).mean == pytest.approx(44 + (0 + 5 - 4) / 3)
+    assert results.difference("AP", 2, 0) == (pytest.approx(4.0), pytest.approx(0, abs=1e-9), 3)
+    assert results.difference("AP", 3, 0) == (pytest.approx(4.0), pytest.approx(0, abs=1e-9), 5)
+    rows = contender_table(results, results.plan.main)
+    assert [row.split("|")[2].strip() for row in rows[2:]] == ["5", "5", "3", "5", "3"]
+    (growth,) = (one for one in findings(results) if "grows with" in one.claim)
+    assert growth.measured == "difference at 1: +4.0 ± 0.0, which is +4.0 ± 0.0 more than at 0"
