@@ -185,7 +185,7 @@ class Family(NamedTuple):
     world: Callable[[float, dict[str, Any] | None], World]
     """Makes one: (value of the knob, changes of the setting)."""
     knob: tuple[float, ...]
-    """Values of the knob, in ascending order; at the first nothing is open."""
+    """Values of the knob, in ascending order; of several, nothing is open at the first."""
     main: float
     """The value at which all contenders are compared."""
     mixture: int
@@ -197,7 +197,7 @@ class Family(NamedTuple):
 WORLDS: dict[TaskName, tuple[Family, ...]] = {
     "detection": (
         Family(sizes_world, knob=(0.0, 1.0), main=1.0, mixture=3),
-        Family(kinds_world, knob=(0.0, 1.0), main=1.0, mixture=3, more_seeds=True),
+        Family(kinds_world, knob=(1.0,), main=1.0, mixture=3, more_seeds=True),
     ),
     "pose": (Family(views_world, knob=(0.0, 0.4, 1.0), main=0.4, mixture=2),),
 }

@@ -29,9 +29,9 @@ ABOUT: dict[str, str] = {
     "boxes. As the middle kind is nearly all of it, AP is given for each kind too, and as the mean of the three, in "
     "which a rare kind counts as much as a common one, as a rare category does in COCO's AP. This world shows what "
     "components stand for, scale or categories.",
-    "kinds": "Plain ellipses and rectangles on grey. {objects}. The kinds of size, their shares and the knob are those "
-    "of the other world, but each kind is a category of its own: the small objects are red, the middle ones green and "
-    "the large ones blue. AP, the mean over the categories, is then for two thirds of rare sizes, as in photographs of "
+    "kinds": "Plain ellipses and rectangles on grey. {objects}. The kinds of size and their shares are those of the "
+    "other world, but each kind is a category of its own: the small objects are red, the middle ones green and the "
+    "large ones blue. AP, the mean over the categories, is then for two thirds of rare sizes, as in photographs of "
     "three things of which two are rare; and as every object is easy to find and to name, it depends on the sizes that "
     "are regressed. This world shows what AP gains by a mixture, and nothing of scale against category. It was made "
     "for that, after the other had left it open.",
