@@ -112,8 +112,15 @@ SMALLEST_PICTURE = 96
 """Side in pixels of pictures that boxes of 20 cells fit into."""
 
 SIZES = Setting(train_pictures=400, val_pictures=250, image_size=128, epochs=14)
-# The pictures to evaluate on are so many that AP of a rare category, of 300 objects in them, is no matter of luck.
-KINDS = dataclasses.replace(SIZES, val_pictures=1000)
+KINDS = Setting(
+    train_pictures=400,
+    val_pictures=600,
+    image_size=128,
+    epochs=5,
+    # Windows that cut large objects off would make most of what is learnt of so few of them.
+    crop_scales=(0.9, 1.0, 1.1),
+    crop_border=0.44,
+)
 VIEWS = Setting(
     train_pictures=1500,
     val_pictures=400,
@@ -192,12 +199,14 @@ class Family(NamedTuple):
     """Components of the mixture that has one for each kind of size, or for each view."""
     more_seeds: bool = False
     """Whether the main world's numbers rest on few objects and so differ much from seed to seed."""
+    skipped_seeds: int = 0
+    """Of the seeds that are asked for, each is so many further on: those before are known from an earlier draft."""
 
 
 WORLDS: dict[TaskName, tuple[Family, ...]] = {
     "detection": (
         Family(sizes_world, knob=(0.0, 1.0), main=1.0, mixture=3),
-        Family(kinds_world, knob=(1.0,), main=1.0, mixture=3, more_seeds=True),
+        Family(kinds_world, knob=(1.0,), main=1.0, mixture=3, more_seeds=True, skipped_seeds=10),
     ),
     "pose": (Family(views_world, knob=(0.0, 0.4, 1.0), main=0.4, mixture=2),),
 }

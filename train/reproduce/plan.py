@@ -54,10 +54,11 @@ def plans(config: ReproduceConfig, task: TaskName) -> list[Plan]:
     """Return what a configuration asks for of a task: one plan for each kind of world."""
     changes = {name: getattr(config, name) for name in CHANGES}
     several = sorted(count for count in config.components if count > 1)
-    after = config.first_seed + config.seeds
     made = []
     for family in WORLDS[task]:
         main = family.world(family.main, changes)
+        first = config.first_seed + family.skipped_seeds
+        after = first + config.seeds
         made.append(
             Plan(
                 task=task,
@@ -65,7 +66,7 @@ def plans(config: ReproduceConfig, task: TaskName) -> list[Plan]:
                 components=tuple(sorted(config.components)),
                 mixture=family.mixture if family.mixture in several else several[0],
                 knob=tuple(family.world(value, changes) for value in family.knob) if config.knobs else (main,),
-                seeds=tuple(range(config.first_seed, after)),
+                seeds=tuple(range(first, after)),
                 more_seeds=tuple(range(after, after + config.more_seeds)) if family.more_seeds else (),
             )
         )

@@ -49,9 +49,9 @@ class ColouredSceneConfig:
     """Objects tried in a picture, uniform between the two; one that finds no visible place is left out."""
     kinds: tuple[SizeKind, ...] = rare_sizes(1.0)
     """The kind of size of each category."""
-    deviation: float = 0.1
+    deviation: float = 0.05
     """Standard deviation of the log of the longer side within a kind."""
-    max_aspect: float = 1.5
+    max_aspect: float = 1.2
     """Width over height before rotation, log-uniform in [1 / max_aspect, max_aspect]."""
     max_rotation: float = 10.0
     """Degrees either way."""
