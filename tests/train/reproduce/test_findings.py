@@ -15,6 +15,8 @@ from train.reproduce.report import contender_table, difference_table, knob_table
 from train.tasks import TaskName
 
 CONFIG = ReproduceConfig(seeds=3, first_seed=0, more_seeds=2)
+# Sizes that are categories have later seeds.
+SKIPPED = 10
 # What a seed does to every network alike.
 LUCK = (0.0, 5.0, -4.0, 30.0, 31.0)
 
@@ -45,6 +47,7 @@ def boxes(
     def measure(world: str, components: int, seed: int) -> Measures:
         spread = float(world.split("-")[1])
         several = components > 1
+        seed %= SKIPPED
         ap = 40 + LUCK[seed] + wobble * (seed - 1) * components + (gain * spread if several else 0)
         kinds = {f"AP {name}": ap for name in ("small", "middle", "large", "kinds")}
         kinds |= {f"overlap {name}": ap for name in ("small", "middle", "large", "rare")}
@@ -127,18 +130,20 @@ def test_every_contender_meets_the_same_seeds(kind: str, mixture: int, others: i
     assert len(set(jobs)) == len(jobs) == 3 * (5 + 3 * others) + 3 * more
     for world in whole.knob:
         for seed in range(5):
-            counts = [job.components for job in jobs if (job.world, job.seed) == (world, seed)]
+            later = seed + (SKIPPED if kind == "kinds" else 0)
+            counts = [job.components for job in jobs if (job.world, job.seed) == (world, later)]
             all_of_them, followed = [0, 1, 2, 3, 5], [0, 1, mixture]
             if seed < 3:
                 assert counts == (all_of_them if world == whole.main else followed)
             else:
                 assert counts == (followed if world == whole.main and more else [])
     alone = plan_of(kind, dataclasses.replace(CONFIG, knobs=False, first_seed=7, more_seeds=0))
-    assert {(job.world, job.seed) for job in alone.jobs()} == {(whole.main, seed) for seed in (7, 8, 9)}
+    seeds = (17, 18, 19) if kind == "kinds" else (7, 8, 9)
+    assert {(job.world, job.seed) for job in alone.jobs()} == {(whole.main, seed) for seed in seeds}
 
 
 def test_networks_are_compared_over_the_seeds_that_both_have() -> None:
-    """Seeds 3 and 4, which are 30 points better for all, are in the base's mean and in no difference to MDN_2."""
+    """The last two seeds, which are 30 points better for all, are in the base's mean and in no difference to MDN_2."""
     results = boxes(4.0, kind="kinds", wobble=0.0, knob=(kinds_world(0.0), kinds_world(1.0)))
     assert results.estimate("AP", 0).mean == pytest.approx(40 + (0 + 5 - 4 + 30 + 31) / 5)
     assert results.estimate("AP", 2).mean == pytest.approx(44 + (0 + 5 - 4) / 3)
