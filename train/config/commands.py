@@ -278,9 +278,6 @@ class ReproduceConfig:
     """Seeds of each network, from --first-seed on: of the pictures, the initial weights, order and augmentation."""
     first_seed: AtLeastZero = 10
     """The first of them. Worlds and settings were chosen on seeds 0, 1, 2, 100, 101, 200 and 201."""
-    more_seeds: AtLeastZero = 5
-    """Further seeds of base, MDN_1 and one mixture in the world of boxes whose rare sizes are categories: its AP rests
-    on few objects and differs more from seed to seed."""
     knobs: bool = True
     """Train base, MDN_1 and one mixture more at further values of each world's knob."""
     train_pictures: WorldPictures = None

@@ -197,8 +197,6 @@ class Family(NamedTuple):
     """The value at which all contenders are compared."""
     mixture: int
     """Components of the mixture that has one for each kind of size, or for each view."""
-    more_seeds: bool = False
-    """Whether the main world's numbers rest on few objects and so differ much from seed to seed."""
     skipped_seeds: int = 0
     """Of the seeds that are asked for, each is so many further on: those before are known from an earlier draft."""
 
@@ -206,7 +204,7 @@ class Family(NamedTuple):
 WORLDS: dict[TaskName, tuple[Family, ...]] = {
     "detection": (
         Family(sizes_world, knob=(0.0, 1.0), main=1.0, mixture=3),
-        Family(kinds_world, knob=(1.0,), main=1.0, mixture=3, more_seeds=True, skipped_seeds=10),
+        Family(kinds_world, knob=(1.0,), main=1.0, mixture=3, skipped_seeds=10),
     ),
     "pose": (Family(views_world, knob=(0.0, 0.4, 1.0), main=0.4, mixture=2),),
 }

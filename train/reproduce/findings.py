@@ -50,7 +50,8 @@ class Results:
 
     def values(self, name: str, components: int, world: World | None = None) -> list[float]:
         """Return a measure of a network, one value for each seed; of the main world where none is given."""
-        return list(self._by_seed(name, components, world or self.plan.main).values())
+        world = world or self.plan.main
+        return [self._measures[world.name, components, seed].get(name, math.nan) for seed in self.plan.seeds]
 
     def estimate(self, name: str, components: int, world: World | None = None) -> Estimate:
         """Return the mean of `values` and its interval."""
@@ -58,22 +59,12 @@ class Results:
 
     def difference(self, name: str, one: int, other: int, world: World | None = None) -> Estimate:
         """Return how far a measure of one network lies above the other's."""
-        return estimate(self.gains(name, one, other, world or self.plan.main))
+        return paired_difference(self.values(name, one, world), self.values(name, other, world))
 
     def gains(self, name: str, one: int, other: int, world: World) -> list[float]:
-        """Return the differences, one for each seed that both networks were trained with."""
-        return list(self.gains_by_seed(name, one, other, world).values())
-
-    def gains_by_seed(self, name: str, one: int, other: int, world: World) -> dict[int, float]:
-        """Return the differences by the seeds that both networks were trained with."""
-        first, second = (self._by_seed(name, components, world) for components in (one, other))
-        return {seed: first[seed] - second[seed] for seed in first if seed in second}
-
-    def _by_seed(self, name: str, components: int, world: World) -> dict[int, float]:
-        return {
-            seed: self._measures[world.name, components, seed].get(name, math.nan)
-            for seed in self.plan.seeds_of(components, world)
-        }
+        """Return the differences, one for each seed."""
+        pairs = zip(self.values(name, one, world), self.values(name, other, world), strict=True)
+        return [first - second for first, second in pairs]
 
 
 def findings(results: Results) -> list[Finding]:
@@ -280,10 +271,8 @@ def _knob(results: Results) -> list[Finding]:
     found = []
     for score in KNOB_SCORES[plan.kind]:
         name = SCORES[plan.kind][score]
-        at_closed, at_open = (results.gains_by_seed(score, plan.mixture, 1, world) for world in (closed, opened))
-        # Of the main world, the seeds alone that the other has too.
-        nothing, gain = estimate(list(at_closed.values())), estimate([at_open[seed] for seed in at_closed])
-        growth = estimate([at_open[seed] - at_closed[seed] for seed in at_closed])
+        at_closed, at_open = (results.gains(score, plan.mixture, 1, world) for world in (closed, opened))
+        nothing, growth = estimate(at_closed), paired_difference(at_open, at_closed)
         found += [
             Finding(
                 claim=f"{where}, several components gain no {name} over one",
@@ -294,7 +283,7 @@ def _knob(results: Results) -> list[Finding]:
             Finding(
                 claim=f"the gain in {name} over one component grows with the {what}",
                 verdict=verdict_of(growth),
-                measured=f"difference at {opened.knob:g}: {gain.text(sign=True)}, which is "
+                measured=f"difference at {opened.knob:g}: {estimate(at_open).text(sign=True)}, which is "
                 f"{growth.text(sign=True)} more than at {closed.knob:g}",
                 why="",
             ),

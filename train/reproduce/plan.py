@@ -22,8 +22,6 @@ class Plan(NamedTuple):
     knob: tuple[World, ...]
     """The worlds of all values of the knob, the main one among them; that one alone where no knob is turned."""
     seeds: tuple[int, ...]
-    more_seeds: tuple[int, ...]
-    """Further seeds, of the followed contenders in the main world alone."""
 
     @property
     def kind(self) -> str:
@@ -35,18 +33,13 @@ class Plan(NamedTuple):
         """Components of the contenders that are trained in every world."""
         return (0, 1, self.mixture)
 
-    def seeds_of(self, components: int, world: World) -> tuple[int, ...]:
-        """Return the seeds with which a contender is trained in a world."""
-        return self.seeds + (self.more_seeds if world == self.main and components in self.followed else ())
-
     def jobs(self) -> list[Job]:
         """Return what to train, seed by seed, so that an interrupted run has whole seeds."""
         return [
             Job(world, components, seed)
-            for seed in self.seeds + self.more_seeds
+            for seed in self.seeds
             for world in sorted(self.knob, key=lambda world: world != self.main)
             for components in (self.components if world == self.main else self.followed)
-            if seed in self.seeds_of(components, world)
         ]
 
 
@@ -58,7 +51,6 @@ def plans(config: ReproduceConfig, task: TaskName) -> list[Plan]:
     for family in WORLDS[task]:
         main = family.world(family.main, changes)
         first = config.first_seed + family.skipped_seeds
-        after = first + config.seeds
         made.append(
             Plan(
                 task=task,
@@ -66,8 +58,7 @@ def plans(config: ReproduceConfig, task: TaskName) -> list[Plan]:
                 components=tuple(sorted(config.components)),
                 mixture=family.mixture if family.mixture in several else several[0],
                 knob=tuple(family.world(value, changes) for value in family.knob) if config.knobs else (main,),
-                seeds=tuple(range(first, after)),
-                more_seeds=tuple(range(after, after + config.more_seeds)) if family.more_seeds else (),
+                seeds=tuple(range(first, first + config.seeds)),
             )
         )
     return made

@@ -161,15 +161,9 @@ def world_title(world: World) -> str:
 def setting(plan: Plan, trained: Sequence[Trained]) -> str:
     """Return the sentences that say what every network got, and how long it took."""
     used = plan.main.setting
-    seeds = f"Seeds {plan.seeds[0]} to {plan.seeds[-1]}"
-    if plan.more_seeds:
-        followed = ", ".join(contender_title(count) for count in plan.followed)
-        seeds += (
-            f", and {plan.more_seeds[0]} to {plan.more_seeds[-1]} of {followed} at {world_title(plan.main).lower()}"
-        )
     times = [one.cpu_seconds for one in trained]
     return (
-        f"{seeds}; {used.train_pictures} training and {used.val_pictures} val "
+        f"Seeds {plan.seeds[0]} to {plan.seeds[-1]}; {used.train_pictures} training and {used.val_pictures} val "
         f"pictures of {used.image_size} x {used.image_size} pixels; {used.arch}, {used.epochs} epochs, batch "
         f"{used.batch}, learning rate {used.lr:g}, a tenth for the last fifth. {len(trained)} networks, "
         f"{min(times):.0f} to {max(times):.0f} seconds of CPU time each for training and evaluation."
@@ -180,12 +174,11 @@ def contender_table(results: Results, world: World) -> list[str]:
     """Return the measures of every contender in the main world."""
     columns = COLUMNS[results.plan.kind]
     lines = [
-        f"| | {' | '.join(('seeds', *(heading for _, heading, _ in columns)))} |",
-        f"| --- |{' ---: |' * (1 + len(columns))}",
+        f"| | {' | '.join(heading for _, heading, _ in columns)} |",
+        f"| --- |{' ---: |' * len(columns)}",
     ]
     for count in results.plan.components:
-        cells = [str(len(results.plan.seeds_of(count, world)))]
-        cells += [results.estimate(name, count, world).text(digits) for name, _, digits in columns]
+        cells = [results.estimate(name, count, world).text(digits) for name, _, digits in columns]
         lines.append(f"| {contender_title(count)} | {' | '.join(cells)} |")
     return lines
 

@@ -28,7 +28,6 @@ def test_findings_are_written_and_nothing_is_trained_twice(
         output=tmp_path / "out",
         components=(0, 1, 2),
         seeds=1,
-        more_seeds=0,
         first_seed=0,
         train_pictures=2,
         val_pictures=2,
@@ -46,7 +45,7 @@ def test_findings_are_written_and_nothing_is_trained_twice(
         "## Poses",
         "| MDN_2 |",
         "components stand for the view",
-        "--components 0 1 2 --seeds 1 --first-seed 0 --more-seeds 0",
+        "--components 0 1 2 --seeds 1 --first-seed 0",
     ):
         assert part in text
     figures = [line.partition("(")[2].rstrip(")") for line in text.splitlines() if line.startswith("![")]
