@@ -288,7 +288,7 @@ class ReproduceConfig:
     seeds: AtLeastOne = 3
     """Seeds of each network, from --first-seed on: of the pictures, the initial weights, order and augmentation."""
     first_seed: AtLeastZero = 10
-    """The first of them. Worlds and settings were chosen on seeds 0, 1, 2, 100 and 101."""
+    """The first of them. Worlds and settings were chosen on seeds 0, 1, 2, 100, 101, 200 and 201."""
     knobs: bool = True
     """Train base, MDN_1 and one mixture more at further values of each world's knob."""
     train_pictures: WorldPictures = None

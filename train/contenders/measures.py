@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,9 @@ from train.analysis.size_ranges import ap_of_sizes
 from train.analysis.subject import MIN_SCORE
 from train.analysis.views import match_figures, summarise
 from train.contenders.jobs import REGRESSED, Trained
-from train.synthetic.detection import DetectionSceneConfig
+from train.contenders.worlds import World
+from train.synthetic.coloured import CATEGORIES, ColouredSceneConfig
+from train.synthetic.poses import PoseSceneConfig
 from train.tasks import TaskName
 
 Measures = dict[str, float]
@@ -26,25 +28,26 @@ SIZE_KINDS = ("small", "middle", "large")
 def measure_boxes(trained: Trained) -> Measures:
     """Return the AP in percent, of all boxes and of each kind of size, their overlap, and what components stand for.
 
-    "AP kinds" is the mean of the kinds' AP, each of which counts alike, however rare; nan where all sizes are alike.
-    "pearson" and "category pearson" are of `scale_correlation`, over detections of at least MIN_SCORE. "largest share"
-    is that of the component that says most of them. "overlap" of a kind is the mean intersection over union, in
-    percent, of its objects with the results that `match_centres` gives them, whatever their category; 0 for none.
-    "overlap rare" is the mean of small and large.
+    Where each kind is a category, its AP is the category's; else COCO's of the range of its sizes. "AP kinds" is the
+    mean of the kinds' AP, each of which counts alike, however rare; nan where all sizes are alike. "pearson" and
+    "category pearson" are of `scale_correlation`, over detections of at least MIN_SCORE. "largest share" is that of the
+    component that says most of them. "overlap" of a kind is the mean intersection over union, in percent, of its
+    objects with the results that `match_centres` gives them, whatever their category; 0 for none. "overlap rare" is the
+    mean of small and large.
     """
     subject = trained.subject
     measures: Measures = {"AP": 100 * subject.metrics["AP"], "AP75": 100 * subject.metrics["AP75"]}
-    kinds = [100 * value for value in ap_of_sizes(subject.truth, subject.results, size_edges(trained))]
-    alike = len(kinds) < len(SIZE_KINDS)
-    measures |= {f"AP {name}": math.nan if alike else kinds[i] for i, name in enumerate(SIZE_KINDS)}
-    measures["AP kinds"] = math.nan if alike else math.fsum(kinds) / len(kinds)
+    kinds = size_kinds(trained.job.world)
+    nothing = [math.nan] * len(SIZE_KINDS)
+    of_kinds = nothing if kinds is None else [100 * value for value in kinds.ap(subject.truth, subject.results)]
+    measures |= {f"AP {name}": value for name, value in zip(SIZE_KINDS, of_kinds, strict=True)}
+    measures["AP kinds"] = math.fsum(of_kinds) / len(of_kinds)
     overlaps: list[list[float]] = [[] for _ in SIZE_KINDS]
-    edges = size_edges(trained)
-    for thing, found in match_centres(subject.results, subject.truth["annotations"]):
-        kind = int(np.searchsorted(edges, math.sqrt(thing["bbox"][2] * thing["bbox"][3])))
-        overlaps[kind].append(0.0 if found is None else box_overlap(thing["bbox"], found["bbox"]))
+    if kinds is not None:
+        for thing, found in match_centres(subject.results, subject.truth["annotations"]):
+            overlaps[kinds.of(thing)].append(0.0 if found is None else box_overlap(thing["bbox"], found["bbox"]))
     for name, values in zip(SIZE_KINDS, overlaps, strict=True):
-        measures[f"overlap {name}"] = 100 * float(np.mean(values)) if values and not alike else math.nan
+        measures[f"overlap {name}"] = 100 * float(np.mean(values)) if values else math.nan
     measures["overlap rare"] = (measures["overlap small"] + measures["overlap large"]) / 2
     if subject.components:
         strong = subject.strong_results()
@@ -60,12 +63,47 @@ def measure_boxes(trained: Trained) -> Measures:
     return measures
 
 
-def size_edges(trained: Trained) -> list[float]:
-    """Return the sizes in pixels that part the kinds of a world's boxes; none where all are alike."""
-    scene = trained.job.world.scene
-    assert isinstance(scene, DetectionSceneConfig)
-    middles = sorted({kind.longer * trained.job.world.setting.image_size for kind in scene.kinds})
-    return [math.sqrt(one * other) for one, other in pairwise(middles)]
+Entry = Mapping[str, Any]
+
+
+class SizeKinds(NamedTuple):
+    """What tells small, middle and large objects of a world apart."""
+
+    of: Callable[[Entry], int]
+    """Returns the kind of an annotation, as its place in SIZE_KINDS."""
+    ap: Callable[[Entry, Sequence[Entry]], Sequence[float]]
+    """Returns COCO's AP of each kind, in [0, 1], from the content of a COCO-format file and results."""
+
+
+def size_kinds(world: World) -> SizeKinds | None:
+    """Return what tells the kinds of size in a world of boxes apart: categories or sizes; None where all are alike."""
+    scene = world.scene
+    assert not isinstance(scene, PoseSceneConfig)
+    middles = sorted({kind.longer * world.setting.image_size for kind in scene.kinds})
+    if len(middles) < len(SIZE_KINDS):
+        return None
+    if isinstance(scene, ColouredSceneConfig):
+        return SizeKinds(lambda thing: _COLOURS.index(thing["category_id"]), _ap_of_colours)
+    edges = [math.sqrt(one * other) for one, other in pairwise(middles)]
+    return SizeKinds(
+        lambda thing: int(np.searchsorted(edges, math.sqrt(thing["bbox"][2] * thing["bbox"][3]))),
+        lambda truth, results: ap_of_sizes(truth, results, edges),
+    )
+
+
+_COLOURS = tuple(CATEGORIES)
+
+
+def _ap_of_colours(truth: Entry, results: Sequence[Entry]) -> list[float]:
+    """Return the AP of each category of coloured shapes."""
+    found: list[float] = []
+    for colour in _COLOURS:
+        own, of_own = (
+            [entry for entry in entries if entry["category_id"] == colour]
+            for entries in (truth["annotations"], results)
+        )
+        found += ap_of_sizes({**truth, "annotations": own}, of_own, ())
+    return found
 
 
 def measure_poses(trained: Trained) -> Measures:

@@ -38,7 +38,7 @@ def run_demo(config: DemoConfig) -> Path:
     changes = {name: getattr(config, name) for name in CHANGES}
     jobs = [
         Job(family.world(family.main, changes), components, config.seed)
-        for family in map(WORLDS.__getitem__, config.tasks)
+        for family in (WORLDS[task][0] for task in config.tasks)
         for components in (config.components or family.mixture, 0)
     ]
     print(f"drawing pictures and training {len(jobs)} networks in {config.output}", flush=True)

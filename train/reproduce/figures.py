@@ -27,7 +27,7 @@ def contenders_figure(results: Results) -> Figure:
     What a seed does to all contenders alike is not in these differences.
     """
     plan = results.plan
-    titles = SCORES[plan.task]
+    titles = SCORES[plan.kind]
     figure = new_plot(0.8 + 3.4 * len(titles), 3.2)
     panels = figure.subplots(1, len(titles), squeeze=False)[0]
     counts = [count for count in plan.components if count]
@@ -75,12 +75,12 @@ def kinds_figure(results: Results) -> Figure:
 def knob_figure(results: Results) -> Figure:
     """Draw the gain of the mixture over one component and over the base against the world's knob."""
     plan = results.plan
-    scores = KNOB_SCORES[plan.task]
+    scores = KNOB_SCORES[plan.kind]
     figure = new_plot(1.0 + 4.5 * len(scores), 3.2)
     panels = figure.subplots(1, len(scores), squeeze=False)[0]
     for panel, score in zip(panels, scores, strict=True):
         _draw_gain(panel, results, score)
-        panel.set_title(SCORES[plan.task][score], fontsize=11)
+        panel.set_title(SCORES[plan.kind][score], fontsize=11)
     panels[0].legend(frameon=False, fontsize=9)
     panels[0].set_ylabel(f"{contender_title(plan.mixture)}'s gain, points")
     return figure

@@ -15,7 +15,6 @@ from train.contenders.measures import SIZE_KINDS, Measures
 from train.contenders.worlds import World
 from train.reproduce.plan import Plan
 from train.reproduce.statistics import Estimate, estimate, paired_difference
-from train.tasks import TaskName
 
 Verdict = Literal["agrees", "does not agree", "not shown"]
 
@@ -42,7 +41,7 @@ class Finding(NamedTuple):
 
 
 class Results:
-    """The measures of one task's networks."""
+    """The measures of the networks of one kind of world."""
 
     def __init__(self, plan: Plan, measures: Mapping[tuple[str, int, int], Measures]) -> None:
         """measures: by the world's name, the components and the seed."""
@@ -69,32 +68,34 @@ class Results:
 
 
 def findings(results: Results) -> list[Finding]:
-    """Return the findings of a task."""
+    """Return the findings of a kind of world."""
     plan = results.plan
-    found = [_gain(results, other, score) for score in SCORES[plan.task] for other in (0, 1)]
+    found = [_gain(results, other, score) for score in SCORES[plan.kind] for other in (0, 1)]
     if plan.task == "detection":
-        found += [_follows_scale(results)]
+        found += [_follows_scale(results) if plan.kind == "sizes" else _follows_scale_of_categories(results)]
     else:
         found += [_follows_view(results), _keeps_both(results), _back_is_less_certain(results)]
     return [*found, _no_collapse(results), *_knob(results)]
 
 
-SCORES: dict[TaskName, dict[str, str]] = {
-    "detection": {
+SCORES: dict[str, dict[str, str]] = {
+    "sizes": {
         "AP": "AP",
         "AP kinds": "mean AP of the three kinds of size",
         "overlap rare": "overlap of the rare sizes",
     },
-    "pose": {"AP": "AP", "AP regressed": "AP of the regression alone"},
+    # Here AP is the mean of the three kinds'.
+    "kinds": {"AP": "AP", "overlap rare": "overlap of the rare sizes"},
+    "views": {"AP": "AP", "AP regressed": "AP of the regression alone"},
 }
-"""What contenders of a task are compared by: measures and their names in a sentence."""
+"""What contenders of a kind of world are compared by: measures and their names in a sentence."""
 
-KNOB_SCORES: dict[TaskName, tuple[str, ...]] = {"detection": ("AP",), "pose": ("AP", "AP regressed")}
+KNOB_SCORES: dict[str, tuple[str, ...]] = {"sizes": ("AP",), "kinds": ("AP",), "views": ("AP", "AP regressed")}
 """Of these, what there is at every value of the knob."""
 
 
 def _gain(results: Results, other: int, score: str) -> Finding:
-    mixture, name = results.plan.mixture, SCORES[results.plan.task][score]
+    mixture, name = results.plan.mixture, SCORES[results.plan.kind][score]
     gain = results.difference(score, mixture, other)
     return Finding(
         claim=f"{contender_title(mixture)} has a higher {name} than "
@@ -189,6 +190,19 @@ def _follows_scale(results: Results) -> Finding:
     )
 
 
+def _follows_scale_of_categories(results: Results) -> Finding:
+    """Say whether components stand for scale where a category is a kind of size, and theirs cannot be told apart."""
+    mixture = results.plan.mixture
+    scale, category = (results.estimate(name, mixture) for name in ("pearson", "category pearson"))
+    return Finding(
+        claim=f"components stand for scale (the paper: correlation {SCALE_CORRELATION})",
+        verdict=verdict_of_level(_at_least(scale, SCALE_CORRELATION)),
+        measured=f"correlation of log size with the component {scale.text(2)}",
+        why=f"a category is a kind of size here, and correlates with it as well ({category.text(2)}); whether "
+        "components stand for scale or for categories is seen where the two are independent",
+    )
+
+
 def _follows_view(results: Results) -> Finding:
     mixture = results.plan.mixture
     follows, ceiling = (results.estimate(name, mixture) for name in ("cramers v", "classifier"))
@@ -255,8 +269,8 @@ def _knob(results: Results) -> list[Finding]:
     where = "where all sizes are alike" if boxes else "where every view can be told"
     what = "spread of the sizes" if boxes else "share of figures whose view cannot be told"
     found = []
-    for score in KNOB_SCORES[plan.task]:
-        name = SCORES[plan.task][score]
+    for score in KNOB_SCORES[plan.kind]:
+        name = SCORES[plan.kind][score]
         at_closed, at_open = (results.gains(score, plan.mixture, 1, world) for world in (closed, opened))
         nothing, growth = estimate(at_closed), paired_difference(at_open, at_closed)
         found += [

@@ -1,4 +1,4 @@
-"""Which networks are trained: all contenders in each task's main world, some of them at other values of its knob."""
+"""Which networks are trained: all contenders in each kind's main world, some of them at other values of its knob."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from train.tasks import TaskName
 
 
 class Plan(NamedTuple):
-    """What is compared for one task."""
+    """What is compared in one kind of world."""
 
     task: TaskName
     main: World
@@ -22,6 +22,11 @@ class Plan(NamedTuple):
     knob: tuple[World, ...]
     """The worlds of all values of the knob, the main one among them; that one alone where no knob is turned."""
     seeds: tuple[int, ...]
+
+    @property
+    def kind(self) -> str:
+        """The kind of its worlds."""
+        return self.main.kind
 
     @property
     def followed(self) -> tuple[int, ...]:
@@ -38,17 +43,22 @@ class Plan(NamedTuple):
         ]
 
 
-def plan(config: ReproduceConfig, task: TaskName) -> Plan:
-    """Return what a configuration asks for."""
+def plans(config: ReproduceConfig, task: TaskName) -> list[Plan]:
+    """Return what a configuration asks for of a task: one plan for each kind of world."""
     changes = {name: getattr(config, name) for name in CHANGES}
-    family = WORLDS[task]
-    main = family.world(family.main, changes)
     several = sorted(count for count in config.components if count > 1)
-    return Plan(
-        task=task,
-        main=main,
-        components=tuple(sorted(config.components)),
-        mixture=family.mixture if family.mixture in several else several[0],
-        knob=tuple(family.world(value, changes) for value in family.knob) if config.knobs else (main,),
-        seeds=tuple(range(config.first_seed, config.first_seed + config.seeds)),
-    )
+    made = []
+    for family in WORLDS[task]:
+        main = family.world(family.main, changes)
+        first = config.first_seed + family.skipped_seeds
+        made.append(
+            Plan(
+                task=task,
+                main=main,
+                components=tuple(sorted(config.components)),
+                mixture=family.mixture if family.mixture in several else several[0],
+                knob=tuple(family.world(value, changes) for value in family.knob) if config.knobs else (main,),
+                seeds=tuple(range(first, first + config.seeds)),
+            )
+        )
+    return made

@@ -15,10 +15,9 @@ from train.contenders.measures import MEASURES
 from train.contenders.processes import measure_ceilings, train_all
 from train.reproduce.figures import contenders_figure, kinds_figure, knob_figure
 from train.reproduce.findings import Finding, Results, findings
-from train.reproduce.plan import plan
+from train.reproduce.plan import plans
 from train.reproduce.report import introduction, summary, task_section
 from train.run.files import without_nan, write_json, write_text
-from train.tasks import TaskName
 
 
 def reproduce(config: ReproduceConfig) -> Path:
@@ -27,19 +26,19 @@ def reproduce(config: ReproduceConfig) -> Path:
     Raises ConfigError where `config.output` holds runs that were made with other settings.
     """
     check_config(config)
-    plans = [plan(config, task) for task in config.tasks]
-    # Seed by seed, so that the tasks are there for as many seeds as there was time for.
-    jobs = sorted((job for one in plans for job in one.jobs()), key=lambda job: job.seed)
+    planned = [one for task in config.tasks for one in plans(config, task)]
+    # Seed by seed, so that all worlds are there for as many seeds as there was time for.
+    jobs = sorted((job for one in planned for job in one.jobs()), key=lambda job: job.seed)
     print(f"{len(jobs)} networks in {config.output}", flush=True)
     trained = train_all(jobs, config.output, device=config.device, processes=config.processes)
-    views = [job for one in plans for job in one.jobs() if one.task == "pose" and job.world == one.main]
+    views = [job for one in planned for job in one.jobs() if one.task == "pose" and job.world == one.main]
     ceilings = measure_ceilings(views, config.output, device=config.device, processes=config.processes)
     report = config.output / "report"
-    found: list[tuple[TaskName, list[Finding]]] = []
+    found: list[tuple[str, list[Finding]]] = []
     sections: list[str] = []
     numbers: dict[str, Any] = {}
-    for one in plans:
-        own = [network for network in trained if network.job.world.task == one.task]
+    for one in planned:
+        own = [network for network in trained if network.job.world.kind == one.kind]
         measures = {
             (network.job.world.name, network.job.components, network.job.seed): MEASURES[one.task](network)
             for network in own
@@ -49,10 +48,10 @@ def reproduce(config: ReproduceConfig) -> Path:
                 values["classifier"] = ceilings[world, seed].cramers_v
         results = Results(one, measures)
         some = findings(results)
-        found.append((one.task, some))
+        found.append((one.kind, some))
         figures = _save_figures(results, report / "findings")
         sections += task_section(results, some, own, figures)
-        numbers[one.task] = {
+        numbers[one.kind] = {
             "measures": [
                 {"world": world, "components": components, "seed": seed, **values}
                 for (world, components, seed), values in measures.items()
@@ -69,15 +68,15 @@ def reproduce(config: ReproduceConfig) -> Path:
 
 
 def _save_figures(results: Results, folder: Path) -> list[str]:
-    """Draw the figures of a task into a folder beside the report; return their Markdown."""
-    task = results.plan.task
+    """Draw the figures of a kind of world into a folder beside the report; return their Markdown."""
+    plan = results.plan
     figures: dict[str, tuple[Figure, str]] = {
-        f"{task}_contenders.png": (contenders_figure(results), "AP above the base: seeds, means and intervals")
+        f"{plan.kind}_contenders.png": (contenders_figure(results), "AP above the base: seeds, means and intervals")
     }
-    if task == "detection":
-        figures[f"{task}_kinds.png"] = (kinds_figure(results), "AP and overlap by kind of size")
-    if len(results.plan.knob) > 1:
-        figures[f"{task}_knob.png"] = (knob_figure(results), "gain against the knob")
+    if plan.task == "detection":
+        figures[f"{plan.kind}_kinds.png"] = (kinds_figure(results), "AP and overlap by kind of size")
+    if len(plan.knob) > 1:
+        figures[f"{plan.kind}_knob.png"] = (knob_figure(results), "gain against the knob")
     folder.mkdir(parents=True, exist_ok=True)
     for name, (figure, _) in figures.items():
         figure.savefig(folder / name, dpi=100)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -59,6 +60,7 @@ def paired_difference(ones: Sequence[float], others: Sequence[float]) -> Estimat
     return estimate([one - other for one, other in zip(ones, others, strict=True)])
 
 
+@functools.cache
 def student_t_quantile(degrees: int, confidence: float = CONFIDENCE) -> float:
     """Return t with probability `confidence` between -t and t, of Student's distribution; to five digits at least.
 

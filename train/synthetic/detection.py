@@ -6,6 +6,7 @@ vary independently of each other and of the category, objects that hide one anot
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -21,12 +22,12 @@ from train.synthetic.scenery import (
     check_scene,
     check_share,
     coarse,
-    fill,
     find_place,
     fine,
     log_uniform,
     outline,
     surface,
+    turn_outline,
 )
 from train.synthetic.sets import Scene, SyntheticSet, check_image_size, describe_placed
 
@@ -41,6 +42,24 @@ class SizeKind(NamedTuple):
     """Of the objects tried; the shares of all kinds sum to 1."""
     longer: float
     """Median of the longer side of an object's whole box, as a fraction of the picture's."""
+
+
+def check_kinds(kinds: Sequence[SizeKind]) -> None:
+    """Raise ValueError for shares that do not sum to 1, and for sizes that no object in a picture can have."""
+    if not math.isclose(sum(kind.share for kind in kinds), 1):
+        raise ValueError(f"kinds have shares {', '.join(f'{kind.share:g}' for kind in kinds)}: need a sum of 1")
+    for kind in kinds:
+        check_share("share of one of kinds", kind.share)
+        if not 0 < kind.longer <= 1:
+            raise ValueError(f"kinds has a longer side of {kind.longer:g}: need one above 0 and at most 1")
+
+
+def draw_longer(rng: np.random.Generator, kind: SizeKind, deviation: float) -> float:
+    """Draw the longer side of an object of a kind, as a fraction of the picture's.
+
+    deviation: standard deviation of its log.
+    """
+    return kind.longer * math.exp(rng.normal(0, deviation))
 
 
 def rare_sizes(spread: float, *, side: int = 32) -> tuple[SizeKind, ...]:
@@ -80,14 +99,8 @@ class DetectionSceneConfig:
 
     def __post_init__(self) -> None:
         check_scene(self)
-        if self.kinds and not math.isclose(sum(kind.share for kind in self.kinds), 1):
-            raise ValueError(
-                f"kinds have shares {', '.join(f'{kind.share:g}' for kind in self.kinds)}: need a sum of 1"
-            )
-        for kind in self.kinds:
-            check_share("share of one of kinds", kind.share)
-            if not 0 < kind.longer <= 1:
-                raise ValueError(f"kinds has a longer side of {kind.longer:g}: need one above 0 and at most 1")
+        if self.kinds:
+            check_kinds(self.kinds)
         if not 0 <= self.deviation < math.inf:
             raise ValueError(f"deviation is {self.deviation}: need a finite number of at least 0")
         if not self.max_aspect >= 1:
@@ -167,17 +180,11 @@ def _draw_object(rng: np.random.Generator, image_size: int, scene: DetectionScen
     """Draw a shape of random category, size, aspect and rotation, at a random phase to the pixel grid."""
     category_id = int(rng.choice(list(CATEGORIES)))
     longer = image_size * _draw_longer(rng, scene)
-    stretch = math.exp(rng.uniform(-0.5, 0.5) * math.log(scene.max_aspect))
-    angle = math.radians(rng.uniform(-scene.max_rotation, scene.max_rotation))
-    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-    corners = (_OUTLINES[category_id] * [stretch, 1 / stretch]) @ turn
-    extent = np.ptp(corners, axis=0)
-    corners = (corners - corners.min(0) - extent / 2) * (longer / extent.max())
-    phase = rng.random(2)
-    width, height = np.ceil(extent * (longer / extent.max()) + phase).astype(int)
-    middle = phase + extent * (longer / extent.max()) / 2
+    turned = turn_outline(
+        rng, _OUTLINES[category_id], longer, max_aspect=scene.max_aspect, max_rotation=scene.max_rotation
+    )
     inset = 1 - 2 * max(0.8 * image_size / 160, 0.03 * longer) / longer
-    mask, core = (fill((corners * scale + middle) * FINE, width * FINE, height * FINE) for scale in (1.0, inset))
+    mask, core = (turned.mask(scale) for scale in (1.0, inset))
     return _Shape(category_id, mask, int(np.count_nonzero(mask)), coarse(mask & ~core))
 
 
@@ -186,7 +193,7 @@ def _draw_longer(rng: np.random.Generator, scene: DetectionSceneConfig) -> float
     if not scene.kinds:
         return log_uniform(rng, scene.smallest, scene.largest)
     kind = scene.kinds[int(rng.choice(len(scene.kinds), p=[kind.share for kind in scene.kinds]))]
-    return kind.longer * math.exp(rng.normal(0, scene.deviation))
+    return draw_longer(rng, kind, scene.deviation)
 
 
 def _draw_annotated(

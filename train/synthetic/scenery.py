@@ -155,6 +155,40 @@ def outline(name: str) -> NDArray[np.float64]:
     return (corners - low) / (high - low) * 2 - 1
 
 
+class Turned(NamedTuple):
+    """An outline, stretched and turned, in a window of whole pixels around it."""
+
+    corners: NDArray[np.float64]
+    """(K, 2) x, y in pixels from the middle of the outline's box."""
+    middle: NDArray[np.float64]
+    """(2,) where that lies in the window."""
+    width: int
+    height: int
+
+    def mask(self, scale: float = 1.0) -> Mask:
+        """Return the outline, `scale` times as large around its middle, filled, on the window's fine grid."""
+        return fill((self.corners * scale + self.middle) * FINE, self.width * FINE, self.height * FINE)
+
+
+def turn_outline(
+    rng: np.random.Generator, corners: NDArray[np.float64], longer: float, *, max_aspect: float, max_rotation: float
+) -> Turned:
+    """Return an outline (K, 2), stretched and turned at random, at a random phase to the pixel grid.
+
+    longer: longer side of its box then, in pixels. max_aspect: of width over height before the turn, log-uniform in
+    [1 / max_aspect, max_aspect]. max_rotation: in degrees, either way.
+    """
+    stretch = math.exp(rng.uniform(-0.5, 0.5) * math.log(max_aspect))
+    angle = math.radians(rng.uniform(-max_rotation, max_rotation))
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    corners = (corners * [stretch, 1 / stretch]) @ turn
+    extent = np.ptp(corners, axis=0)
+    corners = (corners - corners.min(0) - extent / 2) * (longer / extent.max())
+    phase = rng.random(2)
+    width, height = np.ceil(extent * (longer / extent.max()) + phase).astype(int)
+    return Turned(corners, phase + extent * (longer / extent.max()) / 2, int(width), int(height))
+
+
 def fill(corners: NDArray[np.float64], width: int, height: int) -> Mask:
     """Return the polygon `corners` (K, 2), x then y, as a mask (height, width)."""
     image = Image.new("L", (width, height))

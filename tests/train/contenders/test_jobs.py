@@ -8,7 +8,7 @@ import pytest
 
 from train.contenders import jobs
 from train.contenders.jobs import Job, Trained, draw_data, train
-from train.contenders.worlds import WORLDS, sizes_world, views_world
+from train.contenders.worlds import WORLDS, kinds_world, sizes_world, views_world
 from train.errors import ConfigError
 from train.loop.engine import fit
 from train.tasks import TaskName
@@ -59,12 +59,14 @@ def test_contenders_of_a_seed_differ_in_their_components_alone(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("task", ["detection", "pose"])
-def test_worlds_of_other_knobs_have_other_folders(task: TaskName) -> None:
-    names = {Job(WORLDS[task].world(knob, None), 0, 0).run(Path()) for knob in (0.0, 0.25, 0.5, 1.0)}
-    assert len(names) == 4
+def test_worlds_of_other_kinds_and_knobs_have_other_folders(task: TaskName) -> None:
+    knobs = (0.0, 0.25, 0.5, 1.0)
+    names = {Job(family.world(knob, None), 0, 0).run(Path()) for family in WORLDS[task] for knob in knobs}
+    assert len(names) == 4 * len(WORLDS[task])
 
 
 def test_pictures_too_small_for_the_boxes_are_refused() -> None:
-    for size in (64, 112):
-        with pytest.raises(ConfigError, match="--image-size: must be a multiple of 32 of at least 96 for boxes"):
-            sizes_world(1.0, {"image_size": size})
+    for world in (sizes_world, kinds_world):
+        for size in (64, 112):
+            with pytest.raises(ConfigError, match="--image-size: must be a multiple of 32 of at least 96 for boxes"):
+                world(1.0, {"image_size": size})

@@ -18,8 +18,12 @@ from train.tasks import TaskName
 def test_findings_are_written_and_nothing_is_trained_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for task in ("detection", "pose"):
-        monkeypatch.setitem(WORLDS, task, WORLDS[task]._replace(knob=(0.0, 1.0), main=1.0))
+    def shorten(task: TaskName, *knobs: tuple[float, ...]) -> None:
+        families = zip(WORLDS[task], knobs, strict=True)
+        monkeypatch.setitem(WORLDS, task, tuple(family._replace(knob=knob, main=1.0) for family, knob in families))
+
+    shorten("detection", (1.0,), (0.0, 1.0))
+    shorten("pose", (0.0, 1.0))
     config = ReproduceConfig(
         output=tmp_path / "out",
         components=(0, 1, 2),
@@ -36,7 +40,8 @@ def test_findings_are_written_and_nothing_is_trained_twice(
     report = reproduce(config)
     text = (report / "findings.md").read_text()
     for part in (
-        "## Boxes",
+        "## Boxes, sizes whatever the category",
+        "## Boxes, a category for each size",
         "## Poses",
         "| MDN_2 |",
         "components stand for the view",
@@ -44,17 +49,16 @@ def test_findings_are_written_and_nothing_is_trained_twice(
     ):
         assert part in text
     figures = [line.partition("(")[2].rstrip(")") for line in text.splitlines() if line.startswith("![")]
-    assert len(figures) == 5
+    assert len(figures) == 2 + 3 + 2  # of boxes, one more; of one value of the knob, one less
     for figure in figures:
         with Image.open(report / figure) as picture:
             assert min(picture.size) > 200
     numbers = json.loads((report / "findings.json").read_text())
-    tasks: tuple[TaskName, ...] = ("detection", "pose")
-    for task in tasks:
-        assert len(numbers[task]["measures"]) == 6
+    assert {kind: len(found["measures"]) for kind, found in numbers.items()} == {"sizes": 3, "kinds": 6, "views": 6}
+    for kind in numbers.values():
         # One seed has no spread, and shows no difference.
-        assert {one["verdict"] for one in numbers[task]["findings"] if "higher" in one["claim"]} == {"not shown"}
-    assert "12 of 12: views-0, seed 0, MDN_2" in capsys.readouterr().out
+        assert {one["verdict"] for one in kind["findings"] if "higher" in one["claim"]} == {"not shown"}
+    assert "15 of 15: views-0, seed 0, MDN_2" in capsys.readouterr().out
 
     def refuse(*_: object) -> None:
         raise AssertionError("trained again")

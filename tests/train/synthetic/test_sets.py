@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
+from train.synthetic.coloured import COLOURED, ColouredSceneConfig
 from train.synthetic.detection import SHAPES, DetectionSceneConfig
 from train.synthetic.poses import FIGURES, PoseSceneConfig
 from train.synthetic.sets import SyntheticPaths
@@ -16,16 +17,17 @@ from train.synthetic.sets import SyntheticPaths
 Write = Callable[..., SyntheticPaths]
 SETS = [
     pytest.param(SHAPES.write, DetectionSceneConfig, id="detection"),
+    pytest.param(COLOURED.write, ColouredSceneConfig, id="coloured"),
     pytest.param(FIGURES.write, PoseSceneConfig, id="pose"),
 ]
-both_sets = pytest.mark.parametrize(("write", "scene"), SETS)
+all_sets = pytest.mark.parametrize(("write", "scene"), SETS)
 
 
 def _bytes(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
-@both_sets
+@all_sets
 def test_same_seed_gives_the_same_bytes_and_another_seed_others(write: Write, scene: Any, tmp_path: Path) -> None:
     for name, seed in (("first", 5), ("second", 5), ("third", 6)):
         write(tmp_path / name, train=4, val=2, image_size=96, seed=seed)
@@ -35,7 +37,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(write: Write, sc
     assert all(first[name] != third[name] for name in first)
 
 
-@both_sets
+@all_sets
 def test_a_smaller_set_is_the_start_of_a_larger_one(write: Write, scene: Any, tmp_path: Path) -> None:
     paths = [
         write(tmp_path / name, train=train, val=val, image_size=64, seed=1)
@@ -49,7 +51,7 @@ def test_a_smaller_set_is_the_start_of_a_larger_one(write: Write, scene: Any, tm
     assert few == many[: len(few)]
 
 
-@both_sets
+@all_sets
 def test_a_split_that_is_being_written_has_no_annotations(
     write: Write, scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,14 +66,14 @@ def test_a_split_that_is_being_written_has_no_annotations(
     assert not finished.train_annotations.exists()
 
 
-@both_sets
+@all_sets
 def test_an_empty_picture_and_an_empty_split_are_allowed(write: Write, scene: Any, tmp_path: Path) -> None:
     paths = write(tmp_path, train=1, val=0, image_size=64, scene=scene(min_objects=0, max_objects=0))
     assert COCO(str(paths.train_annotations)).getAnnIds() == []
     assert COCO(str(paths.val_annotations)).getImgIds() == []
 
 
-@both_sets
+@all_sets
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
