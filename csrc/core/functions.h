@@ -205,6 +205,8 @@ MDN_INLINE V log1p(V x) {
   return d == 0 ? x : log(u) * (x / (d == 0 ? 1 + V{} : d));
 }
 
+MDN_INLINE DoubleVector reciprocal(DoubleVector x) { return 1.0 / x; }
+
 #endif  // MDN_VECTOR_BYTES
 
 // The same in any other type.

@@ -52,7 +52,8 @@ inline auto with_density(Family family, int block_size, Visit visit) {
 // Of independent dimensions.
 template <class T, class Visit>
 inline auto with_independent_density(Family family, Visit visit) {
-  return with_family<T>(family, Families{}, [&](auto type) { return visit(Density<decltype(type), Independent>(type)); });
+  return with_family<T>(family, Families{},
+                        [&](auto type) { return visit(Density<decltype(type), Independent>(type)); });
 }
 
 }  // namespace MDN_SIMD_LEVEL

@@ -5,11 +5,11 @@
 // dimensions, 3 components and 2 scales in float32. Both happen once. A block of up to 256 positions keeps the slope of
 // each residual, M C values a position, in scratch that stays in the second-level cache; gradients go past the caches.
 //
-// Reading and writing happen in one loop: where a residual's slope of the block before lies, its gradient is written and
-// the new slope put in its place (Block::Pending). A vector of residuals takes 4 loads (loc, target, the slope before,
-// and a quarter of what four dimensions share), 6 operations and 2 stores, where memory takes 24 cycles at 40 GB/s.
-// A scale takes about 75 operations a vector and a component of a position about 60; memory waits for these, so they are
-// kept in short loops, several turns of which a core works on at once (cpu_combine.h).
+// Reading and writing happen in one loop: where a residual's slope of the block before lies, its gradient is written
+// and the new slope put in its place (Block::Pending). A vector of residuals takes 4 loads (loc, target, the slope
+// before, and a quarter of what four dimensions share), 6 operations and 2 stores, where memory takes 24 cycles at 40
+// GB/s. A scale takes about 75 operations a vector and a component of a position about 60; memory waits for these, so
+// they are kept in short loops, several turns of which a core works on at once (cpu_combine.h).
 //
 // A block with nothing observed reads no parameter at all; of one wholly observed no mask is kept.
 #include "mixture/correlation.h"
