@@ -77,12 +77,13 @@ def _by_blocks(x: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Te
     cells = batch * height * width
     x, offset, mask = (value.permute(0, 2, 3, 1).contiguous() for value in (x, offset, mask))
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    factors, bias = weight.permute(0, 2, 3, 1).flatten(1).to(dtype), bias.to(dtype)
+    factors = weight.permute(0, 2, 3, 1).flatten(1).to(dtype)
     out = x.new_empty(cells, len(weight), dtype=dtype)
     block = max(1, SAMPLES_IN_BLOCK * torch.get_num_threads() // (9 * max(channels, 1)))
     for first in range(0, cells, block):
         samples = native.sample_taps(x, offset, mask, first, min(cells, first + block))
-        torch.addmm(bias, samples.to(dtype), factors.T, out=out[first : first + block])
+        torch.mm(samples.to(dtype), factors.T, out=out[first : first + block])
+    out += bias
     return out.view(batch, height, width, len(weight)).permute(0, 3, 1, 2).to(x.dtype)
 
 

@@ -62,7 +62,7 @@ class Head(nn.Module):
         these cells. At padding, -1, stands the head's answer to a zero patch, which no reader may count.
         """
         if index is None:
-            return _without_autocast(self.output, F.relu(self.hidden(feature)))
+            return _without_autocast(self.output, F.relu(self.hidden(feature), inplace=True))
         return self.at_patches(gather_patches(feature, index))
 
     def at_patches(self, patches: Tensor) -> Tensor:

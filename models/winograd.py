@@ -22,7 +22,8 @@ SPAN = TILE + TAPS - 1
 # Where the polynomials of Toom and Cook are evaluated, beside infinity; these round less than 0, +-1, +-2.
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 # Below these the transforms cost more than the products that they save, or the transformed weights too much memory.
-LEAST_CHANNELS = 128
+LEAST_CHANNELS = 64
+LEAST_PAIRS = 128 * 128  # of an input and an output channel
 LEAST_TILES = 64
 # At once, so that they stay in the second-level cache.
 TILES_IN_BLOCK = 128
@@ -44,7 +45,8 @@ def use_winograd(network: nn.Module) -> None:
 def _fits(layer: nn.Conv2d) -> bool:
     shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.groups)
     plain = shape == ((TAPS, TAPS), (1, 1), (1, 1), (1, 1), 1) and layer.padding_mode == "zeros"
-    return plain and min(layer.in_channels, layer.out_channels) >= LEAST_CHANNELS
+    inputs, outputs = layer.in_channels, layer.out_channels
+    return plain and min(inputs, outputs) >= LEAST_CHANNELS and inputs * outputs >= LEAST_PAIRS
 
 
 class WinogradConv(nn.Conv2d):

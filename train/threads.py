@@ -25,7 +25,7 @@ SLACK = 0.25
 
 
 def use_free_cores(device: torch.device, threads: int | None) -> None:
-    """Set the number of torch's threads, once a process, where it computes on the CPU.
+    """Choose the number of torch's threads, once a process, where it computes on the CPU.
 
     threads: those that the command names. Without it the environment's OMP_NUM_THREADS or MKL_NUM_THREADS stands, and
     otherwise as many are taken as there are cores that others leave free now, which is said where it is fewer. Where

@@ -103,20 +103,20 @@ MDN_INLINE FloatVector exp_to_normal(FloatVector x) {
   return bits_to_float(reinterpret_cast<Mask<float>>(p) + (reinterpret_cast<Mask<float>>(shifted) << 23));
 }
 
-// 1 / x for x from 1 to 2^100, within two units of the last place.
-MDN_INLINE FloatVector reciprocal(FloatVector x) {
 #if MDN_VECTOR_BYTES == 64
-  // A division of 16 numbers takes as long as eight other instructions.
-  const FloatVector near = _mm512_maskz_rcp14_ps(all_lanes, x);
-  return near + near * (1.0f - x * near);
-#else
-  return 1.0f / x;
-#endif
+// 1 / x for x from 1 to 2^100, within one ulp: a step of Newton's on the 14 bits that the CPU has at hand. Its division
+// takes a vector of 64 bytes as long as ten of these instructions.
+MDN_INLINE FloatVector reciprocal(FloatVector x) {
+  const FloatVector guess = _mm512_maskz_rcp14_ps(all_lanes, x);
+  return guess + guess * (1 - x * guess);
 }
+#else
+MDN_INLINE FloatVector reciprocal(FloatVector x) { return 1 / x; }
+#endif
 
 // tanh(x / 2), to rounding beside 0 too.
 MDN_INLINE FloatVector tanh_half(FloatVector x) {
-  const FloatVector size = absolute(x), e = exp(-size), far = (1.0f - e) * reciprocal(1.0f + e);
+  const FloatVector size = absolute(x), e = exp_to_normal(-size), far = (1.0f - e) * reciprocal(1.0f + e);
   const FloatVector x2 = x * x;
   const FloatVector p = (x2 * 3.3459657093e-5f + -4.1393936585e-4f) * x2 + 4.1639845327e-3f;
   const FloatVector near = ((p * x2 + -4.1666334931e-2f) * x2 + 4.9999999338e-1f) * size;
@@ -166,8 +166,6 @@ MDN_INLINE FloatVector log(FloatVector x) {
   return (x >= 0.0f) ? result : (x == x ? __builtin_nanf("") - FloatVector{} : x);
 #endif
 }
-
-MDN_INLINE DoubleVector reciprocal(DoubleVector x) { return 1.0 / x; }
 
 MDN_INLINE DoubleVector exp(DoubleVector x) {
   for (int lane = 0; lane < lanes<double>; ++lane) x[lane] = __builtin_exp(x[lane]);

@@ -162,7 +162,7 @@ struct Logistic {
   MDN_INLINE T weight_of_log() const { return T(2); }
   template <class V>
   MDN_INLINE V argument(V z) const {
-    return 1 + exp(V(-absolute(z)));
+    return 1 + exp_to_normal(V(-absolute(z)));
   }
   template <class V>
   MDN_INLINE V rest(V z) const {

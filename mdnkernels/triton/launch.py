@@ -24,7 +24,7 @@ INTERPRETED: bool = triton.knobs.runtime.interpret
 # Programs of a pass that only counts, and partial sums it leaves: enough for the device, few enough for every program
 # of the next pass to add them all.
 COUNTERS = 128
-_CHUNK = 1024
+CHUNK = 1024  # sums that one program adds at a time
 
 
 def op(name: str, schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -49,7 +49,7 @@ def strides(value: Tensor | None, count: int) -> tuple[int, ...]:
 
 
 @triton.jit
-def total_kernel(partial, count, weights, number, loss, COUNTERS: tl.constexpr, CHUNK: tl.constexpr):
+def write_sum(partial, count, weights, number, loss, COUNTERS: tl.constexpr, CHUNK: tl.constexpr):
     """Write the loss: the sum of `count` partial sums over that of `weights`, where they are given, else over `number`.
 
     A divisor of 0 counts as 1. One program adds in one order and in double, so the result has the same bits every time.
@@ -57,7 +57,7 @@ def total_kernel(partial, count, weights, number, loss, COUNTERS: tl.constexpr, 
     lane = tl.arange(0, CHUNK)
     total = tl.zeros((CHUNK,), tl.float64)
     for first in range(0, count, CHUNK):
-        total += tl.load(partial + first + lane, mask=first + lane < count, other=0.0)
+        total += tl.load(partial + first + lane, mask=first + lane < count, other=0.0, cache_modifier=".cg")
     result = tl.sum(total, 0)
     share = tl.cast(number, tl.float64)
     if weights is not None:
@@ -66,8 +66,23 @@ def total_kernel(partial, count, weights, number, loss, COUNTERS: tl.constexpr, 
     tl.store(loss, result.to(loss.dtype.element_ty))
 
 
+@triton.jit
+def add_partial_sums(partial, finished, count, weights, loss, COUNTERS: tl.constexpr, CHUNK: tl.constexpr):
+    """Write the loss as `write_sum` does, in the last of `count` programs to come here; each left its partial sum.
+
+    finished: counts programs, from the 0 that an earlier kernel left.
+    """
+    tl.debug_barrier()
+    if tl.atomic_add(finished, 1, sem="acq_rel", scope="gpu") == count - 1:
+        write_sum(partial, count, weights, 1, loss, COUNTERS, CHUNK)
+
+
+@triton.jit
+def total_kernel(partial, count, weights, number, loss, COUNTERS: tl.constexpr, CHUNK: tl.constexpr):
+    """Write the loss as `write_sum` does, after the kernel that left the partial sums."""
+    write_sum(partial, count, weights, number, loss, COUNTERS, CHUNK)
+
+
 def write_total(partial: Tensor, weights: Tensor | None, number: int, loss: Tensor) -> None:
     """Launch `total_kernel`."""
-    wrap_triton(total_kernel)[(1,)](
-        *(partial, partial.shape[0], weights, number, loss), COUNTERS=COUNTERS, CHUNK=_CHUNK
-    )
+    wrap_triton(total_kernel)[(1,)](*(partial, partial.shape[0], weights, number, loss), COUNTERS=COUNTERS, CHUNK=CHUNK)

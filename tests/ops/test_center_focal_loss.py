@@ -79,11 +79,10 @@ def test_it_is_the_loss_of_the_two_ops(backend, shape, count, layout, dtype, pow
     assert torch.equal(gradient, expected_gradient)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_the_gradient_has_the_layout_of_logits(backend):
+def test_the_gradient_has_the_layout_of_logits():
     call = drawn((2, 3, 8, 9), 4)
     call["logits"] = LAYOUTS["channels_last"](call["logits"])
-    assert loss_and_gradient(call, backend)[1].stride() == call["logits"].stride()
+    assert loss_and_gradient(call, "native")[1].stride() == call["logits"].stride()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -6,7 +6,6 @@ those of real calls.
 
 from __future__ import annotations
 
-import importlib
 import re
 import sys
 import tempfile
@@ -28,7 +27,11 @@ from tests.ops.agreement import outputs_of
 from tests.ops.table import CASES, OPS, Call, Case
 from tests.ops.table.mixture import FAMILIES
 
-KERNELS = {op: importlib.import_module(f"mdnkernels.ops.{op}.triton") for op in backends.TABLE}
+LAUNCHING = [
+    module
+    for name, module in sys.modules.items()
+    if name.startswith("mdnkernels.ops.") and hasattr(module, "wrap_triton")
+]
 CAPABILITIES = (80, 90, 100)
 
 
@@ -89,7 +92,7 @@ def compile_call(call: Call, capability: int) -> dict[str, Binary]:
 
     with ExitStack() as stack:
         stack.enter_context(patch.object(triton.runtime.driver, "_active", NoDevice(capability)))
-        for module in (launch, *KERNELS.values()):
+        for module in (launch, *LAUNCHING):
             stack.enter_context(patch.object(module, "wrap_triton", Compiling))
         step(call)
     return binaries
@@ -97,7 +100,7 @@ def compile_call(call: Call, capability: int) -> dict[str, Binary]:
 
 def on_triton() -> AbstractContextManager[Any]:
     """Let public functions run on Triton within the block, wherever their tensors are."""
-    return patch.object(backends, "select", lambda op, *_: getattr(KERNELS[op], op))
+    return patch.object(backends, "select", lambda op, *_: backends.TABLE[op]["triton"])
 
 
 def step(call: Call) -> None:
@@ -132,6 +135,13 @@ CALLS |= {
             ("pose, float64", None, torch.float64),
         )
     },
+    "mixture_nll, pose, pairs": at("mixture_nll", "pose", block=2),
+    "mixture_nll, pose, pairs that share, no mask": at("mixture_nll", "pose", groups=None, block=2, shared=True),
+    "mixture_nll, detection, pairs": at("mixture_nll", "detection", block=2),
+    "mixture_nll, 64 dimensions, full covariance": at("mixture_nll", "detection", dims=64, scales=1, block=64),
+    "mixture_nll, pose, best, beta": at("mixture_nll", "pose", assign="best", beta=0.5),
+    "mixture_nll, pose, tempered, natural": at("mixture_nll", "pose", temperature=2.0, gradient="natural"),
+    "mixture_nll, detection, assigned": at("mixture_nll", "detection", assigned=True),
     "mixture_mode, pose, density": at("mixture_mode", "pose", select="density"),
     "mixture_mode, pose, mean": at("mixture_mode", "pose", select="mean"),
     "topk_peaks, float64": at("topk_peaks", "k = 100", torch.float64, labels=4),

@@ -26,7 +26,7 @@ class FiniteLosses:
         """The number of each step and this process's image ids."""
 
     def add(self, losses: Mapping[str, Tensor], number: int, image_ids: list[int]) -> Tensor:
-        """Note a step. Return a float32 scalar on the device: 1 where it, or one since `check`, is not finite, else 0.
+        """Add a step. Return a float32 scalar on the device: 1 where it, or one since `check`, is not finite, else 0.
 
         losses: scalars on the device, by name, with their "total". number: of the step, for people.
         """

@@ -29,6 +29,27 @@ void read_scales(Block<T>& block) {
 }
 
 template <class T, class Density>
+void standardise_masked_or_not(Block<T>& block, const Density& density) {
+  if (block.masked) {
+    standardise<true>(block, density);
+  } else {
+    standardise<false>(block, density);
+  }
+}
+
+// Whether some sigma is so small that a subnormal residual is more than nothing beside it.
+template <class T>
+bool subnormal_residuals_count(const Block<T>& block) {
+  const MixtureCall& call = block.call;
+  Mask<T> ordinary = Vector<T>{} == Vector<T>{};
+  for (int64_t ms = 0; ms < int64_t(call.components) * call.scales; ++ms) {
+    const T* inverse = block.work.inverse[ms];
+    for (int i = 0; i < block.padded; i += lanes<T>) ordinary &= load(inverse + i) < T(1e25);
+  }
+  return any<T>(~ordinary);
+}
+
+template <class T, class Density>
 double run_block(Block<T>& block, const Density& density, int64_t end) {
   constexpr bool log_sigma = Density::log_sigma;
   const MixtureCall& call = block.call;
@@ -40,12 +61,13 @@ double run_block(Block<T>& block, const Density& density, int64_t end) {
     } else {
       read_scales<false, log_sigma>(block);
     }
-    const FlushSubnormals flush;  // not before: a sigma may be subnormal
-    if (block.masked) {
-      standardise<true>(block, density);
+    if (subnormal_residuals_count(block)) {
+      standardise_masked_or_not(block, density);
     } else {
-      standardise<false>(block, density);
+      const FlushSubnormals flush;
+      standardise_masked_or_not(block, density);
     }
+    const FlushSubnormals flush;
     sum = combine(block);
     if (call.parameter_gradients || call.target_gradient) differentiate(block, log_sigma);
   } else {

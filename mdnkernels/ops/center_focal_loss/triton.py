@@ -138,7 +138,8 @@ def _center_focal_loss(
     places = (center, *center.stride(), label, *label.stride(), ignore, *strides(ignore, 2))
     if label.numel() > 0:
         rounds = triton.cdiv(batch * objects, COUNTERS * _OBJECTS)
-        wrap_triton(count_centers_kernel)[(COUNTERS,)](
+        counting = triton.cdiv(batch * objects, rounds * _OBJECTS)
+        wrap_triton(count_centers_kernel)[(counting,)](
             *places, positives, batch * objects, objects, rounds, BLOCK=_OBJECTS
         )
     programs = batch * triton.cdiv(labels * height * width, _BLOCK)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 import mdnkernels
 from mdnkernels import backends
-from mdnkernels.mixture.objective import Objective
 from tests.ops import reference
 from tests.ops import test_center_focal_loss as center_focal
 from tests.ops.agreement import outputs_of
@@ -405,11 +404,20 @@ def test_second_derivatives_are_refused():
 def test_ops_pass_opcheck():
     arguments, others = MixtureCase(batch=1, components=2, dims=2, positions=(2, 3), points=3).make()
     points = [value.detach().flatten(2).requires_grad_() for value in arguments]
-    given = [others.get(name) for name in ("tril", "mask", "weight", "index", "dim_scale", "assign")]
-    options = ("gaussian", 0.0, "elu", 1.0, True, 1, *dataclasses.astuple(Objective()), "mean", True, True)
+    tril = torch.randn(1, 2, 6, dtype=torch.float64, requires_grad=True)
+    observed = [others[name][:, :1] if name == "mask" else others[name] for name in ("mask", "index", "dim_scale")]
+    mask, index, dim_scale = observed
+    density = ("gaussian", 0.0, "elu", 1.0, True, 2)
     torch.library.opcheck(
         torch.ops.mdnkernels_triton.mixture_nll.default,
-        (*points, *given, *options),
+        (
+            *(*points, tril, mask, others["weight"], index, dim_scale, None, *density),
+            *("likelihood", 1.0, 0.0, 1.0, 1.0, False, "mean", True, True),
+        ),
+    )
+    torch.library.opcheck(
+        torch.ops.mdnkernels_triton.mixture_posterior.default,
+        (*(value.detach() for value in points), tril.detach(), mask, index, dim_scale, *density, 2.0),
     )
     torch.library.opcheck(
         torch.ops.mdnkernels_triton.mixture_mode.default, (*points[:3], None, "mean", [1, 0], "elu", 1.0)
