@@ -35,21 +35,6 @@ def student_t(z, df: tl.constexpr):
 
 
 @triton.jit
-def logistic(z):
-    size = tl.abs(z)
-    e = tl.exp(-size)
-    slope = (1 - e) / (1 + e)
-    return size + 2 * log1p(e), tl.where(z < 0, -slope, slope), size * slope
-
-
-@triton.jit
-def softplus_and_sigmoid(x):
-    """Return log(1 + e^x) and 1 / (1 + e^-x), without overflow and to rounding in both tails."""
-    e = tl.exp(-tl.abs(x))
-    return tl.where(x > 0, x, 0.0) + log1p(e), tl.where(x > 0, 1.0, e) / (1 + e)
-
-
-@triton.jit
 def complement(x):
     """Return 1 - e^-x for x >= 0, to rounding where x is small too."""
     u = tl.exp(-x)
@@ -68,6 +53,21 @@ def complement(x):
         p = 1 - x * (1 / 2) * p
         result = tl.where(x < 0.5, x * p, d)
     return result
+
+
+@triton.jit
+def logistic(z):
+    size = tl.abs(z)
+    e = tl.exp(-size)
+    slope = complement(size) / (1 + e)  # tanh(|z| / 2)
+    return size + 2 * log1p(e), tl.where(z < 0, -slope, slope), size * slope
+
+
+@triton.jit
+def softplus_and_sigmoid(x):
+    """Return log(1 + e^x) and 1 / (1 + e^-x), without overflow and to rounding in both tails."""
+    e = tl.exp(-tl.abs(x))
+    return tl.where(x > 0, x, 0.0) + log1p(e), tl.where(x > 0, 1.0, e) / (1 + e)
 
 
 @triton.jit
