@@ -194,13 +194,11 @@ def _inverse_sigma(
 ) -> tuple[Tensor, Tensor]:
     """Return 1 / (sigma kappa) and log(sigma kappa) of each dimension, (B, M, C, P), of raw scales (B, M, S, P)."""
     log_sigma = log_sigma_of(scale, scale_activation, min_scale)
-    if scale_activation == "exp":
-        inverse = torch.exp(-log_sigma)
-    else:
-        # Through the logarithm: the derivative of 1 / sigma is no number where its square is none.
-        here = log_sigma.detach()
-        change = torch.where(here.isfinite(), log_sigma - here, 0.0)
-        inverse = 1 / activate_scale(scale, scale_activation, min_scale).detach() * torch.exp(-change)
+    # Its derivative through the logarithm: that of 1 / sigma is no number where its square is none.
+    here = log_sigma.detach()
+    change = torch.where(here.isfinite(), log_sigma - here, 0.0)
+    sigma = activate_scale(scale, scale_activation, min_scale).detach()
+    inverse = torch.where(sigma.isinf(), torch.exp(-here), 1 / sigma) * torch.exp(-change)
     inverse, log_sigma = (scale_of_dimension(value, dims, interleaved) for value in (inverse, log_sigma))
     if dim_scale is not None:
         kappa = dim_scale.to(scale.dtype).view(-1, 1)

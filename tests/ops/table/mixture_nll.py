@@ -125,7 +125,13 @@ ENTRY = Entry(
             f"weighted {family}": {"family": family, "scale_activation": "softplus", "weighted": True, "kappa": True}
             for family in mixture.FAMILIES[1:]
         },
-        "every position": {"scale_activation": "exp", "reduction": "none", "groups": None, "scales": 4},
+        "every position": {
+            "scale_activation": "exp",
+            "min_scale": 1.0,
+            "reduction": "none",
+            "groups": None,
+            "scales": 4,
+        },
         "one component": {
             "scale_activation": "identity",
             "reduction": "sum",
