@@ -56,7 +56,8 @@ def arguments(
         made["index"] = draw.index(points)
     if kappa:
         made["dim_scale"] = torch.linspace(0.5, 2, dims, device=draw.generator.device).to(draw.dtype)
-    return {**made, "scale_order": "interleaved", **options}
+    # A floor of sigma that leaves float32 digits of the difference of two components' log densities.
+    return {**made, "scale_order": "interleaved", "min_scale": 0.25, **options}
 
 
 def observation_options(random: random.Random) -> dict[str, Any]:
