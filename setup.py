@@ -68,8 +68,8 @@ NVCC_FLAGS = ["-std=c++17", "-O3", "-lineinfo", "-Xptxas=-warn-spills,-warn-lmem
 NVCC_HOST_FLAGS = ["-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"]
 
 # How many seconds of one core it takes to compile the CPU library, and the CUDA library for one architecture.
-CPU_SECONDS = 60
-CUDA_SECONDS = 180
+CPU_SECONDS = 130
+CUDA_SECONDS = 105
 
 
 class Torch(NamedTuple):
