@@ -168,6 +168,60 @@ def test_native_is_at_least_ten_times_as_fast_as_compiled_eager_on_pose(benchmar
     assert eager_ / fused >= 11
 
 
+CORES: dict[str, dict[str, Any]] = {
+    "gaussian": {},
+    "student_t": {"family": mdnkernels.StudentT(4.0)},
+    "logistic": {"family": "logistic"},
+    "pairs that share L": {"block": 2, "shared": True},
+    "pairs": {"block": 2},
+    "temperature": {"temperature": 2.0},
+    "natural": {"gradient": "natural"},
+}
+
+
+def test_families_correlation_and_objectives_over_the_plain_gaussian(benchmark):
+    benchmark.group = "mixture_nll, pose: families, correlation, objectives"
+
+    def contestant(options: dict[str, Any]) -> Callable[[], object]:
+        call = Case(OPS["mixture_nll"], "pose").call(**{**PAPER, **options})
+        names = [name for name in (*OPS["mixture_nll"].trained, "tril") if name in call.tensors]
+        leaves = [call.arguments[name].requires_grad_() for name in names]
+        return step(lambda: mdnkernels.mixture_nll(**call.arguments), leaves)
+
+    plain, *others = compare(benchmark, {name: contestant(options) for name, options in CORES.items()})
+    print(": over the first " + ", ".join(f"{other / plain:.2f}" for other in others))
+
+
+def test_small_calls(benchmark):
+    """Time 256 rows of 5 components and one dimension, where calling takes longer than computing."""
+    benchmark.group = "mixture_nll, 256 rows, M = 5"
+    logits, loc, scale = (torch.randn(256, 5, requires_grad=True) for _ in range(3))
+    target = torch.randn(256, 1)
+
+    def plain() -> Tensor:
+        sigma = torch.nn.functional.softplus(scale) + 1e-3
+        density = -0.5 * ((target - loc) / sigma).square() - sigma.log() - 0.9189385332
+        return -torch.logsumexp(torch.log_softmax(logits, 1) + density, 1).mean()
+
+    def fused() -> Tensor:
+        return mdnkernels.mixture_nll(logits, loc, scale, target)
+
+    def on(backend: str) -> Callable[[], object]:
+        def run() -> object:
+            with mdnkernels.use_backend(backend):
+                return torch.autograd.grad(fused(), [logits, loc, scale])
+
+        return run
+
+    contestants = {
+        "native": step(fused, [logits, loc, scale]),
+        "PyTorch by hand": step(plain, [logits, loc, scale]),
+        "eager": on("eager"),
+    }
+    native_, by_hand, eager_ = compare(benchmark, contestants, rounds=200, warmup=50)
+    print(f": {native_ / by_hand:.2f} of PyTorch by hand, {native_ / eager_:.2f} of eager")
+
+
 @pytest.mark.parametrize("together", [True, False], ids=["together", "at random"])
 def test_time_falls_with_the_observed_share(benchmark, together):
     """Observe 5 % of the positions: rows of a map that lie together, or any."""
