@@ -28,7 +28,8 @@ def reproduce(config: ReproduceConfig) -> Path:
     check_config(config)
     planned = [one for task in config.tasks for one in plans(config, task)]
     # Seed by seed, so that all worlds are there for as many seeds as there was time for.
-    jobs = sorted((job for one in planned for job in one.jobs()), key=lambda job: job.seed)
+    numbered = [(one.seeds.index(job.seed), job) for one in planned for job in one.jobs()]
+    jobs = [job for _, job in sorted(numbered, key=lambda pair: pair[0])]
     print(f"{len(jobs)} networks in {config.output}", flush=True)
     trained = train_all(jobs, config.output, device=config.device, processes=config.processes)
     views = [job for one in planned for job in one.jobs() if one.task == "pose" and job.world == one.main]
