@@ -83,6 +83,8 @@ def variance_of_white(tril: Tensor, block_size: int) -> Tensor:
 def gather_points(maps: Tensor, index: Tensor) -> Tensor:
     """Return the columns of `maps` (B, C, P) at `index` (B, N): (B, C, N).
 
-    Padding (-1) reads position 0; the caller masks it.
+    Padding (-1) reads position 0, of maps without any 0; the caller masks it.
     """
+    if maps.shape[2] == 0:
+        return maps.new_zeros(*maps.shape[:2], index.shape[1])
     return maps.gather(2, index.clamp(min=0).unsqueeze(1).expand(-1, maps.shape[1], -1))

@@ -38,7 +38,7 @@ Start = Literal["data", "zero"]
 Select = Literal["weight", "density", "mean"]
 FamilyName = Annotated[
     str,
-    arg(metavar="{gaussian,laplace,logistic,student_t:DF,discretised_logistic:WIDTH}"),
+    arg(metavar="{gaussian,laplace,student_t:DF,logistic,discretised_logistic:BIN_WIDTH}"),
     CheckedBy("train.tasks.base:family_of_option"),
 ]
 KeypointSigmas = Annotated[
