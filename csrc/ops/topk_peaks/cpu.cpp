@@ -15,7 +15,6 @@
 #include "core/cpu/elements.h"
 #include "core/cpu/simd_level.h"
 #include "core/cpu/tensors.h"
-#include "core/cpu/turns.h"
 #include "ops/topk_peaks/call.h"
 
 namespace mdn {
@@ -106,12 +105,12 @@ void find_peaks(const PeakCall& call, int64_t (*next_above)(const T*, int64_t, i
                                  next_above};
   Storage* score = static_cast<Storage*>(call.score);
   const int64_t cells = scan.height * scan.width, rows = scan.labels * scan.height;
-  // Each range keeps its own k best, so there are few of them.
-  const int64_t grain = std::max({int64_t(1), 32768 / std::max<int64_t>(scan.width, 1), call.batch * rows / 64});
+  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(scan.width, 1));
   const size_t kept = static_cast<size_t>(std::min(call.k, scan.labels * cells));
   std::vector<std::vector<Candidate<T>>> found(call.batch);
   std::mutex lock;
-  for_each_range(call.batch * rows, grain, [&](int64_t begin, int64_t end) {
+  // A range a thread, and no turns: each range keeps its own k best, and has to find anew how high they begin.
+  torch::stable::parallel_for(0, call.batch * rows, grain, [&](int64_t begin, int64_t end) {
     std::vector<T> buffer(std::is_same_v<T, Storage> ? 0 : scan.width);
     while (begin < end) {
       const int64_t image = begin / rows, stop = std::min(end, (image + 1) * rows);
