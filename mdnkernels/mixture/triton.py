@@ -59,7 +59,7 @@ def complement(x):
 def logistic(z):
     size = tl.abs(z)
     e = tl.exp(-size)
-    slope = complement(size) / (1 + e)  # tanh(|z| / 2)
+    slope = (1 - e if z.dtype == tl.float64 else complement(size)) / (1 + e)  # tanh(|z| / 2)
     return size + 2 * log1p(e), tl.where(z < 0, -slope, slope), size * slope
 
 

@@ -17,6 +17,7 @@ from mdnkernels.ops.mixture_nll.triton.residuals import (
     observed,
     place,
     read_spread,
+    read_weights,
     residual_of,
     scale_gradient,
     write_channel,
@@ -124,8 +125,13 @@ def mixture_nll_kernel(
         if UNIT == 2 and not OWN:
             entry = entry_of(tril_at, tril_c, near, valid, 0, T)
 
-    # The loops are unrolled where residuals are kept: registers have no addresses.
+    # Weights that no gradient needs again are read first, and take no registers of their own.
+    GRADIENTS: tl.constexpr = grad_loc is not None or grad_target is not None
+    logits_at = logits + (batch * logits_b + source * logits_p) + m * logits_c
     evidence = tl.zeros((ROWS, BLOCK), T)
+    if not GRADIENTS:
+        alpha, alphas, evidence = read_weights(logits_at, near, m, T, M)
+    # The loops are unrolled where residuals are kept: registers have no addresses.
     kept = ()
     if BLOCKS:
         evidence -= energy_of_blocks(
@@ -135,7 +141,7 @@ def mixture_nll_kernel(
         )  # fmt: skip
     else:
         if UNIT == 2:
-            beyond = valid & (evidence != 0)
+            beyond = valid & (position < 0)
         for g in (tl.static_range if KEEP else tl.range)(S // R):
             log_sigma, inverse, _ = read_spread(scale_at, scale_c, near, g * R, T, ACTIVATION, min_scale)
             log_sigmas = log_sigma
@@ -196,12 +202,9 @@ def mixture_nll_kernel(
         if UNIT == 2:
             evidence = tl.where(beyond, -float("inf"), evidence)
 
-    logits_at = logits + (batch * logits_b + source * logits_p) + m * logits_c
-    logit = tl.where(m < M, tl.load(logits_at, mask=near, other=0.0).to(T), -float("inf"))
-    top = tl.max(logit, 0, keep_dims=True)
-    alpha = tl.exp(logit - top)
-    alphas = tl.sum(alpha, 0, keep_dims=True)
-    evidence += logit - top - tl.log(alphas)
+    if GRADIENTS:
+        alpha, alphas, log_alpha = read_weights(logits_at, near, m, T, M)
+        evidence += log_alpha
     tau = None
     if TEMPERED:
         tau = tl.cast(temperature, tl.float64, bitcast=True).to(T)
@@ -222,7 +225,7 @@ def mixture_nll_kernel(
         else:
             tl.store(partial + tl.program_id(0), tl.sum(tl.sum(value.to(tl.float64), 1), 0))
 
-    if grad_loc is not None or grad_target is not None:
+    if GRADIENTS:
         if MEAN:
             divisor = tl.cast(total, tl.float64)
             if observed_weight is not None:

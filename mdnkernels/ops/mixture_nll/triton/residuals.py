@@ -59,6 +59,16 @@ def channel(at, stride, c, near, other, T: tl.constexpr):
 
 
 @triton.jit
+def read_weights(logits_at, near, m, T: tl.constexpr, M: tl.constexpr):
+    """Return what alpha of each component is a multiple of, the sum of that, and log alpha."""
+    logit = tl.where(m < M, tl.load(logits_at, mask=near, other=0.0).to(T), -float("inf"))
+    top = tl.max(logit, 0, keep_dims=True)
+    alpha = tl.exp(logit - top)
+    alphas = tl.sum(alpha, 0, keep_dims=True)
+    return alpha, alphas, logit - top - tl.log(alphas)
+
+
+@triton.jit
 def read_spread(
     scale_at, scale_c, near, s, T: tl.constexpr, ACTIVATION: tl.constexpr, min_scale: tl.constexpr
 ):  # fmt: skip
