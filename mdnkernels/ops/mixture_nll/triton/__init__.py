@@ -31,15 +31,15 @@ _WARPS = 4
 _COUNTED = 1024  # positions that a program counts at a time: eight masks for each thread
 
 
-def _kept_words(loc: Tensor, mask: Tensor | None, family: str) -> int:
+def _kept_words(loc: Tensor, mask: Tensor | None, tril: Tensor | None, family: str) -> int:
     """Return how many of a thread's 255 registers may hold what is kept from reading to writing, so that none spills.
 
-    Masks and the 64-bit constants of double need more of the others; most of all does a family whose value is no
-    multiple of its pull, where the logarithms of all unrolled dimensions are computed at once.
+    Masks, correlation and the 64-bit constants of double need more of the others; most of all does a family whose value
+    is no multiple of its pull, where the logarithms of all unrolled dimensions are computed at once.
     """
     if family not in VALUE_OF_PULL:
         return 40
-    return 160 if mask is None and loc.dtype != torch.float64 else 120
+    return 160 if mask is None and tril is None and loc.dtype != torch.float64 else 120
 
 
 def _launch(
@@ -86,7 +86,7 @@ def _launch(
     # residuals stay in registers; one where positions do not lie side by side: more programs then share the waiting.
     widest = 16 // max(loc.element_size(), 4) if wide else 1
     words = (dims + 2 * scales + (entries if pairs else 0)) * max(loc.element_size(), 4) // 4
-    room = _kept_words(loc, mask, family)
+    room = _kept_words(loc, mask, tril, family)
     fitting = [each for each in (widest, widest // 2) if each > 0 and words * max(each, rows // 8) <= room]
     keep = any(each is not None for each in gradients) and (pairs or block_size == 1) and len(fitting) > 0
     block = max(32 * _WARPS * (fitting[0] if keep else widest) // rows, 16)
