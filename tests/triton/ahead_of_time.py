@@ -138,7 +138,7 @@ CALLS |= {
     "mixture_nll, pose, pairs": at("mixture_nll", "pose", block=2),
     "mixture_nll, pose, pairs that share, no mask": at("mixture_nll", "pose", groups=None, block=2, shared=True),
     "mixture_nll, detection, pairs": at("mixture_nll", "detection", block=2),
-    "mixture_nll, triples": at("mixture_nll", "detection", dims=6, scales=2, block=3),
+    "mixture_nll, triples, no mask": at("mixture_nll", "detection", groups=None, dims=6, scales=2, block=3),
     "mixture_nll, pose, best, beta": at("mixture_nll", "pose", assign="best", beta=0.5),
     "mixture_nll, pose, tempered, natural": at("mixture_nll", "pose", temperature=2.0, gradient="natural"),
     "mixture_nll, detection, assigned": at("mixture_nll", "detection", assigned=True),
