@@ -26,9 +26,9 @@ def activate_scale(raw: Tensor, scale_activation: str, min_scale: float) -> Tens
 
 
 def log_sigma_of(raw: Tensor, scale_activation: str, min_scale: float) -> Tensor:
-    """Return log sigma of the raw scale, finite with a finite slope wherever the raw scale is finite.
+    """Return log sigma of the raw scale.
 
-    A sigma of e^89 overflows in float32, and so does its slope; its logarithm is 89.
+    Under "exp" a sigma of e^89 overflows in float32, and so does its slope; its logarithm is 89, with a slope of 1.
     """
     if scale_activation != "exp":
         return torch.log(activate_scale(raw, scale_activation, min_scale))

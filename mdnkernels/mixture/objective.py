@@ -40,6 +40,13 @@ class Objective:
 LIKELIHOOD = Objective()
 
 
+def check_temperature(temperature: float) -> None:
+    """Check that a temperature is finite and above 0."""
+    checks.number("temperature", temperature, 0.0)
+    if temperature == 0:
+        raise ValueError("temperature must be above 0; its limit, the winner alone, is mixture_nll(assign='best')")
+
+
 def objective_of(
     family: Family, *, assign: str, temperature: float, beta: float, gradient: str, correlated: bool
 ) -> Objective:
@@ -49,9 +56,7 @@ def objective_of(
     """
     if assign == "likelihood" and temperature == 1.0 and beta == 0.0 and gradient == "likelihood":
         return LIKELIHOOD  # in most calls, of which small ones would notice the checks
-    checks.number("temperature", temperature, 0.0)
-    if temperature == 0:
-        raise ValueError("temperature must be above 0; its limit, the winner alone, is assign='best'")
+    check_temperature(temperature)
     if temperature != 1 and assign != "likelihood":
         raise ValueError(f"temperature={temperature} tempers the likelihood, and assign={assign!r} has none: leave it")
     checks.number("beta", beta, 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,6 +74,11 @@ class MixtureSpec:
         return channels
 
     @property
+    def _options(self) -> dict[str, Any]:
+        """Those of every op."""
+        return {name: getattr(self, name) for name in ("family", "scale_activation", "min_scale", "scale_order")}
+
+    @property
     def _correlation(self) -> int | None:
         return self.block_size if self.block_size > 1 else None
 
@@ -112,10 +118,7 @@ class MixtureSpec:
             weight=weight,
             index=index,
             dim_scale=dim_scale,
-            family=self.family,
-            scale_activation=self.scale_activation,
-            min_scale=self.min_scale,
-            scale_order=self.scale_order,
+            **self._options,
             assign=assign,
             temperature=temperature,
             beta=beta,
@@ -148,10 +151,7 @@ class MixtureSpec:
             mask=mask,
             index=index,
             dim_scale=dim_scale,
-            family=self.family,
-            scale_activation=self.scale_activation,
-            min_scale=self.min_scale,
-            scale_order=self.scale_order,
+            **self._options,
             temperature=temperature,
         )
 
@@ -184,10 +184,7 @@ class MixtureSpec:
             dim_scale=dim_scale,
             select=select,
             components=components,
-            family=self.family,
-            scale_activation=self.scale_activation,
-            min_scale=self.min_scale,
-            scale_order=self.scale_order,
+            **self._options,
         )
 
     def sigma(self, scale: Tensor) -> Tensor:

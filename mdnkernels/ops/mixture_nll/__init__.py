@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mdnkernels import backends, checks
 from mdnkernels.mixture.arguments import SCALE_ORDERS, check_scale_options
 from mdnkernels.mixture.families import Family, family_of
-from mdnkernels.mixture.objective import objective_of
+from mdnkernels.mixture.objective import check_temperature, objective_of
 from mdnkernels.ops.mixture_nll.arguments import check_observation
 
 REDUCTIONS = ("mean", "sum", "none")
@@ -159,8 +159,7 @@ def mixture_nll(
 
     return backends.select("mixture_nll", logits, loc, scale, target, tril, weight, dim_scale)(
         *(logits, loc, scale, target, tril, mask, weight, index, dim_scale),
-        *(assign if isinstance(assign, Tensor) else None, family, scale_activation, float(min_scale)),
-        *(call.interleaved, call.block_size, objective, reduction),
+        *(assign if isinstance(assign, Tensor) else None, call.density, objective, reduction),
     )
 
 
@@ -193,16 +192,13 @@ def mixture_posterior(
     Raises: as `mixture_nll`.
     """
     family = family_of(family)
-    checks.number("temperature", temperature, 0.0)
-    if temperature == 0:
-        raise ValueError("temperature must be above 0, got 0")
+    check_temperature(temperature)
     call = check_observation(
         *(logits, loc, scale, target, tril, block_size, mask, index, dim_scale),
         *(family, scale_activation, min_scale, scale_order),
     )
     return backends.select("mixture_posterior", logits, loc, scale, target, tril, dim_scale)(
-        *(logits, loc, scale, target, tril, mask, index, dim_scale),
-        *(family, scale_activation, float(min_scale), call.interleaved, call.block_size, float(temperature)),
+        *(logits, loc, scale, target, tril, mask, index, dim_scale, call.density, float(temperature)),
     )
 
 

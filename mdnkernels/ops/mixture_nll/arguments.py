@@ -18,14 +18,14 @@ from mdnkernels.mixture.arguments import (
     is_interleaved,
     unflatten,
 )
+from mdnkernels.mixture.density import Density
 from mdnkernels.mixture.families import Family
 
 
 class Observation(NamedTuple):
     """What follows from a checked call."""
 
-    interleaved: bool
-    block_size: int
+    density: Density
     points: tuple[int | torch.SymInt, ...]
     """*P, or (N,) beside an index."""
     letters: str
@@ -65,7 +65,7 @@ def check_observation(
         checks.shape("mask", mask, (batch, mask.shape[1], *points), f"(B, G, {letters})")
     block = check_tril(tril, block_size, logits, channels, None if mask is None else mask.shape[1], family)
     check_dim_scale(dim_scale, loc, channels)
-    return Observation(interleaved, block, points, letters)
+    return Observation(Density(family, scale_activation, float(min_scale), interleaved, block), points, letters)
 
 
 def in_points(index: Tensor | None, *tensors: Tensor | None) -> Iterator[Tensor | None]:

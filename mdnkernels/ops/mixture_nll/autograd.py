@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mdnkernels.mixture.arguments import unflatten
-from mdnkernels.mixture.families import Family
+from mdnkernels.mixture.density import Density
 from mdnkernels.mixture.objective import Objective
 from mdnkernels.ops.derivatives import refuse_second_derivative, scaling
 from mdnkernels.ops.mixture_nll.arguments import each_in_points, each_unflattened, in_points
@@ -35,29 +35,15 @@ def mixture_nll_outputs(
     mask: Tensor | None,
     weight: Tensor | None,
     index: Tensor | None,
-    dim_scale: Tensor | None,
-    assigned: Tensor | None,
-    family: str,
-    family_parameter: float,
-    scale_activation: str,
-    min_scale: float,
-    interleaved: bool,
-    block_size: int,
-    assign: str,
-    temperature: float,
-    gradient_power: float,
-    loc_factor: float,
-    scale_factor: float,
-    natural: bool,
-    reduction: str,
-    parameter_gradients: bool,
-    target_gradient: bool,
+    *others: Any,
 ) -> Loss:
     """Return empty outputs of the op: its fake kernel, and what a kernel in Python fills.
 
+    The arguments are those of csrc/ops/mixture_nll/call.h, reduction and which gradients are wanted the last ones.
     Beside an index the gradients are those of the gathered points; those of half-precision inputs stay in float32 until
     they have been multiplied by what comes from above, for a mean's would underflow.
     """
+    reduction, parameter_gradients, target_gradient = others[-3:]
     batch, _, points = target.shape
     accumulate = torch.promote_types(loc.dtype, torch.float32)
     loss = target.new_empty((batch, points) if reduction == "none" else (), dtype=accumulate)
@@ -74,23 +60,7 @@ def mixture_nll_outputs(
     return loss, *of_parameters, gradient(target, target_gradient, False), of_tril  # type: ignore[return-value]
 
 
-def mixture_posterior_output(
-    logits: Tensor,
-    loc: Tensor,
-    scale: Tensor,
-    target: Tensor,
-    tril: Tensor | None,
-    mask: Tensor | None,
-    index: Tensor | None,
-    dim_scale: Tensor | None,
-    family: str,
-    family_parameter: float,
-    scale_activation: str,
-    min_scale: float,
-    interleaved: bool,
-    block_size: int,
-    temperature: float,
-) -> Tensor:
+def mixture_posterior_output(logits: Tensor, loc: Tensor, scale: Tensor, target: Tensor, *others: Any) -> Tensor:
     """Return the empty output of mixture_posterior, as `mixture_nll_outputs` does."""
     dtype = torch.promote_types(loc.dtype, torch.float32)
     return logits.new_empty(logits.shape[0], logits.shape[1], target.shape[2], dtype=dtype)
@@ -206,11 +176,7 @@ def mixture_nll(
     index: Tensor | None,
     dim_scale: Tensor | None,
     assigned: Tensor | None,
-    family: Family,
-    scale_activation: str,
-    min_scale: float,
-    interleaved: bool,
-    block_size: int,
+    density: Density,
     objective: Objective,
     reduction: str,
 ) -> Tensor:
@@ -221,8 +187,7 @@ def mixture_nll(
     of_target = recording and target.requires_grad
     inputs = (
         *(logits, loc, scale, target, tril, mask, weight, index, dim_scale, assigned),
-        *(family.name, family.parameter, scale_activation, min_scale, interleaved, block_size),
-        *(*objective.options, reduction, of_parameters, of_target),
+        *(*density.options, *objective.options, reduction, of_parameters, of_target),
     )
     if (of_parameters or of_target) and not torch.compiler.is_compiling():
         return _MixtureNLL.apply(*inputs, namespace)
@@ -240,13 +205,13 @@ def mixture_posterior(
     mask: Tensor | None,
     index: Tensor | None,
     dim_scale: Tensor | None,
-    family: Family,
-    *options: Any,
+    density: Density,
+    temperature: float,
 ) -> Tensor:
     """See `mdnkernels.mixture_posterior`."""
     batch, _, *positions = logits.shape
     tensors = (None if each is None else each.detach() for each in (logits, loc, scale, target, tril))
     of_channels = in_points(index, *tensors, mask)
     op = getattr(torch.ops, namespace).mixture_posterior
-    posterior: Tensor = op(*of_channels, index, dim_scale, family.name, family.parameter, *options)
+    posterior: Tensor = op(*of_channels, index, dim_scale, *density.options, temperature)
     return unflatten(posterior, batch, positions, index)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from mdnkernels.mixture.arguments import unflatten
+from mdnkernels.mixture.density import Density
 from mdnkernels.mixture.eager import activate_scale, gather_points, log_sigma_of, scale_of_dimension, whiten
-from mdnkernels.mixture.families import Family
-from mdnkernels.mixture.objective import Objective
+from mdnkernels.mixture.objective import LIKELIHOOD, Objective
 from mdnkernels.ops.mixture_nll.arguments import each_in_points, each_unflattened, in_points
 
 
@@ -34,11 +34,7 @@ def mixture_nll(
     index: Tensor | None,
     dim_scale: Tensor | None,
     assigned: Tensor | None,
-    family: Family,
-    scale_activation: str,
-    min_scale: float,
-    interleaved: bool,
-    block_size: int,
+    density: Density,
     objective: Objective,
     reduction: str,
 ) -> Tensor:
@@ -49,10 +45,7 @@ def mixture_nll(
     if assigned is not None:
         taken = (assigned >= 0).unsqueeze(1)
         mask = taken if mask is None else mask & taken
-    evidence = _evidence(
-        *(logits, loc, scale, target, tril, mask, index, dim_scale),
-        *(family, scale_activation, min_scale, interleaved, block_size, objective),
-    )
+    evidence = _evidence(logits, loc, scale, target, tril, mask, index, dim_scale, density, objective)
     joint, anything = evidence.log_alpha + evidence.log_density, evidence.anything
     if objective.assign == "best":
         nll = -joint.gather(1, joint.detach().argmax(1, keepdim=True)).squeeze(1)
@@ -86,20 +79,13 @@ def mixture_posterior(
     mask: Tensor | None,
     index: Tensor | None,
     dim_scale: Tensor | None,
-    family: Family,
-    scale_activation: str,
-    min_scale: float,
-    interleaved: bool,
-    block_size: int,
+    density: Density,
     temperature: float,
 ) -> Tensor:
     """See `mdnkernels.mixture_posterior`."""
     batch, _, *positions = logits.shape
     logits, loc, scale, target, tril, mask = in_points(index, logits, loc, scale, target, tril, mask)  # type: ignore[assignment]
-    evidence = _evidence(
-        *(logits, loc, scale, target, tril, mask, index, dim_scale),
-        *(family, scale_activation, min_scale, interleaved, block_size, Objective(temperature=temperature)),
-    )
+    evidence = _evidence(logits, loc, scale, target, tril, mask, index, dim_scale, density, LIKELIHOOD)
     posterior = torch.softmax((evidence.log_alpha + evidence.log_density) / temperature, 1)
     return unflatten(torch.where(evidence.anything.unsqueeze(1), posterior, 0.0), batch, positions, index)
 
@@ -113,14 +99,11 @@ def _evidence(
     mask: Tensor | None,
     index: Tensor | None,
     dim_scale: Tensor | None,
-    family: Family,
-    scale_activation: str,
-    min_scale: float,
-    interleaved: bool,
-    block_size: int,
+    density: Density,
     objective: Objective,
 ) -> _Evidence:
     """Return the components' log alpha and log phi, in at least float32, of tensors (B, K, P)."""
+    family, block_size = density.family, density.block_size
     dtype = torch.promote_types(loc.dtype, torch.float32)
     batch, dims = target.shape[:2]
     components = logits.shape[1]
@@ -142,25 +125,25 @@ def _evidence(
         anything = mask.any(1)
         # What nobody observed must not reach the gradient, not even as 0 * NaN.
         logits = torch.where(anything.unsqueeze(1), logits, 0.0)
-    count = _count(seen, scales, interleaved)  # (B, 1, S, P), observed dimensions of each scale
+    count = _count(seen, scales, density.interleaved)  # (B, 1, S, P), observed dimensions of each scale
     if mask is not None:
-        scale = torch.where(count > 0, scale, 0.0 if scale_activation != "identity" else 1.0)
+        scale = torch.where(count > 0, scale, density.neutral_scale)
     if objective.rescales:
-        loc, scale = _rescaled(loc, scale, count, dim_scale, scale_activation, min_scale, interleaved, objective)
+        loc, scale = _rescaled(loc, scale, count, dim_scale, density, objective)
 
     residual = torch.where(seen, target - loc, 0.0)  # (B, M, C, P)
     # A component whose density is 0 by its residuals alone has no part in any gradient, not even as 0 * inf; nor has a
     # mass spread so wide that a bin holds nothing of it.
     with torch.no_grad():
-        inverse = _inverse_sigma(scale, dim_scale, scale_activation, min_scale, interleaved, dims)[0]
+        inverse = _inverse_sigma(scale, dim_scale, density, dims)[0]
         excluded = (residual * inverse).abs() > math.sqrt(torch.finfo(dtype).max)
         if not family.log_sigma:
             excluded = excluded | (seen & (inverse == 0))
         excluded = excluded.any(2, keepdim=True)
     residual = torch.where(excluded, 0.0, residual)
-    scale = torch.where(excluded, 0.0 if scale_activation != "identity" else 1.0, scale)
+    scale = torch.where(excluded, density.neutral_scale, scale)
 
-    inverse, log_sigma = _inverse_sigma(scale, dim_scale, scale_activation, min_scale, interleaved, dims)
+    inverse, log_sigma = _inverse_sigma(scale, dim_scale, density, dims)
     z = residual * inverse
     if tril is not None:
         tril = tril.to(dtype).unflatten(1, (components, -1))
@@ -184,22 +167,16 @@ def _count(seen: Tensor, scales: int, interleaved: bool) -> Tensor:
     return seen.unflatten(2, (scales, -1)).sum(3)
 
 
-def _inverse_sigma(
-    scale: Tensor,
-    dim_scale: Tensor | None,
-    scale_activation: str,
-    min_scale: float,
-    interleaved: bool,
-    dims: int,
-) -> tuple[Tensor, Tensor]:
+def _inverse_sigma(scale: Tensor, dim_scale: Tensor | None, density: Density, dims: int) -> tuple[Tensor, Tensor]:
     """Return 1 / (sigma kappa) and log(sigma kappa) of each dimension, (B, M, C, P), of raw scales (B, M, S, P)."""
-    log_sigma = log_sigma_of(scale, scale_activation, min_scale)
+    activation = density.scale_activation, density.min_scale
+    log_sigma = log_sigma_of(scale, *activation)
     # Its derivative through the logarithm: that of 1 / sigma is no number where its square is none.
     here = log_sigma.detach()
     change = torch.where(here.isfinite(), log_sigma - here, 0.0)
-    sigma = activate_scale(scale, scale_activation, min_scale).detach()
+    sigma = activate_scale(scale, *activation).detach()
     inverse = torch.where(sigma.isinf(), torch.exp(-here), 1 / sigma) * torch.exp(-change)
-    inverse, log_sigma = (scale_of_dimension(value, dims, interleaved) for value in (inverse, log_sigma))
+    inverse, log_sigma = (scale_of_dimension(value, dims, density.interleaved) for value in (inverse, log_sigma))
     if dim_scale is not None:
         kappa = dim_scale.to(scale.dtype).view(-1, 1)
         inverse, log_sigma = inverse / kappa, log_sigma + torch.log(kappa)
@@ -211,14 +188,13 @@ def _rescaled(
     scale: Tensor,
     count: Tensor,
     dim_scale: Tensor | None,
-    scale_activation: str,
-    min_scale: float,
-    interleaved: bool,
+    density: Density,
     objective: Objective,
 ) -> tuple[Tensor, Tensor]:
     """Return loc and raw scales of the same values, whose gradients are multiplied by the objective's factors."""
-    power = torch.exp(objective.power * log_sigma_of(scale.detach(), scale_activation, min_scale))
-    of_loc = objective.loc_factor * scale_of_dimension(power, loc.shape[2], interleaved)
+    log_sigma = log_sigma_of(scale.detach(), density.scale_activation, density.min_scale)
+    power = torch.exp(objective.power * log_sigma)
+    of_loc = objective.loc_factor * scale_of_dimension(power, loc.shape[2], density.interleaved)
     of_scale = objective.scale_factor * power
     if objective.natural:
         of_scale = of_scale / count.clamp(min=1)

@@ -15,12 +15,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
 from mdnkernels.mixture import families
+from mdnkernels.mixture.objective import Objective
 from mdnkernels.mixture.triton import VALUE_OF_PULL
 from mdnkernels.ops.gather_patches.triton import add_patches
 from mdnkernels.ops.mixture_nll import autograd
@@ -44,11 +46,9 @@ def _kept_words(loc: Tensor, mask: Tensor | None, tril: Tensor | None, family: s
 
 def _launch(
     tensors: tuple[Tensor | None, ...],
-    options: tuple[str, float, str, float, bool, int],
+    density: tuple[str, float, str, float, bool, int],
+    objective: tuple[str, float, float, float, float, bool],
     *,
-    assign: str,
-    temperature: float,
-    factors: tuple[float, float, float, bool],
     reduction: str,
     gradients: tuple[Tensor | None, ...],
     loss: Tensor | None,
@@ -58,7 +58,7 @@ def _launch(
 
     Args:
         tensors: logits, loc, scale, target, tril, mask, weight, index, dim_scale and assigned.
-        options: family to block_size, as the ops have them; factors: gradient_power to natural.
+        density, objective: the options of `Density` and of `Objective`.
         gradients: of logits, loc, scale, target and tril; None for what is not wanted.
         loss, posterior: which of the two is computed.
     """
@@ -67,7 +67,8 @@ def _launch(
     assert loc is not None
     assert scale is not None
     assert target is not None
-    family, family_parameter, scale_activation, min_scale, interleaved, block_size = options
+    family, family_parameter, scale_activation, min_scale, interleaved, block_size = density
+    assign, temperature, power, loc_factor, scale_factor, natural = objective
     grad_logits, grad_loc, grad_scale, grad_target, grad_tril = gradients
     batch, dims, points = target.shape
     total, components = batch * points, logits.shape[1]
@@ -105,7 +106,6 @@ def _launch(
     summed = loss is not None and reduction != "none"
     partial = loc.new_empty(programs, dtype=torch.float64) if summed else None
     made = families.with_parameter(family, family_parameter)
-    power, loc_factor, scale_factor, natural = factors
     if total > 0:
         wrap_triton(mixture_nll_kernel)[(programs,)](
             *(logits, *logits.stride(), loc, *loc.stride(), scale, *scale.stride(), target, *target.stride()),
@@ -164,39 +164,12 @@ def _launch(
     "float loc_factor, float scale_factor, bool natural, str reduction, bool parameter_gradients, "
     "bool target_gradient) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
-def _mixture_nll(
-    logits: Tensor,
-    loc: Tensor,
-    scale: Tensor,
-    target: Tensor,
-    tril: Tensor | None,
-    mask: Tensor | None,
-    weight: Tensor | None,
-    index: Tensor | None,
-    dim_scale: Tensor | None,
-    assigned: Tensor | None,
-    family: str,
-    family_parameter: float,
-    scale_activation: str,
-    min_scale: float,
-    interleaved: bool,
-    block_size: int,
-    assign: str,
-    temperature: float,
-    gradient_power: float,
-    loc_factor: float,
-    scale_factor: float,
-    natural: bool,
-    reduction: str,
-    parameter_gradients: bool,
-    target_gradient: bool,
-) -> autograd.Loss:
-    outputs = autograd.mixture_nll_outputs(
-        *(logits, loc, scale, target, tril, mask, weight, index, dim_scale, assigned),
-        *(family, family_parameter, scale_activation, min_scale, interleaved, block_size),
-        *(assign, temperature, gradient_power, loc_factor, scale_factor, natural),
-        *(reduction, parameter_gradients, target_gradient),
-    )
+def _mixture_nll(*arguments: Any) -> autograd.Loss:
+    outputs = autograd.mixture_nll_outputs(*arguments)
+    tensors, density, objective = arguments[:10], arguments[10:16], arguments[16:22]
+    reduction, parameter_gradients, target_gradient = arguments[22:]
+    logits, loc, scale, target, tril = tensors[:5]
+    block_size = density[-1]
     loss, grad_logits, grad_loc, grad_scale, grad_target, grad_tril = outputs
     of_parameters: tuple[Tensor | None, ...] = (None, None, None, None)
     if parameter_gradients:
@@ -210,11 +183,9 @@ def _mixture_nll(
         )
     *first, last = of_parameters
     _launch(
-        (logits, loc, scale, target, tril, mask, weight, index, dim_scale, assigned),
-        (family, family_parameter, scale_activation, min_scale, interleaved, block_size),
-        assign=assign,
-        temperature=temperature,
-        factors=(gradient_power, loc_factor, scale_factor, natural),
+        tensors,
+        density,
+        objective,
         reduction=reduction,
         gradients=(*first, grad_target if target_gradient else None, last),
         loss=loss,
@@ -237,33 +208,14 @@ def _scatter_points(values: Tensor, index: Tensor, positions: int) -> Tensor:
     "Tensor? dim_scale, str family, float family_parameter, str scale_activation, float min_scale, bool interleaved, "
     "int block_size, float temperature) -> Tensor",
 )
-def _mixture_posterior(
-    logits: Tensor,
-    loc: Tensor,
-    scale: Tensor,
-    target: Tensor,
-    tril: Tensor | None,
-    mask: Tensor | None,
-    index: Tensor | None,
-    dim_scale: Tensor | None,
-    family: str,
-    family_parameter: float,
-    scale_activation: str,
-    min_scale: float,
-    interleaved: bool,
-    block_size: int,
-    temperature: float,
-) -> Tensor:
-    options = (family, family_parameter, scale_activation, min_scale, interleaved, block_size)
-    posterior = autograd.mixture_posterior_output(
-        logits, loc, scale, target, tril, mask, index, dim_scale, *options, temperature
-    )
+def _mixture_posterior(*arguments: Any) -> Tensor:
+    posterior = autograd.mixture_posterior_output(*arguments)
+    *tensors, index, dim_scale = arguments[:8]
+    density, temperature = arguments[8:14], arguments[14]
     _launch(
-        (logits, loc, scale, target, tril, mask, None, index, dim_scale, None),
-        options,
-        assign="likelihood",
-        temperature=temperature,
-        factors=(0.0, 1.0, 1.0, False),
+        (*tensors, None, index, dim_scale, None),
+        density,
+        Objective(temperature=temperature).options,
         reduction="none",
         gradients=(None,) * 5,
         loss=None,
