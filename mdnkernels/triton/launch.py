@@ -10,8 +10,9 @@ to time configurations, which would wait for the device and cannot happen within
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Optional
 
 import torch
 import triton
@@ -28,9 +29,38 @@ CHUNK = 1024  # sums that one program adds at a time
 
 
 def op(name: str, schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return a decorator that registers a function as an op of `NAMESPACE`."""
-    register: Callable[..., Any] = torch.library.custom_op if INTERPRETED else torch.library.triton_op
-    return register(f"{NAMESPACE}::{name}", mutates_args=(), schema=schema)
+    """Return a decorator that registers a function as an op of `NAMESPACE`.
+
+    Before 2.11, torch's `triton_op` reads an op's schema from the function's signature, whatever schema it is given. So
+    the function is given the schema's signature, and may take its arguments as one tuple.
+    """
+
+    def register(function: Callable[..., Any]) -> Any:
+        function.__signature__ = _signature(f"{NAMESPACE}::{name}{schema}")  # type: ignore[attr-defined]
+        registration: Callable[..., Any] = torch.library.custom_op if INTERPRETED else torch.library.triton_op
+        return registration(f"{NAMESPACE}::{name}", function, mutates_args=(), schema=schema)
+
+    return register
+
+
+# The names of a schema's types, to torch's own.
+_TYPES = {"Tensor": Tensor, "Optional": Optional, "List": list, "str": str, "float": float, "bool": bool, "int": int}
+
+
+def _type(of_schema: Any) -> Any:
+    """Return the annotation of a schema's type, Optional[List[int]] for instance."""
+    return eval(str(of_schema), {}, _TYPES)
+
+
+def _signature(schema: str) -> inspect.Signature:
+    """Return the signature of a function that takes what an op's schema says."""
+    parsed = torch._C.parse_schema(schema)
+    parameters = [
+        inspect.Parameter(each.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=_type(each.type))
+        for each in parsed.arguments
+    ]
+    returned = tuple(_type(each.type) for each in parsed.returns)
+    return inspect.Signature(parameters, return_annotation=returned[0] if len(returned) == 1 else tuple[returned])
 
 
 def wrap_triton(kernel: Any) -> Any:
