@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.ops import deform_conv2d
 
 from benchmarks.alternating import alternating_medians
-from models.deformable import deformable_convolution
+from mdnkernels.models.deformable import deformable_convolution
 
 SIZES = [(64, 64, 128), (128, 64, 64), (256, 256, 32)]
 

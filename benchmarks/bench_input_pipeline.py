@@ -23,11 +23,11 @@ import torch
 from torch.utils.data import default_collate
 
 from benchmarks.alternating import alternating_medians
-from train.config.options import AugmentConfig
-from train.data.colour import LIGHTING_AXES, LIGHTING_SCALE, MEAN, STD, normalise
-from train.data.images import open_image
-from train.data.sets import Sample, TrainingSet, collate, open_annotations, training_loader
-from train.tasks.detection import detection_targets
+from mdnkernels.train.config.options import AugmentConfig
+from mdnkernels.train.data.colour import LIGHTING_AXES, LIGHTING_SCALE, MEAN, STD, normalise
+from mdnkernels.train.data.images import open_image
+from mdnkernels.train.data.sets import Sample, TrainingSet, collate, open_annotations, training_loader
+from mdnkernels.train.tasks.detection import detection_targets
 
 cv2 = pytest.importorskip("cv2", reason="the peer is OpenCV's: pip install opencv-python-headless")
 

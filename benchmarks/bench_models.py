@@ -25,12 +25,12 @@ from torch import Tensor
 
 from benchmarks.alternating import alternating_medians
 from mdnkernels import heatmap_focal_loss
-from models import Network, build_model, deformable
-from models.cost import count
-from models.folding import fold_batch_norms
-from models.reading import read_cells
-from train.config.options import InferenceConfig
-from train.inference.preparation import autocast_context, prepare_for_inference
+from mdnkernels.models import Network, build_model, deformable
+from mdnkernels.models.cost import count
+from mdnkernels.models.folding import fold_batch_norms
+from mdnkernels.models.reading import read_cells
+from mdnkernels.train.config.options import InferenceConfig
+from mdnkernels.train.inference.preparation import autocast_context, prepare_for_inference
 
 ARCHITECTURES = ["hourglass104", "dla34"]
 TASKS = ["detection", "pose"]

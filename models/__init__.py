@@ -6,17 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mdnkernels import Family
-from models.checkpoints import load_imagenet, load_published, save_published
-from models.decode import Detections, decode_detections
-from models.detector import Detector, size_regression
-from models.dla import DLA34
-from models.heads import Head, HeadConfig
-from models.hourglass import HOURGLASS104, HOURGLASS_SMALL, HOURGLASS_TINY, Hourglass, HourglassConfig
-from models.merging import merge_scales, placed
-from models.network import Backbone, Network
-from models.pose import PoseEstimator, Poses, pose_regression
-from models.regression import MIN_SCALE, MixtureRegression, Regression, SingleMode
-from models.skeleton import COCO_PERSON, Skeleton
+from mdnkernels.models.checkpoints import load_imagenet, load_published, save_published
+from mdnkernels.models.decode import Detections, decode_detections
+from mdnkernels.models.detector import Detector, size_regression
+from mdnkernels.models.dla import DLA34
+from mdnkernels.models.heads import Head, HeadConfig
+from mdnkernels.models.hourglass import HOURGLASS104, HOURGLASS_SMALL, HOURGLASS_TINY, Hourglass, HourglassConfig
+from mdnkernels.models.merging import merge_scales, placed
+from mdnkernels.models.network import Backbone, Network
+from mdnkernels.models.pose import PoseEstimator, Poses, pose_regression
+from mdnkernels.models.regression import MIN_SCALE, MixtureRegression, Regression, SingleMode
+from mdnkernels.models.skeleton import COCO_PERSON, Skeleton
 
 __all__ = [
     "ARCHITECTURES",

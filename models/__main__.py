@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from mdnkernels import command_line
-from models import ARCHITECTURES, TASKS, build_model
-from models.cost import Cost, count
+from mdnkernels.models import ARCHITECTURES, TASKS, build_model
+from mdnkernels.models.cost import Cost, count
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

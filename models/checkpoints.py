@@ -30,12 +30,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from models.dla import DLA34
-from models.entries import describe_mismatch
-from models.files import write_atomically
-from models.hourglass import Hourglass
-from models.network import Backbone, Network
-from models.regression import SingleMode
+from mdnkernels.models.dla import DLA34
+from mdnkernels.models.entries import describe_mismatch
+from mdnkernels.models.files import write_atomically
+from mdnkernels.models.hourglass import Hourglass
+from mdnkernels.models.network import Backbone, Network
+from mdnkernels.models.regression import SingleMode
 
 # Of images that a network takes, after normalisation.
 Colours = Literal["BGR", "RGB"]

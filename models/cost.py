@@ -11,8 +11,8 @@ import torch
 import torchvision  # noqa: F401  # registers torchvision::deform_conv2d
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.detector import Detector
-from models.pose import PoseEstimator
+from mdnkernels.models.detector import Detector
+from mdnkernels.models.pose import PoseEstimator
 
 Shape = tuple[int, ...]
 R = TypeVar("R")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mdnkernels import Peaks, topk_peaks
-from models.reading import read_cells
-from models.regression import Flip, Mode, Regression, at_least_float32
+from mdnkernels.models.reading import read_cells
+from mdnkernels.models.regression import Flip, Mode, Regression, at_least_float32
 
 
 class Detections(NamedTuple):

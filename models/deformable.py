@@ -9,7 +9,7 @@ from torch.autograd import forward_ad
 from torchvision.ops import deform_conv2d
 
 from mdnkernels import native
-from models.recompute import recompute_in_backward
+from mdnkernels.models.recompute import recompute_in_backward
 
 # For each thread: 1 MiB, which stays in its second-level cache.
 SAMPLES_IN_BLOCK = 2**18

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from mdnkernels import Family
-from models.decode import Detections, detections, find_peaks_of_views, merge_views
-from models.heads import CENTRES, HeadConfig, heatmap_head
-from models.network import Backbone, Network
-from models.reading import DenseReader, Reader
-from models.regression import MIN_SCALE, Flip, Regression, make_regression
+from mdnkernels.models.decode import Detections, detections, find_peaks_of_views, merge_views
+from mdnkernels.models.heads import CENTRES, HeadConfig, heatmap_head
+from mdnkernels.models.network import Backbone, Network
+from mdnkernels.models.reading import DenseReader, Reader
+from mdnkernels.models.regression import MIN_SCALE, Flip, Regression, make_regression
 
 
 def size_regression(

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.deformable import deformable_convolution
-from models.layers import Block, convolution, projection
-from models.modules import ModulesInOrder
-from models.network import Backbone
-from models.recompute import Layers, Part
+from mdnkernels.models.deformable import deformable_convolution
+from mdnkernels.models.layers import Block, convolution, projection
+from mdnkernels.models.modules import ModulesInOrder
+from mdnkernels.models.network import Backbone
+from mdnkernels.models.recompute import Layers, Part
 
 # Channels at H, H / 2, ..., H / 32.
 DIMS = (16, 32, 64, 128, 256, 512)

@@ -15,12 +15,12 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from models import ARCHITECTURES, TASKS, build_model, load_published
-from models.detector import Detector
-from models.files import write_atomically
-from models.folding import fold_batch_norms
-from models.pose import PoseEstimator
-from models.regression import Flip
+from mdnkernels.models import ARCHITECTURES, TASKS, build_model, load_published
+from mdnkernels.models.detector import Detector
+from mdnkernels.models.files import write_atomically
+from mdnkernels.models.folding import fold_batch_norms
+from mdnkernels.models.pose import PoseEstimator
+from mdnkernels.models.regression import Flip
 
 # DeformConv came with 19; torch's exporter writes 18 unless told.
 OPSET = 20

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
-from models.dla import DeformableConv
-from models.layers import ConvolutionPair
+from mdnkernels.models.dla import DeformableConv
+from mdnkernels.models.layers import ConvolutionPair
 
 
 def fold_batch_norms(network: nn.Module) -> None:

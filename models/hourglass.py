@@ -8,10 +8,10 @@ from itertools import pairwise
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import Residual, convolution, projection
-from models.modules import ModulesInOrder
-from models.network import Backbone
-from models.recompute import Layers, Part
+from mdnkernels.models.layers import Residual, convolution, projection
+from mdnkernels.models.modules import ModulesInOrder
+from mdnkernels.models.network import Backbone
+from mdnkernels.models.recompute import Layers, Part
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.recompute import Layers
+from mdnkernels.models.recompute import Layers
 
 
 class ConvolutionPair(nn.Module):

@@ -8,8 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from models.decode import Detections
-from models.pose import Poses
+from mdnkernels.models.decode import Detections
+from mdnkernels.models.pose import Poses
 
 Found = TypeVar("Found", Detections, Poses)
 

@@ -8,10 +8,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from models.heads import HeadConfig, HeadGroup
-from models.reading import SparseReader
-from models.recompute import Part
-from models.regression import Flip, Regression
+from mdnkernels.models.heads import HeadConfig, HeadGroup
+from mdnkernels.models.reading import SparseReader
+from mdnkernels.models.recompute import Part
+from mdnkernels.models.regression import Flip, Regression
 
 
 class Backbone(nn.Module):

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from mdnkernels import Family, Peaks
-from models.decode import boxes, cell_corner, find_peaks_of_views, merge_views
-from models.heads import CENTRES, KEYPOINTS, HeadConfig, heatmap_head
-from models.network import Backbone, Network
-from models.reading import DenseReader, Reader
-from models.regression import MIN_SCALE, Flip, Mode, Regression, at_least_float32, make_regression
-from models.skeleton import COCO_PERSON, Skeleton
+from mdnkernels.models.decode import boxes, cell_corner, find_peaks_of_views, merge_views
+from mdnkernels.models.heads import CENTRES, KEYPOINTS, HeadConfig, heatmap_head
+from mdnkernels.models.network import Backbone, Network
+from mdnkernels.models.reading import DenseReader, Reader
+from mdnkernels.models.regression import MIN_SCALE, Flip, Mode, Regression, at_least_float32, make_regression
+from mdnkernels.models.skeleton import COCO_PERSON, Skeleton
 
 # CenterNet's rule for taking a heatmap's peak in place of the regressed keypoint.
 MIN_KEYPOINT_SCORE = 0.1

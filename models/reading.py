@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from models.heads import HeadGroup
+from mdnkernels.models.heads import HeadGroup
 
 
 class Reader(Protocol):

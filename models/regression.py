@@ -18,8 +18,8 @@ from torch import Tensor
 
 from mdnkernels import Family, MixtureSpec, start_from_targets
 from mdnkernels.mixture.families import family_of
-from models.heads import HeadConfig
-from models.start import ObjectSample, RegressionStart
+from mdnkernels.models.heads import HeadConfig
+from mdnkernels.models.start import ObjectSample, RegressionStart
 
 # Of a component's sigma, in cells, where a caller of `build_model` says nothing.
 MIN_SCALE = 1.0

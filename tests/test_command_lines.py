@@ -9,8 +9,8 @@ from contextlib import contextmanager, redirect_stdout
 import pytest
 
 import mdnkernels.__main__
-import models.__main__
-import train.__main__
+import mdnkernels.models.__main__
+import mdnkernels.train.__main__
 from mdnkernels import command_line
 
 
@@ -26,9 +26,9 @@ def nobody_reading() -> Iterator[None]:
     "main",
     [
         lambda: command_line.exit_status(mdnkernels.__main__.main),
-        lambda: command_line.exit_status(lambda: models.__main__.main(["--help"])),
-        lambda: train.__main__.main(["--help"]),
-        lambda: train.__main__.main(["fit", "--help"]),
+        lambda: command_line.exit_status(lambda: mdnkernels.models.__main__.main(["--help"])),
+        lambda: mdnkernels.train.__main__.main(["--help"]),
+        lambda: mdnkernels.train.__main__.main(["fit", "--help"]),
     ],
     ids=["mdnkernels", "models", "train", "train fit"],
 )

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from train.config.commands import (
+from mdnkernels.train.config.commands import (
     AnalyseConfig,
     CheckDataConfig,
     DemoConfig,
@@ -23,9 +23,9 @@ from train.config.commands import (
     PredictConfig,
     ReproduceConfig,
 )
-from train.config.recipes import recipe, recipe_help, recipe_names
-from train.errors import ConfigError, UserError
-from train.loop.interrupt import end_at_once_on_interrupt
+from mdnkernels.train.config.recipes import recipe, recipe_help, recipe_names
+from mdnkernels.train.errors import ConfigError, UserError
+from mdnkernels.train.loop.interrupt import end_at_once_on_interrupt
 
 Config = (
     FitConfig
@@ -103,7 +103,7 @@ def _fit_default(arguments: Sequence[str]) -> FitConfig | None:
             if given is not None:
                 raise ConfigError(f"{other}, --resume: give one; --resume goes on with the run that it names")
         with end_at_once_on_interrupt():
-            from train.run.directory import RunDirectory  # which imports torch
+            from mdnkernels.train.run.directory import RunDirectory  # which imports torch
 
         return RunDirectory(Path(resume)).read_config()
     if name is None:
@@ -135,34 +135,34 @@ def run(config: Config) -> int:
 def _function_of(config: Config) -> Callable[[Any], Any]:
     # Torch and all that stands on it are imported only here, so that --help answers at once.
     if isinstance(config, FitConfig):
-        from train.loop.engine import fit
+        from mdnkernels.train.loop.engine import fit
 
         return fit
     if isinstance(config, EvaluateConfig):
-        from train.inference.evaluation import evaluate
+        from mdnkernels.train.inference.evaluation import evaluate
 
         return evaluate
     if isinstance(config, PredictConfig):
-        from train.inference.prediction import predict
+        from mdnkernels.train.inference.prediction import predict
 
         return predict
     if isinstance(config, AnalyseConfig):
-        from train.analysis.command import analyse_runs
+        from mdnkernels.train.analysis.command import analyse_runs
 
         return analyse_runs
     if isinstance(config, ExportConfig):
-        from train.inference.export import export
+        from mdnkernels.train.inference.export import export
 
         return export
     if isinstance(config, CheckDataConfig):
-        from train.data.check import check_data
+        from mdnkernels.train.data.check import check_data
 
         return check_data
     if isinstance(config, ReproduceConfig):
-        from train.reproduce.reproduce import reproduce
+        from mdnkernels.train.reproduce.reproduce import reproduce
 
         return reproduce
-    from train.demo.comparison import run_demo
+    from mdnkernels.train.demo.comparison import run_demo
 
     return run_demo
 
@@ -170,7 +170,7 @@ def _function_of(config: Config) -> Callable[[Any], Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit status: 0 done, 1 some images failed, 2 a mistake that stderr names, 130 Ctrl-C."""
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("train").setLevel(logging.INFO)  # other packages' own news are not for the user
+    logging.getLogger("mdnkernels.train").setLevel(logging.INFO)  # other packages' own news are not for the user
     try:
         try:
             return run(parse(sys.argv[1:] if arguments is None else arguments))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-logger = logging.getLogger("train")
+logger = logging.getLogger("mdnkernels.train")
 
 STAT = Path("/proc/stat")
 # Long enough for a core's share to be known to a tenth: the kernel counts in hundredths of a second.

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_check.items import Items, Options
-from models import COCO_PERSON, Network, build_model
-from train.data.coco import Category
-from train.tasks import TaskName, make_task, task_class
-from train.tasks.base import Task
-from train.tasks.weights import LossWeights
+from mdnkernels.models import COCO_PERSON, Network, build_model
+from mdnkernels.train.data.coco import Category
+from mdnkernels.train.tasks import TaskName, make_task, task_class
+from mdnkernels.train.tasks.base import Task
+from mdnkernels.train.tasks.weights import LossWeights
 
 OBJECTS, CLASSES = 16, 80
 # Images at once in training and in inference; halved as often as the device's memory asks for it.

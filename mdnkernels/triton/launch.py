@@ -60,7 +60,8 @@ def _signature(schema: str) -> inspect.Signature:
         for each in parsed.arguments
     ]
     returned = tuple(_type(each.type) for each in parsed.returns)
-    return inspect.Signature(parameters, return_annotation=returned[0] if len(returned) == 1 else tuple[returned])
+    of_result = returned[0] if len(returned) == 1 else tuple.__class_getitem__(returned)
+    return inspect.Signature(parameters, return_annotation=of_result)
 
 
 def wrap_triton(kernel: Any) -> Any:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mdnkernels import mixture_nll
-from models import Detector, Head, PoseEstimator, build_model
+from mdnkernels.models import Detector, Head, PoseEstimator, build_model
 
 BOTH_ARCHITECTURES = ("hourglass_small", "dla34")
 BOTH_TASKS = ("detection", "pose")

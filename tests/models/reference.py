@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from models import Detections, Poses, Skeleton
+from mdnkernels.models import Detections, Poses, Skeleton
 
 Maps = Mapping[str, Tensor]
 STRIDE = 4

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import ARCHITECTURES, build_model
-from models.heads import HEATMAP_BIAS
+from mdnkernels.models import ARCHITECTURES, build_model
+from mdnkernels.models.heads import HEATMAP_BIAS
 
 PUBLISHED_PARAMETERS = [
     ("hourglass104", "detection", 0, 191_284_008),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import (
+from mdnkernels.models import (
     COCO_PERSON,
     DLA34,
     Detector,
@@ -26,7 +26,7 @@ from models import (
     save_published,
     size_regression,
 )
-from models.checkpoints import published_names
+from mdnkernels.models.checkpoints import published_names
 from tests.models import published
 from tests.models.published import Weights
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from models import build_model
-from models.__main__ import main
-from models.cost import count
+from mdnkernels.models import build_model
+from mdnkernels.models.__main__ import main
+from mdnkernels.models.cost import count
 
 DENSE, TRAINING, INFERENCE = "dense", "sparse, training", "sparse, inference"
 

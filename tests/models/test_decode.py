@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import Detections, decode_detections, size_regression
+from mdnkernels.models import Detections, decode_detections, size_regression
 
 HEIGHT, WIDTH, CLASSES = 16, 24, 3
 #         x1     y1     x2     y2    label score

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.ops import deform_conv2d
 
-import models.deformable
+import mdnkernels.models.deformable
 from mdnkernels import native
-from models.deformable import deformable_convolution
+from mdnkernels.models.deformable import deformable_convolution
 
 
 def arguments(dtype: torch.dtype = torch.float64, *, batch: int = 2, height: int = 7, width: int = 5) -> list[Tensor]:
@@ -63,7 +63,7 @@ def test_native_samples_of_inference_give_torchvisions_values(
     monkeypatch.setattr(native, "sample_taps", lambda *a: calls.append(a) or sample(*a))
     with torch.no_grad():
         for size in (2**18, 9 * channels * 16):
-            monkeypatch.setattr(models.deformable, "SAMPLES_IN_BLOCK", size)
+            monkeypatch.setattr(mdnkernels.models.deformable, "SAMPLES_IN_BLOCK", size)
             calls.clear()
             torch.testing.assert_close(deformable_convolution(*inputs).double(), expected, rtol=0, atol=2e-5)
             assert len(calls) == (1 if size == 2**18 else -(-70 // (16 * torch.get_num_threads())))
@@ -75,7 +75,7 @@ def test_native_samples_are_not_a_number_where_those_of_the_other_way_are():
     offset[0, 4, 3, 2], mask[1, 2, 0, 0], x[0, 1, 5, 4] = torch.nan, torch.nan, torch.nan
     with torch.no_grad():
         native_way = deformable_convolution(x, offset, mask, weight, bias)
-        other = models.deformable._by_rows(x, offset, mask, weight, bias)
+        other = mdnkernels.models.deformable._by_rows(x, offset, mask, weight, bias)
     assert native_way.isnan().any()
     torch.testing.assert_close(native_way, other, rtol=0, atol=1e-5, equal_nan=True)
 

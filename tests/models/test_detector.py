@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mdnkernels import mixture_nll
-from models import Detector, Hourglass, HourglassConfig, build_model, size_regression
+from mdnkernels.models import Detector, Hourglass, HourglassConfig, build_model, size_regression
 from tests.models.networks import CLASSES, assert_close, awake
 from tests.models.reference import decode_detection
 

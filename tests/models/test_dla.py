@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import DLA34, build_model
-from models.dla import Aggregation, DeformableConv, PairOfPairs
+from mdnkernels.models import DLA34, build_model
+from mdnkernels.models.dla import Aggregation, DeformableConv, PairOfPairs
 from tests.models.networks import IMAGES, awake, training_loss
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import COCO_PERSON
+from mdnkernels.models import COCO_PERSON
 from tests.models.networks import BOTH_TASKS, assert_close, awake
 from tests.models.reference import decode_detection, decode_pose
 

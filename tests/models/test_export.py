@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import Skeleton, save_published
-from models.export import export_inference, export_onnx, main, write_graph
+from mdnkernels.models import Skeleton, save_published
+from mdnkernels.models.export import export_inference, export_onnx, main, write_graph
 from tests.models.networks import BOTH_TASKS, IMAGES, awake
 from tests.processes import python
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import COCO_PERSON, PoseEstimator, Skeleton, build_model
-from models.heads import HeadGroup
-from models.reading import DenseReader
+from mdnkernels.models import COCO_PERSON, PoseEstimator, Skeleton, build_model
+from mdnkernels.models.heads import HeadGroup
+from mdnkernels.models.reading import DenseReader
 from tests.models.networks import BOTH_ARCHITECTURES, BOTH_TASKS, CLASSES, assert_close, awake
 from tests.models.reference import decode_detection, decode_pose
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from models import ARCHITECTURES, Detector, Hourglass, build_model, size_regression
-from models.dla import DeformableConv
-from models.folding import fold_batch_norms
-from models.hourglass import HOURGLASS104
+from mdnkernels.models import ARCHITECTURES, Detector, Hourglass, build_model, size_regression
+from mdnkernels.models.dla import DeformableConv
+from mdnkernels.models.folding import fold_batch_norms
+from mdnkernels.models.hourglass import HOURGLASS104
 from tests.models.networks import BOTH_ARCHITECTURES, IMAGES, assert_close, awake
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.heads import CENTRES, EVERYWHERE, Head, HeadConfig, HeadGroup
+from mdnkernels.models.heads import CENTRES, EVERYWHERE, Head, HeadConfig, HeadGroup
 
 HEIGHT, WIDTH = 5, 7
 CORNERS = [0, WIDTH - 1, (HEIGHT - 1) * WIDTH, HEIGHT * WIDTH - 1]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models import Hourglass, HourglassConfig
+from mdnkernels.models import Hourglass, HourglassConfig
 
 TINY = HourglassConfig(stacks=1, dims=(8, 12), blocks=(1, 1), stem_width=4, feature_dim=6)
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models import COCO_PERSON, Detections, Poses, merge_scales, placed
-from models.merging import soft_nms
+from mdnkernels.models import COCO_PERSON, Detections, Poses, merge_scales, placed
+from mdnkernels.models.merging import soft_nms
 from tests.models.networks import BOTH_TASKS, assert_close, awake
 from tests.models.reference import decode_detection, decode_pose
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import COCO_PERSON, PoseEstimator, Poses, Skeleton, build_model
+from mdnkernels.models import COCO_PERSON, PoseEstimator, Poses, Skeleton, build_model
 from tests.models.networks import BOTH_ARCHITECTURES, assert_close, awake
 from tests.models.reference import decode_pose, refined
 

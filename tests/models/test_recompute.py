@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import Backbone, Hourglass, HourglassConfig, build_model
-from models.recompute import Part
+from mdnkernels.models import Backbone, Hourglass, HourglassConfig, build_model
+from mdnkernels.models.recompute import Part
 from tests.models.networks import BOTH_ARCHITECTURES, IMAGES, awake, training_loss
 
 

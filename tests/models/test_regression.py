@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Laplace, Normal, StudentT
 
 import mdnkernels
-from models import (
+from mdnkernels.models import (
     COCO_PERSON,
     Detector,
     MixtureRegression,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from models import COCO_PERSON, Skeleton
-from models.skeleton import pair_sides
+from mdnkernels.models import COCO_PERSON, Skeleton
+from mdnkernels.models.skeleton import pair_sides
 
 
 def test_cocos_left_becomes_right_in_a_mirror() -> None:

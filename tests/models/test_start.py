@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import build_model, size_regression
-from models.start import ObjectSample
+from mdnkernels.models import build_model, size_regression
+from mdnkernels.models.start import ObjectSample
 from tests.models.networks import CENTRES, IMAGES
 
 KINDS = torch.tensor([[4.0, 5.0], [10.0, 8.0], [20.0, 24.0]])

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from models.winograd import WinogradConv, transform_weights, use_winograd, winograd_convolution
+from mdnkernels.models.winograd import WinogradConv, transform_weights, use_winograd, winograd_convolution
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 38), (5, 70), (1, 1)])

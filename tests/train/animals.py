@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from models import Skeleton
+from mdnkernels.models import Skeleton
+from mdnkernels.train.data.coco import CocoAnnotations
+from mdnkernels.train.data.coco_file import read_annotations
+from mdnkernels.train.data.skeletons import SkeletonInFile
 from tests.train.drawn_data import DataPaths
-from train.data.coco import CocoAnnotations
-from train.data.coco_file import read_annotations
-from train.data.skeletons import SkeletonInFile
 
 NAMES = ("nose", "left_ear", "right_ear", "back", "tail")
 COLOURS = ((255, 255, 255), (255, 0, 0), (0, 0, 255), (255, 255, 0), (0, 255, 0))

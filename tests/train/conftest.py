@@ -52,7 +52,7 @@ def warned() -> Iterator[list[str]]:
     messages: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("train")
+    logger = logging.getLogger("mdnkernels.train")
     logger.addHandler(handler)
     yield messages
     logger.removeHandler(handler)

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from train.config.commands import FitConfig
-from train.config.options import AugmentConfig, DataConfig, ModelConfig, OptimizerConfig
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.config.options import AugmentConfig, DataConfig, ModelConfig, OptimizerConfig
 
 
 class DataPaths(NamedTuple):

@@ -12,8 +12,8 @@ import signal
 import sys
 from typing import Any
 
-import train.inference.evaluation
-from train.__main__ import main
+import mdnkernels.train.inference.evaluation
+from mdnkernels.train.__main__ import main
 
 
 def fail(fault: str) -> None:
@@ -25,7 +25,7 @@ def fail(fault: str) -> None:
         raise MemoryError("no memory is left in process 1")
 
     if os.environ["RANK"] == "1" and fault != "none":
-        train.inference.evaluation.predict_batch = predict_batch
+        mdnkernels.train.inference.evaluation.predict_batch = predict_batch
 
 
 if __name__ == "__main__":

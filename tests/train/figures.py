@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from models import COCO_PERSON
+from mdnkernels.models import COCO_PERSON
 from tests.train.drawn_data import DataPaths, draw_data_set, edit_json
 
 # Where each keypoint lies in its rectangle: left ones right of the middle, as of someone who faces the viewer.

@@ -12,18 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import train.inference.evaluation
-import train.loop.engine
-import train.loop.step
-from train.tasks.detection import DetectionTask
+import mdnkernels.train.inference.evaluation
+import mdnkernels.train.loop.engine
+import mdnkernels.train.loop.step
+from mdnkernels.train.tasks.detection import DetectionTask
 
 
 def use_float64(replace: Callable[[Any, str, Any], None] = setattr) -> None:
     """Switch the network, its input and its targets over to float64. `replace` is `setattr`, or what a test undoes."""
-    build, placed, targets = train.loop.engine.build_network, train.inference.evaluation.placed, DetectionTask.targets
-    replace(train.loop.engine, "build_network", lambda *arguments: build(*arguments).double())
-    replace(train.inference.evaluation, "placed", lambda found, transform: placed(found, transform.double()))
-    for module in (train.loop.step, train.inference.evaluation):
+    engine, evaluation = mdnkernels.train.loop.engine, mdnkernels.train.inference.evaluation
+    build, placed, targets = engine.build_network, evaluation.placed, DetectionTask.targets
+    replace(engine, "build_network", lambda *arguments: build(*arguments).double())
+    replace(evaluation, "placed", lambda found, transform: placed(found, transform.double()))
+    for module in (mdnkernels.train.loop.step, evaluation):
         replace(module, "normalise", _one_by_one(module.normalise))
 
     def wide_targets(*arguments: Any) -> Any:

@@ -14,14 +14,14 @@ import sys
 import time
 from typing import Any
 
-import train.loop.trainer
+import mdnkernels.train.loop.trainer
+from mdnkernels.train.__main__ import main
+from mdnkernels.train.loop.processes import restarts
 from tests.train.float64 import use_float64
-from train.__main__ import main
-from train.loop.processes import restarts
 
 
 def main_with_fault(fault: str, step: int, arguments: list[str]) -> int:
-    original = train.loop.trainer.Trainer._train_step
+    original = mdnkernels.train.loop.trainer.Trainer._train_step
 
     def faulty(self: Any, batch: Any, number: int, parts: int) -> Any:
         if number == step and os.environ["RANK"] == "1" and restarts() == 0:
@@ -38,7 +38,7 @@ def main_with_fault(fault: str, step: int, arguments: list[str]) -> int:
                 batch["colour"][:, 4:] = float("nan")  # added to every pixel
         return original(self, batch, number, parts)
 
-    train.loop.trainer.Trainer._train_step = faulty  # type: ignore[method-assign]
+    mdnkernels.train.loop.trainer.Trainer._train_step = faulty  # type: ignore[method-assign]
     use_float64()
     return main(arguments)
 

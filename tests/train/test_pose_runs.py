@@ -12,23 +12,23 @@ import pytest
 import torch
 from PIL import Image
 
-from models import COCO_PERSON, Skeleton
+from mdnkernels.models import COCO_PERSON, Skeleton
+from mdnkernels.train.__main__ import main, parse
+from mdnkernels.train.config.commands import EvaluateConfig, FitConfig, PredictConfig
+from mdnkernels.train.config.options import InferenceConfig
+from mdnkernels.train.errors import CheckpointError, ConfigError, DatasetError
+from mdnkernels.train.inference.evaluation import evaluate
+from mdnkernels.train.inference.prediction import predict
+from mdnkernels.train.loop.engine import fit
+from mdnkernels.train.loop.network import restore_network
+from mdnkernels.train.run.checkpoint import load_checkpoint
+from mdnkernels.train.run.log import read_log
+from mdnkernels.train.tasks.pose import PoseTask
 from tests.train.animals import LINKS, NAMES, SIGMAS, SKELETON, draw_animals, read_animals
 from tests.train.drawn_data import DataPaths, edit_json, tiny_fit
 from tests.train.figures import draw_figures
 from tests.train.loop.test_engine import last, resume
 from tests.train.tasks.test_pose import entries
-from train.__main__ import main, parse
-from train.config.commands import EvaluateConfig, FitConfig, PredictConfig
-from train.config.options import InferenceConfig
-from train.errors import CheckpointError, ConfigError, DatasetError
-from train.inference.evaluation import evaluate
-from train.inference.prediction import predict
-from train.loop.engine import fit
-from train.loop.network import restore_network
-from train.run.checkpoint import load_checkpoint
-from train.run.log import read_log
-from train.tasks.pose import PoseTask
 
 # Keypoints and category id of each run's data.
 KINDS = {"run": (len(COCO_PERSON.names), 1), "animal_run": (len(NAMES), 4)}

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import train.threads
-from train.threads import count_free_cores, use_free_cores
+import mdnkernels.train.threads
+from mdnkernels.train.threads import count_free_cores, use_free_cores
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -38,9 +38,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tu
         busy = [round(100 * share) for share in shares[-1]]
         file.write_text(stat([1000 + 100 - one for one in busy], [500 + one for one in busy]))
 
-    monkeypatch.setattr(train.threads, "STAT", file)
-    monkeypatch.setattr(train.threads.time, "sleep", pass_time)
-    monkeypatch.setattr(train.threads, "_settled", False)
+    monkeypatch.setattr(mdnkernels.train.threads, "STAT", file)
+    monkeypatch.setattr(mdnkernels.train.threads.time, "sleep", pass_time)
+    monkeypatch.setattr(mdnkernels.train.threads, "_settled", False)
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(len(shares[-1]))), raising=False)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
@@ -95,9 +95,9 @@ def test_threads_stay_as_they_are(
     if reason == "environment":
         monkeypatch.setenv("OMP_NUM_THREADS", "4")
     if reason == "no such file":
-        monkeypatch.setattr(train.threads, "STAT", tmp_path / "absent")
+        monkeypatch.setattr(mdnkernels.train.threads, "STAT", tmp_path / "absent")
     if reason == "another file":
-        monkeypatch.setattr(train.threads, "STAT", tmp_path / "other")
+        monkeypatch.setattr(mdnkernels.train.threads, "STAT", tmp_path / "other")
         (tmp_path / "other").write_text("cpu0 a b\ncpux\n")
     if reason == "no affinity":
         monkeypatch.delattr("os.sched_getaffinity")

@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from train.analysis.published import SOURCE, published_of
-from train.analysis.subject import MIN_SCORE, Section, Subject
-from train.analysis.tables import coco_cell, markdown_table, percent
-from train.config.options import InferenceConfig
+from mdnkernels.train.analysis.published import SOURCE, published_of
+from mdnkernels.train.analysis.subject import MIN_SCORE, Section, Subject
+from mdnkernels.train.analysis.tables import coco_cell, markdown_table, percent
+from mdnkernels.train.config.options import InferenceConfig
 
 
 def analyse(subjects: Sequence[Subject]) -> Section:

@@ -9,17 +9,17 @@ from typing import Any
 
 from accelerate.utils import get_int_from_env
 
-from train.analysis.evaluations import Machine
-from train.analysis.registry import ANALYSES
-from train.analysis.subject import Subject
-from train.analysis.tables import markdown_table
-from train.config.commands import AnalyseConfig
-from train.config.rules import check_config
-from train.errors import ConfigError
-from train.loop.network import pick_device
-from train.loop.processes import WORLD_SIZES
-from train.run.files import without_nan, write_json, write_text
-from train.threads import use_free_cores
+from mdnkernels.train.analysis.evaluations import Machine
+from mdnkernels.train.analysis.registry import ANALYSES
+from mdnkernels.train.analysis.subject import Subject
+from mdnkernels.train.analysis.tables import markdown_table
+from mdnkernels.train.config.commands import AnalyseConfig
+from mdnkernels.train.config.rules import check_config
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.loop.network import pick_device
+from mdnkernels.train.loop.processes import WORLD_SIZES
+from mdnkernels.train.run.files import without_nan, write_json, write_text
+from mdnkernels.train.threads import use_free_cores
 
 
 def analyse_runs(config: AnalyseConfig) -> Path:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from train.analysis.subject import Section, Subject
-from train.analysis.tables import coco_cell, markdown_table
-from train.drawing.colours import COMPONENT_COLOURS
-from train.drawing.plots import new_plot, tidy
-from train.errors import ConfigError
-from train.run.log import read_log
+from mdnkernels.train.analysis.subject import Section, Subject
+from mdnkernels.train.analysis.tables import coco_cell, markdown_table
+from mdnkernels.train.drawing.colours import COMPONENT_COLOURS
+from mdnkernels.train.drawing.plots import new_plot, tidy
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.run.log import read_log
 
 _STYLES = ("-", "--", ":", "-.")
 

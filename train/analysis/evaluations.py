@@ -11,14 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from train.config.commands import EvaluateConfig, FitConfig
-from train.config.options import DataConfig, Device, InferenceConfig
-from train.errors import ConfigError
-from train.inference.evaluation import evaluate
-from train.inference.record import EvaluationRecord, name_of_device, read_record
-from train.loop.network import find_checkpoint, pick_device, pick_precision
-from train.run.checkpoint import load_checkpoint
-from train.run.directory import RunDirectory
+from mdnkernels.train.config.commands import EvaluateConfig, FitConfig
+from mdnkernels.train.config.options import DataConfig, Device, InferenceConfig
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.inference.evaluation import evaluate
+from mdnkernels.train.inference.record import EvaluationRecord, name_of_device, read_record
+from mdnkernels.train.loop.network import find_checkpoint, pick_device, pick_precision
+from mdnkernels.train.run.checkpoint import load_checkpoint
+from mdnkernels.train.run.directory import RunDirectory
 
 
 @dataclass(frozen=True)

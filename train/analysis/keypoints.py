@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.skeleton import Skeleton
-from train.analysis.parts import keypoints_named, skeleton_of
-from train.analysis.subject import Section, Subject
-from train.analysis.tables import markdown_table
-from train.data.coco import CocoAnnotations
-from train.data.sets import open_annotations
-from train.errors import ConfigError
-from train.tasks.score import average_precision
+from mdnkernels.models.skeleton import Skeleton
+from mdnkernels.train.analysis.parts import keypoints_named, skeleton_of
+from mdnkernels.train.analysis.subject import Section, Subject
+from mdnkernels.train.analysis.tables import markdown_table
+from mdnkernels.train.data.coco import CocoAnnotations
+from mdnkernels.train.data.sets import open_annotations
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.tasks.score import average_precision
 
 DISPLACEMENTS = (1, 2, 3)
 """In pixels."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from models.skeleton import Skeleton, name_words
-from train.analysis.subject import Subject
-from train.errors import ConfigError
+from mdnkernels.models.skeleton import Skeleton, name_words
+from mdnkernels.train.analysis.subject import Subject
+from mdnkernels.train.errors import ConfigError
 
 
 def skeleton_of(subject: Subject) -> Skeleton:

@@ -9,11 +9,11 @@ from typing import Any
 
 from PIL import Image
 
-from train.analysis.matching import single_objects
-from train.analysis.subject import MIN_SCORE, Section, Subject
-from train.data.images import ImageError, open_image, read_rgb
-from train.drawing.pictures import grid
-from train.errors import ConfigError
+from mdnkernels.train.analysis.matching import single_objects
+from mdnkernels.train.analysis.subject import MIN_SCORE, Section, Subject
+from mdnkernels.train.data.images import ImageError, open_image, read_rgb
+from mdnkernels.train.drawing.pictures import grid
+from mdnkernels.train.errors import ConfigError
 
 SAMPLES = 6
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from train.analysis.paper import is_coco_val2017
-from train.analysis.subject import Subject
-from train.tasks import TaskName
+from mdnkernels.train.analysis.paper import is_coco_val2017
+from mdnkernels.train.analysis.subject import Subject
+from mdnkernels.train.tasks import TaskName
 
 SOURCE = "CenterNet's code, readme/MODEL_ZOO.md; images a second on one TITAN Xp"
 

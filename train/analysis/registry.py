@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from train.analysis import (
+from mdnkernels.train.analysis import (
     accuracy,
     epochs,
     keypoints,
@@ -19,8 +19,8 @@ from train.analysis import (
     views,
     visibility,
 )
-from train.analysis.subject import Section, Subject
-from train.tasks import TaskName
+from mdnkernels.train.analysis.subject import Section, Subject
+from mdnkernels.train.tasks import TaskName
 
 
 class Analysis(NamedTuple):

@@ -7,13 +7,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from train.analysis.subject import Section, Subject
-from train.analysis.tables import coco_cell, images_a_second, markdown_table
-from train.config.options import InferenceConfig
-from train.drawing.colours import COMPONENT_COLOURS
-from train.drawing.plots import new_plot, set_log_pixels, tidy
-from train.inference.evaluation import views_of
-from train.loop.network import build_network
+from mdnkernels.train.analysis.subject import Section, Subject
+from mdnkernels.train.analysis.tables import coco_cell, images_a_second, markdown_table
+from mdnkernels.train.config.options import InferenceConfig
+from mdnkernels.train.drawing.colours import COMPONENT_COLOURS
+from mdnkernels.train.drawing.plots import new_plot, set_log_pixels, tidy
+from mdnkernels.train.inference.evaluation import views_of
+from mdnkernels.train.loop.network import build_network
 
 # Of the side that the network was trained with: 512, 768 and 1024 for the paper's 512.
 SIDES = (1.0, 1.5, 2.0)

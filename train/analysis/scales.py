@@ -10,13 +10,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from train.analysis.association import cramers_v, pearson, rank_by_median, variance_explained
-from train.analysis.matching import single_objects
-from train.analysis.paper import paper_lines
-from train.analysis.subject import MIN_SCORE, Section, Subject, mixtures_of
-from train.analysis.tables import markdown_table, percent, shown
-from train.drawing.colours import component_colour
-from train.drawing.plots import new_plot, set_log_pixels, tidy
+from mdnkernels.train.analysis.association import cramers_v, pearson, rank_by_median, variance_explained
+from mdnkernels.train.analysis.matching import single_objects
+from mdnkernels.train.analysis.paper import paper_lines
+from mdnkernels.train.analysis.subject import MIN_SCORE, Section, Subject, mixtures_of
+from mdnkernels.train.analysis.tables import markdown_table, percent, shown
+from mdnkernels.train.drawing.colours import component_colour
+from mdnkernels.train.drawing.plots import new_plot, set_log_pixels, tidy
 
 _GREY = "#555555"
 _QUARTILES = ("25 %", "median", "75 %")

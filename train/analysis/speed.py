@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from train.analysis.published import SOURCE, published_of
-from train.analysis.subject import Section, Subject
-from train.analysis.tables import coco_cell, images_a_second, markdown_table
-from train.config.options import InferenceConfig
-from train.data.skeletons import check_mirroring
-from train.errors import ConfigError
+from mdnkernels.train.analysis.published import SOURCE, published_of
+from mdnkernels.train.analysis.subject import Section, Subject
+from mdnkernels.train.analysis.tables import coco_cell, images_a_second, markdown_table
+from mdnkernels.train.config.options import InferenceConfig
+from mdnkernels.train.data.skeletons import check_mirroring
+from mdnkernels.train.errors import ConfigError
 
 
 def analyse(subjects: Sequence[Subject]) -> Section:

@@ -12,19 +12,19 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 from PIL import Image
 
-from train.analysis.evaluations import Evaluation, Machine, evaluation_of, plain_evaluation_of, val_set_of
-from train.config.commands import FitConfig
-from train.config.options import InferenceConfig
-from train.errors import ConfigError
+from mdnkernels.train.analysis.evaluations import Evaluation, Machine, evaluation_of, plain_evaluation_of, val_set_of
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.config.options import InferenceConfig
+from mdnkernels.train.errors import ConfigError
 
 # Results with a lower score are left out of analyses and of their pictures too.
-from train.inference.components import MIN_SCORE as MIN_SCORE
-from train.inference.record import name_of_device
-from train.loop.network import find_checkpoint, pick_device
-from train.run.checkpoint import load_checkpoint
-from train.run.directory import RunDirectory
-from train.tasks import make_task
-from train.tasks.base import Task
+from mdnkernels.train.inference.components import MIN_SCORE as MIN_SCORE
+from mdnkernels.train.inference.record import name_of_device
+from mdnkernels.train.loop.network import find_checkpoint, pick_device
+from mdnkernels.train.run.checkpoint import load_checkpoint
+from mdnkernels.train.run.directory import RunDirectory
+from mdnkernels.train.tasks import make_task
+from mdnkernels.train.tasks.base import Task
 
 
 @dataclass(frozen=True)

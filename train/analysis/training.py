@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from train.analysis.subject import Section, Subject
-from train.drawing.colours import COMPONENT_COLOURS
-from train.drawing.plots import new_plot, tidy
-from train.errors import ConfigError
-from train.run.log import read_log
+from mdnkernels.train.analysis.subject import Section, Subject
+from mdnkernels.train.drawing.colours import COMPONENT_COLOURS
+from mdnkernels.train.drawing.plots import new_plot, tidy
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.run.log import read_log
 
 _LINE_STYLES = ("-", "--", ":", "-.")
 

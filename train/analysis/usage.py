@@ -9,10 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from train.analysis.subject import Section, Subject, mixtures_of
-from train.drawing.colours import component_colour
-from train.drawing.plots import new_plot, tidy
-from train.run.log import read_log
+from mdnkernels.train.analysis.subject import Section, Subject, mixtures_of
+from mdnkernels.train.drawing.colours import component_colour
+from mdnkernels.train.drawing.plots import new_plot, tidy
+from mdnkernels.train.run.log import read_log
 
 # The names of the log's values in the two kinds of its records.
 _PREFIXES = {"step": "mixture/", "epoch": "mixture_epoch/"}

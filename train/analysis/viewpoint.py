@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.analysis.paper import paper_lines
-from train.analysis.parts import sides_of, skeleton_of
-from train.analysis.subject import MIN_SCORE, Section, Subject, mixtures_of
-from train.analysis.tables import markdown_table, percent, shown
+from mdnkernels.train.analysis.paper import paper_lines
+from mdnkernels.train.analysis.parts import sides_of, skeleton_of
+from mdnkernels.train.analysis.subject import MIN_SCORE, Section, Subject, mixtures_of
+from mdnkernels.train.analysis.tables import markdown_table, percent, shown
 
 VIEWS = ("front", "back", "neither")
 # By how much the shares of left and of right parts on the picture's right must differ, for a component to be of a view.

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.skeleton import Skeleton
-from train.analysis.association import cramers_v
-from train.analysis.matching import match_results, object_keypoint_similarity
-from train.analysis.parts import skeleton_of
-from train.analysis.subject import MIN_SCORE, Section, Subject, mixtures_of
-from train.analysis.tables import markdown_table, shown
-from train.errors import ConfigError
+from mdnkernels.models.skeleton import Skeleton
+from mdnkernels.train.analysis.association import cramers_v
+from mdnkernels.train.analysis.matching import match_results, object_keypoint_similarity
+from mdnkernels.train.analysis.parts import skeleton_of
+from mdnkernels.train.analysis.subject import MIN_SCORE, Section, Subject, mixtures_of
+from mdnkernels.train.analysis.tables import markdown_table, shown
+from mdnkernels.train.errors import ConfigError
 
 # The rows of the report's table, and whether a figure belongs to one.
 GROUPS: dict[str, Callable[[Matches], NDArray[np.bool_]]] = {

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.analysis.matching import match_results, single_objects
-from train.analysis.parts import keypoints_named, skeleton_of
-from train.analysis.subject import Section, Subject, mixtures_of
-from train.analysis.tables import markdown_table, percent
-from train.analysis.viewpoint import VIEWS, summarise_components
-from train.errors import ConfigError
+from mdnkernels.train.analysis.matching import match_results, single_objects
+from mdnkernels.train.analysis.parts import keypoints_named, skeleton_of
+from mdnkernels.train.analysis.subject import Section, Subject, mixtures_of
+from mdnkernels.train.analysis.tables import markdown_table, percent
+from mdnkernels.train.analysis.viewpoint import VIEWS, summarise_components
+from mdnkernels.train.errors import ConfigError
 
 SCORES = (0.5, 0.7)
 _VISIBLE = 2  # COCO's flag; 1 is labelled and hidden, 0 not labelled

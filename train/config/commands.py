@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from train.config.options import (
+from mdnkernels.train.config.options import (
     AnnotationFile,
     AugmentConfig,
     DataConfig,
@@ -22,14 +22,23 @@ from train.config.options import (
     Precision,
     Threads,
 )
-from train.config.rules import AtLeastOne, AtLeastZero, CheckedBy, Positive, ZeroToOne, at_least, multiple_of, must_be
-from train.errors import ConfigError
-from train.tasks import TaskName
+from mdnkernels.train.config.rules import (
+    AtLeastOne,
+    AtLeastZero,
+    CheckedBy,
+    Positive,
+    ZeroToOne,
+    at_least,
+    multiple_of,
+    must_be,
+)
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.tasks import TaskName
 
 # Folders and files that a command opens or makes say themselves what is wrong with them.
-RunFolder = Annotated[Path, CheckedBy("train.loop.network:find_checkpoint")]
-CheckpointFile = Annotated[Path, CheckedBy("train.run.checkpoint:load_checkpoint")]
-NewRunFolder = Annotated[Path, CheckedBy("train.run.directory:RunDirectory")]
+RunFolder = Annotated[Path, CheckedBy("mdnkernels.train.loop.network:find_checkpoint")]
+CheckpointFile = Annotated[Path, CheckedBy("mdnkernels.train.run.checkpoint:load_checkpoint")]
+NewRunFolder = Annotated[Path, CheckedBy("mdnkernels.train.run.directory:RunDirectory")]
 OutputFolder = Annotated[Path, CheckedBy("pathlib:Path.mkdir")]
 
 
@@ -43,7 +52,9 @@ class FitConfig:
 
     run: NewRunFolder
     """Run directory to make. It must not exist yet; to go on with one that does, use --resume."""
-    recipe: Annotated[str | None, Positional, arg(metavar="[RECIPE]"), CheckedBy("train.config.recipes:recipe")] = None
+    recipe: Annotated[
+        str | None, Positional, arg(metavar="[RECIPE]"), CheckedBy("mdnkernels.train.config.recipes:recipe")
+    ] = None
     """One of the paper's models, listed above: sets the options' defaults."""
     data: DataConfig = field(default_factory=DataConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -56,7 +67,7 @@ class FitConfig:
     threads: Threads = None
     """Threads of arithmetic on the CPU. Without it: OMP_NUM_THREADS, or as many as there are cores that others leave
     free at the start."""
-    precision: Annotated[Precision, CheckedBy("train.loop.network:pick_precision")] = "auto"
+    precision: Annotated[Precision, CheckedBy("mdnkernels.train.loop.network:pick_precision")] = "auto"
     """Arithmetic of the network: auto takes bfloat16 on a GPU that has it, and float32 elsewhere. Weights, the heads'
     last layers, losses and Adam are in float32 either way. float16 is for GPUs without bfloat16."""
     compile: bool = False
@@ -132,7 +143,7 @@ class PredictConfig:
         tuple[Path, ...],
         Positional,
         arg(metavar="IMAGE ...", help_behavior_hint="(required)"),
-        CheckedBy("train.data.image_files:find_images"),
+        CheckedBy("mdnkernels.train.data.image_files:find_images"),
     ]
     """Image files; folders, for the images directly in them; and patterns in quotes, such as 'photos/**/*.jpg'."""
     run: RunFolder | None = None
@@ -162,7 +173,7 @@ class PredictConfig:
 class ExportConfig:
     """Write a trained network as a graph that runs without this code: torch.export (.pt2) or ONNX (.onnx)."""
 
-    output: Annotated[Path, CheckedBy("models.export:write_graph")]
+    output: Annotated[Path, CheckedBy("mdnkernels.models.export:write_graph")]
     """File to write: NAME.pt2, from images to detections or poses, or NAME.onnx, from images to maps."""
     run: Annotated[RunFolder | None, Positional, arg(metavar="[RUN]")] = None
     """Run directory whose last checkpoint is taken."""
@@ -218,10 +229,10 @@ class AnalyseConfig:
         tuple[Path, ...],
         Positional,
         arg(metavar="RUN ...", help_behavior_hint="(required)"),
-        CheckedBy("train.analysis.command:open_subjects"),
+        CheckedBy("mdnkernels.train.analysis.command:open_subjects"),
     ]
     """Run directories, of one task and one val set. What they lack of evaluations is made and kept in them."""
-    only: Annotated[tuple[str, ...], CheckedBy("train.analysis.command:wanted_analyses")] = ()
+    only: Annotated[tuple[str, ...], CheckedBy("mdnkernels.train.analysis.command:wanted_analyses")] = ()
     """Make these analyses alone, by their names: accuracy (of the model and of each component alone), speed,
     resolution, epochs, and more; a wrong name is answered with all of them."""
     output: OutputFolder | None = None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from train.config.commands import FitConfig
-from train.tasks import task_class
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.tasks import task_class
 
 
 def with_data_paths(config: FitConfig) -> FitConfig:

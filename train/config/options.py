@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import arg
 
-from train.config.rules import (
+from mdnkernels.train.config.rules import (
     AtLeastOne,
     AtLeastZero,
     CheckedBy,
@@ -23,13 +23,13 @@ from train.config.rules import (
     must_be,
     one_or_more,
 )
-from train.errors import ConfigError
-from train.tasks import TaskName
-from train.tasks.weights import LossWeights, MixtureStacks
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.tasks import TaskName
+from mdnkernels.train.tasks.weights import LossWeights, MixtureStacks
 
-Device = Annotated[str, arg(metavar="{auto,cpu,cuda,cuda:N}"), CheckedBy("train.loop.network:pick_device")]
-ImageFolder = Annotated[Path, CheckedBy("train.data.sets:CocoImages")]
-AnnotationFile = Annotated[Path, CheckedBy("train.data.coco_file:read_annotations")]
+Device = Annotated[str, arg(metavar="{auto,cpu,cuda,cuda:N}"), CheckedBy("mdnkernels.train.loop.network:pick_device")]
+ImageFolder = Annotated[Path, CheckedBy("mdnkernels.train.data.sets:CocoImages")]
+AnnotationFile = Annotated[Path, CheckedBy("mdnkernels.train.data.coco_file:read_annotations")]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Threads = AtLeastOne | None
 Resolution = Literal["fixed", "original"]
@@ -39,12 +39,12 @@ Select = Literal["weight", "density", "mean"]
 FamilyName = Annotated[
     str,
     arg(metavar="{gaussian,laplace,student_t:DF,logistic,discretised_logistic:BIN_WIDTH}"),
-    CheckedBy("train.tasks.base:family_of_option"),
+    CheckedBy("mdnkernels.train.tasks.base:family_of_option"),
 ]
 KeypointSigmas = Annotated[
     tuple[float, ...],
     one_or_more("numbers above 0 and below 1, as COCO's 0.025 to 0.107", lambda sigma: 0 < sigma < 1),
-    CheckedBy("train.data.skeletons:sigmas_of"),
+    CheckedBy("mdnkernels.train.data.skeletons:sigmas_of"),
 ]
 
 
@@ -52,7 +52,7 @@ KeypointSigmas = Annotated[
 class DataConfig:
     """COCO-format images and annotations, of any categories; --coco or --train-images and --train-annotations."""
 
-    coco: Annotated[Path, CheckedBy("train.data.sets:CocoImages")] | None = None
+    coco: Annotated[Path, CheckedBy("mdnkernels.train.data.sets:CocoImages")] | None = None
     """COCO 2017's folder, with train2017, val2017 and annotations: stands for the four options that follow."""
     train_images: ImageFolder | None = None
     """Folder of the training images."""
@@ -68,7 +68,7 @@ class DataConfig:
     """Use only a random share of the training images, which --seed fixes."""
     val_limit: AtLeastOne | None = None
     """Use only the first so many images of the evaluation set."""
-    input_size: Annotated[AtLeastOne, CheckedBy("train.loop.network:build_network")] = 512
+    input_size: Annotated[AtLeastOne, CheckedBy("mdnkernels.train.loop.network:build_network")] = 512
     """Side of the square that the network sees, in pixels; a multiple of what the architecture asks for."""
     orientation: Orientation = "stored"
     """How the annotations take the images: stored as the pixels lie in the file, exif turned upright by their EXIF
@@ -221,7 +221,7 @@ class InferenceConfig:
     """fixed fits images into the square of the training; original keeps their size, one image a step."""
     scales: PositiveNumbers = (1.0,)
     """Look at the images enlarged and shrunk by these factors; several are merged by soft-NMS."""
-    component: Annotated[AtLeastZero, CheckedBy("train.loop.network:check_inference")] | None = None
+    component: Annotated[AtLeastZero, CheckedBy("mdnkernels.train.loop.network:check_inference")] | None = None
     """Take every box's size, or every pose, from this mixture component, not from the strongest one."""
     select: Select = "weight"
     """What of the mixture gives each size, or pose. weight: the component of largest weight. density: the one whose
@@ -231,7 +231,7 @@ class InferenceConfig:
     """Poses: move keypoints to near peaks of their heatmaps."""
     detections: AtLeastOne = 100
     """Objects per image that are kept; COCO counts at most 100 boxes or 20 poses."""
-    precision: Annotated[Precision, CheckedBy("train.loop.network:pick_precision")] = "auto"
+    precision: Annotated[Precision, CheckedBy("mdnkernels.train.loop.network:pick_precision")] = "auto"
     """Arithmetic of the network: auto takes bfloat16 on a GPU that has it, and float32 elsewhere; on a CPU with
     bfloat16 arithmetic (AMX, AVX-512) bfloat16 is several times as fast. The heads' last layers and the decoding are in
     float32 either way."""

@@ -12,9 +12,9 @@ from typing import Any, get_args
 
 import tyro
 
-from train.config.commands import FitConfig
-from train.config.options import DataConfig, ModelConfig, OptimizerConfig
-from train.tasks import TaskName
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.config.options import DataConfig, ModelConfig, OptimizerConfig
+from mdnkernels.train.tasks import TaskName
 
 MODELS = {"base": 0, "mdn1": 1, "mdn2": 2, "mdn3": 3, "mdn5": 5}
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
 
-from train.errors import ConfigError
+from mdnkernels.train.errors import ConfigError
 
 
 @dataclass(frozen=True)

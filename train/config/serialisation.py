@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 import cattrs
 
-from train.config.rules import check_config
-from train.errors import ConfigError
+from mdnkernels.train.config.rules import check_config
+from mdnkernels.train.errors import ConfigError
 
 C = TypeVar("C")
 

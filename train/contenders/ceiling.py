@@ -17,21 +17,21 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.heads import Head, HeadConfig
-from models.network import Backbone
-from train.analysis.association import cramers_v
-from train.config.commands import FitConfig
-from train.contenders.jobs import Job
-from train.data.colour import normalise
-from train.data.sampler import EpochBatchSampler
-from train.data.sets import batch_tensor, evaluation_loader, training_loader
-from train.errors import ConfigError
-from train.loop.engine import open_training_set, open_val_set
-from train.loop.network import build_network, pick_device
-from train.loop.trainer import learning_rate
-from train.run.files import write_json
-from train.tasks import make_task
-from train.tasks.base import Task
+from mdnkernels.models.heads import Head, HeadConfig
+from mdnkernels.models.network import Backbone
+from mdnkernels.train.analysis.association import cramers_v
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.contenders.jobs import Job
+from mdnkernels.train.data.colour import normalise
+from mdnkernels.train.data.sampler import EpochBatchSampler
+from mdnkernels.train.data.sets import batch_tensor, evaluation_loader, training_loader
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.loop.engine import open_training_set, open_val_set
+from mdnkernels.train.loop.network import build_network, pick_device
+from mdnkernels.train.loop.trainer import learning_rate
+from mdnkernels.train.run.files import write_json
+from mdnkernels.train.tasks import make_task
+from mdnkernels.train.tasks.base import Task
 
 _HEAD_WIDTH = 64
 

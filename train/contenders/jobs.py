@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
-from train.analysis.evaluations import Machine, evaluation_of
-from train.analysis.subject import Subject
-from train.config.commands import FitConfig
-from train.config.options import DataConfig, InferenceConfig
-from train.contenders.worlds import World
-from train.errors import ConfigError, TrainingError
-from train.loop.engine import fit
-from train.loop.trainer import stored_config
-from train.run.directory import RunDirectory
-from train.run.files import write_json
+from mdnkernels.train.analysis.evaluations import Machine, evaluation_of
+from mdnkernels.train.analysis.subject import Subject
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.config.options import DataConfig, InferenceConfig
+from mdnkernels.train.contenders.worlds import World
+from mdnkernels.train.errors import ConfigError, TrainingError
+from mdnkernels.train.loop.engine import fit
+from mdnkernels.train.loop.trainer import stored_config
+from mdnkernels.train.run.directory import RunDirectory
+from mdnkernels.train.run.files import write_json
 
 
 @dataclass(frozen=True)

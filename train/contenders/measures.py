@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from train.analysis.matching import box_overlap, match_centres
-from train.analysis.scales import scale_correlation
-from train.analysis.size_ranges import ap_of_sizes
-from train.analysis.subject import MIN_SCORE
-from train.analysis.views import match_figures, summarise
-from train.contenders.jobs import REGRESSED, Trained
-from train.contenders.worlds import World
-from train.synthetic.coloured import CATEGORIES, ColouredSceneConfig
-from train.synthetic.poses import PoseSceneConfig
-from train.tasks import TaskName
+from mdnkernels.train.analysis.matching import box_overlap, match_centres
+from mdnkernels.train.analysis.scales import scale_correlation
+from mdnkernels.train.analysis.size_ranges import ap_of_sizes
+from mdnkernels.train.analysis.subject import MIN_SCORE
+from mdnkernels.train.analysis.views import match_figures, summarise
+from mdnkernels.train.contenders.jobs import REGRESSED, Trained
+from mdnkernels.train.contenders.worlds import World
+from mdnkernels.train.synthetic.coloured import CATEGORIES, ColouredSceneConfig
+from mdnkernels.train.synthetic.poses import PoseSceneConfig
+from mdnkernels.train.tasks import TaskName
 
 Measures = dict[str, float]
 

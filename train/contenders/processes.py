@@ -12,9 +12,9 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TextIO
 
-from train.contenders.ceiling import Ceiling, measure_ceiling, read_ceiling
-from train.contenders.jobs import Job, Trained, draw_data, train
-from train.loop.interrupt import sigint_ignored, sigterm_as_interrupt
+from mdnkernels.train.contenders.ceiling import Ceiling, measure_ceiling, read_ceiling
+from mdnkernels.train.contenders.jobs import Job, Trained, draw_data, train
+from mdnkernels.train.loop.interrupt import sigint_ignored, sigterm_as_interrupt
 
 
 def train_all(jobs: Sequence[Job], folder: Path, *, device: str, processes: int | None) -> list[Trained]:

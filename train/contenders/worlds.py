@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from train.config.options import AugmentConfig, ModelConfig, OptimizerConfig
-from train.errors import ConfigError
-from train.synthetic.coloured import COLOURED, ColouredSceneConfig
-from train.synthetic.detection import SHAPES, DetectionSceneConfig, rare_sizes
-from train.synthetic.poses import FIGURES, PoseSceneConfig
-from train.synthetic.sets import SyntheticPaths, SyntheticSet
-from train.tasks import TaskName
+from mdnkernels.train.config.options import AugmentConfig, ModelConfig, OptimizerConfig
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.synthetic.coloured import COLOURED, ColouredSceneConfig
+from mdnkernels.train.synthetic.detection import SHAPES, DetectionSceneConfig, rare_sizes
+from mdnkernels.train.synthetic.poses import FIGURES, PoseSceneConfig
+from mdnkernels.train.synthetic.sets import SyntheticPaths, SyntheticSet
+from mdnkernels.train.tasks import TaskName
 
 CELL = 4
 """Pixels of an output cell of the networks trained here."""

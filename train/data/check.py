@@ -13,21 +13,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.skeleton import Skeleton
-from train.config.commands import CheckDataConfig
-from train.config.options import Orientation
-from train.config.rules import check_config
-from train.data.check_text import text_of
-from train.data.coco import CocoAnnotations
-from train.data.coco_file import read_annotations
-from train.data.images import exif_orientation, has_transparency, image_size, open_image, read_rgb
-from train.data.objects import why_no_object
-from train.data.plausibility import EXAMPLES, find_doubts
-from train.data.sets import CocoImages, Sample, TrainingSet, collate
-from train.drawing.pictures import grid
-from train.run.files import write_json, write_picture
-from train.tasks import make_task, task_class
-from train.tasks.base import Task
+from mdnkernels.models.skeleton import Skeleton
+from mdnkernels.train.config.commands import CheckDataConfig
+from mdnkernels.train.config.options import Orientation
+from mdnkernels.train.config.rules import check_config
+from mdnkernels.train.data.check_text import text_of
+from mdnkernels.train.data.coco import CocoAnnotations
+from mdnkernels.train.data.coco_file import read_annotations
+from mdnkernels.train.data.images import exif_orientation, has_transparency, image_size, open_image, read_rgb
+from mdnkernels.train.data.objects import why_no_object
+from mdnkernels.train.data.plausibility import EXAMPLES, find_doubts
+from mdnkernels.train.data.sets import CocoImages, Sample, TrainingSet, collate
+from mdnkernels.train.drawing.pictures import grid
+from mdnkernels.train.run.files import write_json, write_picture
+from mdnkernels.train.tasks import make_task, task_class
+from mdnkernels.train.tasks.base import Task
 
 # COCO's limits of small and medium, areas in square pixels.
 AREAS = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.skeleton import Skeleton
+from mdnkernels.models.skeleton import Skeleton
 
 
 class Category(NamedTuple):

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from models.skeleton import Skeleton
-from train.data.coco import Category, CocoAnnotations
-from train.data.skeletons import SkeletonInFile, read_skeleton
-from train.errors import DatasetError
+from mdnkernels.models.skeleton import Skeleton
+from mdnkernels.train.data.coco import Category, CocoAnnotations
+from mdnkernels.train.data.skeletons import SkeletonInFile, read_skeleton
+from mdnkernels.train.errors import DatasetError
 
 # Beyond any picture's pixels, and within what float32 holds and JSON readers agree on.
 LARGEST_COORDINATE = 2.0**31

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mdnkernels import native
-from train.data.transforms import COLOUR_ORDERS
+from mdnkernels.train.data.transforms import COLOUR_ORDERS
 
 # CenterNet's constants, RGB.
 MEAN = (0.47026115, 0.44719302, 0.40789654)

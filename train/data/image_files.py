@@ -8,9 +8,9 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from train.errors import ConfigError
+from mdnkernels.train.errors import ConfigError
 
-logger = logging.getLogger("train")
+logger = logging.getLogger("mdnkernels.train")
 
 # What of a folder is taken. A file that is named itself, or by a pattern, may have any name.
 SUFFIXES = frozenset(

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, JpegImagePlugin
 
 from mdnkernels import native
-from train.config.options import Orientation
+from mdnkernels.train.config.options import Orientation
 
 EXIF_ORIENTATION = 0x0112
 TIFF_BITS, TIFF_PHOTOMETRIC, TIFF_SAMPLE_FORMAT = 258, 262, 339

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from train.data.coco import CocoAnnotations
+from mdnkernels.train.data.coco import CocoAnnotations
 
 
 def can_be_targets(annotations: CocoAnnotations) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from train.data.coco import CocoAnnotations
+from mdnkernels.train.data.coco import CocoAnnotations
 
 EXAMPLES = 5
 # Rounding may put a box so many pixels beyond its image.

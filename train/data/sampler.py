@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Sampler
 
-from train.data.coco import CocoAnnotations
-from train.errors import ConfigError
+from mdnkernels.train.data.coco import CocoAnnotations
+from mdnkernels.train.errors import ConfigError
 
 
 class ImageList(NamedTuple):

@@ -14,15 +14,15 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from models.skeleton import Skeleton
-from train.config.options import AugmentConfig, Orientation
-from train.data.coco import CocoAnnotations, ImageEntry
-from train.data.coco_file import read_annotations
-from train.data.images import ImageError, image_size, open_image, warp
-from train.data.plausibility import doubtful_boxes
-from train.data.shared_arrays import SharedArrays
-from train.data.skeletons import SkeletonInFile
-from train.data.transforms import (
+from mdnkernels.models.skeleton import Skeleton
+from mdnkernels.train.config.options import AugmentConfig, Orientation
+from mdnkernels.train.data.coco import CocoAnnotations, ImageEntry
+from mdnkernels.train.data.coco_file import read_annotations
+from mdnkernels.train.data.images import ImageError, image_size, open_image, warp
+from mdnkernels.train.data.plausibility import doubtful_boxes
+from mdnkernels.train.data.shared_arrays import SharedArrays
+from mdnkernels.train.data.skeletons import SkeletonInFile
+from mdnkernels.train.data.transforms import (
     Placement,
     Views,
     clip_boxes,
@@ -33,10 +33,10 @@ from train.data.transforms import (
     move_boxes,
     move_points,
 )
-from train.errors import DatasetError
-from train.loop.interrupt import leave_signals_to_parent
+from mdnkernels.train.errors import DatasetError
+from mdnkernels.train.loop.interrupt import leave_signals_to_parent
 
-logger = logging.getLogger("train")
+logger = logging.getLogger("mdnkernels.train")
 
 
 class Sample(NamedTuple):

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.skeleton import COCO_PERSON, Skeleton, pair_sides
-from train.errors import ConfigError, DatasetError
+from mdnkernels.models.skeleton import COCO_PERSON, Skeleton, pair_sides
+from mdnkernels.train.errors import ConfigError, DatasetError
 
-logger = logging.getLogger("train")
+logger = logging.getLogger("mdnkernels.train")
 
 # OKS of other keypoints than COCO's is measured with this constant for each, where none are given.
 USUAL_SIGMA = statistics.median(COCO_PERSON.sigmas)

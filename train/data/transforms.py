@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:  # which needs libraries of the command line
-    from train.config.options import AugmentConfig, Resolution
+    from mdnkernels.train.config.options import AugmentConfig, Resolution
 
 # Orders in which brightness (0), contrast (1) and saturation (2) can be applied.
 COLOUR_ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))

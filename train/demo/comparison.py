@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from train.analysis.registry import ANALYSES
-from train.config.commands import DemoConfig
-from train.config.rules import check_config
-from train.contenders.jobs import Job, Trained
-from train.contenders.processes import train_all
-from train.contenders.worlds import CHANGES, WORLDS
-from train.demo.exhibits import EXHIBITS
-from train.demo.report import score_table, setting
-from train.drawing.plots import new_plot
-from train.errors import ConfigError
-from train.run.files import without_nan, write_json, write_text
-from train.tasks import TaskName
+from mdnkernels.train.analysis.registry import ANALYSES
+from mdnkernels.train.config.commands import DemoConfig
+from mdnkernels.train.config.rules import check_config
+from mdnkernels.train.contenders.jobs import Job, Trained
+from mdnkernels.train.contenders.processes import train_all
+from mdnkernels.train.contenders.worlds import CHANGES, WORLDS
+from mdnkernels.train.demo.exhibits import EXHIBITS
+from mdnkernels.train.demo.report import score_table, setting
+from mdnkernels.train.drawing.plots import new_plot
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.run.files import without_nan, write_json, write_text
+from mdnkernels.train.tasks import TaskName
 
 
 def run_demo(config: DemoConfig) -> Path:

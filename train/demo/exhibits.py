@@ -9,12 +9,12 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from PIL import Image
 
-from train.contenders.jobs import Trained
-from train.contenders.measures import SIZE_KINDS, Measures, measure_boxes, measure_poses
-from train.demo.hypotheses import draw_hypotheses
-from train.drawing.colours import COMPONENT_COLOURS
-from train.drawing.plots import tidy
-from train.tasks import TaskName
+from mdnkernels.train.contenders.jobs import Trained
+from mdnkernels.train.contenders.measures import SIZE_KINDS, Measures, measure_boxes, measure_poses
+from mdnkernels.train.demo.hypotheses import draw_hypotheses
+from mdnkernels.train.drawing.colours import COMPONENT_COLOURS
+from mdnkernels.train.drawing.plots import tidy
+from mdnkernels.train.tasks import TaskName
 
 BASE_COLOUR, MIXTURE_COLOUR = COMPONENT_COLOURS[5], COMPONENT_COLOURS[0]
 

@@ -6,9 +6,9 @@ import dataclasses
 
 from PIL import Image
 
-from train.analysis.subject import MIN_SCORE
-from train.contenders.jobs import REGRESSED, Trained
-from train.drawing.pictures import grid
+from mdnkernels.train.analysis.subject import MIN_SCORE
+from mdnkernels.train.contenders.jobs import REGRESSED, Trained
+from mdnkernels.train.drawing.pictures import grid
 
 FIGURES = 2
 

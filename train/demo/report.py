@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from train.contenders.jobs import Trained
+from mdnkernels.train.contenders.jobs import Trained
 
 
 def score_table(contenders: Sequence[Trained]) -> list[str]:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from train.drawing.colours import component_colour
+from mdnkernels.train.drawing.colours import component_colour
 
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 

@@ -6,7 +6,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
-from train.drawing.canvas import BLACK, WHITE, Canvas, draw_box, font_for, line_height, shortened, with_legend
+from mdnkernels.train.drawing.canvas import (
+    BLACK,
+    WHITE,
+    Canvas,
+    draw_box,
+    font_for,
+    line_height,
+    shortened,
+    with_legend,
+)
 
 
 def draw_detections(

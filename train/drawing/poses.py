@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageColor, ImageDraw
 
-from models.skeleton import COCO_PERSON, Skeleton
-from train.drawing.canvas import Canvas, Rectangle, draw_box
+from mdnkernels.models.skeleton import COCO_PERSON, Skeleton
+from mdnkernels.train.drawing.canvas import Canvas, Rectangle, draw_box
 
 # Of the middle and the left, whose colours are light, and of the right, whose colours are dark.
 _BORDERS = ("#000000", "#FFFFFF")

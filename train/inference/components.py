@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from train.tasks.score import Score
+from mdnkernels.train.tasks.score import Score
 
 # Results with a lower score do not count in a component's share: most of what a network keeps is background.
 MIN_SCORE = 0.3

@@ -15,30 +15,30 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from models import merge_scales, placed
-from train.config.commands import EvaluateConfig
-from train.config.options import InferenceConfig
-from train.config.rules import check_config
-from train.data.coco import Category, CocoAnnotations
-from train.data.colour import normalise
-from train.data.images import ImageError, open_image, read_rgb
-from train.data.objects import why_no_object
-from train.data.sets import BadSamples, EvaluationSet, batch_tensor, evaluation_loader, open_annotations
-from train.data.transforms import Views
-from train.errors import ConfigError, DatasetError, EvaluationError
-from train.inference.components import component_table, describe_components
-from train.inference.preparation import autocast_context, prepare_for_inference
-from train.inference.record import FILE as RECORD_FILE
-from train.inference.record import EvaluationRecord, name_of_device
-from train.loop.network import check_inference, find_checkpoint, pick_device, pick_precision, restore_network
-from train.loop.processes import Processes, launched_processes, what_died
-from train.run.checkpoint import Checkpoint, load_checkpoint
-from train.run.files import write_json
-from train.tasks.base import Task
-from train.tasks.score import Score
-from train.threads import use_free_cores
+from mdnkernels.models import merge_scales, placed
+from mdnkernels.train.config.commands import EvaluateConfig
+from mdnkernels.train.config.options import InferenceConfig
+from mdnkernels.train.config.rules import check_config
+from mdnkernels.train.data.coco import Category, CocoAnnotations
+from mdnkernels.train.data.colour import normalise
+from mdnkernels.train.data.images import ImageError, open_image, read_rgb
+from mdnkernels.train.data.objects import why_no_object
+from mdnkernels.train.data.sets import BadSamples, EvaluationSet, batch_tensor, evaluation_loader, open_annotations
+from mdnkernels.train.data.transforms import Views
+from mdnkernels.train.errors import ConfigError, DatasetError, EvaluationError
+from mdnkernels.train.inference.components import component_table, describe_components
+from mdnkernels.train.inference.preparation import autocast_context, prepare_for_inference
+from mdnkernels.train.inference.record import FILE as RECORD_FILE
+from mdnkernels.train.inference.record import EvaluationRecord, name_of_device
+from mdnkernels.train.loop.network import check_inference, find_checkpoint, pick_device, pick_precision, restore_network
+from mdnkernels.train.loop.processes import Processes, launched_processes, what_died
+from mdnkernels.train.run.checkpoint import Checkpoint, load_checkpoint
+from mdnkernels.train.run.files import write_json
+from mdnkernels.train.tasks.base import Task
+from mdnkernels.train.tasks.score import Score
+from mdnkernels.train.threads import use_free_cores
 
-logger = logging.getLogger("train")
+logger = logging.getLogger("mdnkernels.train")
 
 # What the evaluation server takes of an entry.
 SERVER_FIELDS = ("image_id", "category_id", "bbox", "keypoints", "score")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from models.export import write_graph
-from models.regression import Flip
-from train.config.commands import ExportConfig
-from train.config.rules import check_config
-from train.data.colour import MEAN, STD
-from train.errors import ConfigError
-from train.loop.network import find_checkpoint, restore_network
-from train.run.checkpoint import load_checkpoint
+from mdnkernels.models.export import write_graph
+from mdnkernels.models.regression import Flip
+from mdnkernels.train.config.commands import ExportConfig
+from mdnkernels.train.config.rules import check_config
+from mdnkernels.train.data.colour import MEAN, STD
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.loop.network import find_checkpoint, restore_network
+from mdnkernels.train.run.checkpoint import load_checkpoint
 
 
 def export(config: ExportConfig) -> None:

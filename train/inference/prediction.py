@@ -10,22 +10,22 @@ from typing import Any
 import torch
 from PIL import Image
 
-from train.config.commands import PredictConfig
-from train.config.options import Orientation
-from train.config.rules import check_config
-from train.data.image_files import find_images
-from train.data.images import ImageError, exif_orientation, image_size, open_image, read_rgb, warp
-from train.data.transforms import Views
-from train.errors import ConfigError
-from train.inference.evaluation import predict_batch, views_of
-from train.inference.preparation import autocast_context, prepare_for_inference
-from train.loop.network import check_inference, find_checkpoint, pick_device, restore_network
-from train.run.checkpoint import load_checkpoint
-from train.run.files import write_json, write_picture
-from train.tasks.base import Task
-from train.threads import use_free_cores
+from mdnkernels.train.config.commands import PredictConfig
+from mdnkernels.train.config.options import Orientation
+from mdnkernels.train.config.rules import check_config
+from mdnkernels.train.data.image_files import find_images
+from mdnkernels.train.data.images import ImageError, exif_orientation, image_size, open_image, read_rgb, warp
+from mdnkernels.train.data.transforms import Views
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.inference.evaluation import predict_batch, views_of
+from mdnkernels.train.inference.preparation import autocast_context, prepare_for_inference
+from mdnkernels.train.loop.network import check_inference, find_checkpoint, pick_device, restore_network
+from mdnkernels.train.run.checkpoint import load_checkpoint
+from mdnkernels.train.run.files import write_json, write_picture
+from mdnkernels.train.tasks.base import Task
+from mdnkernels.train.threads import use_free_cores
 
-logger = logging.getLogger("train")
+logger = logging.getLogger("mdnkernels.train")
 
 
 def predict(config: PredictConfig) -> dict[str, Any]:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from models import Head
-from models.folding import fold_batch_norms
-from models.winograd import use_winograd
-from train.config.options import InferenceConfig
-from train.loop.network import pick_precision
+from mdnkernels.models import Head
+from mdnkernels.models.folding import fold_batch_norms
+from mdnkernels.models.winograd import use_winograd
+from mdnkernels.train.config.options import InferenceConfig
+from mdnkernels.train.loop.network import pick_precision
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

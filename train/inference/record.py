@@ -11,10 +11,10 @@ from typing import Literal
 
 import torch
 
-from train.config.options import InferenceConfig, Orientation
-from train.config.serialisation import from_plain, to_plain
-from train.errors import ConfigError
-from train.run.files import write_json
+from mdnkernels.train.config.options import InferenceConfig, Orientation
+from mdnkernels.train.config.serialisation import from_plain, to_plain
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.run.files import write_json
 
 FILE = "made.json"
 

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from models.regression import at_least_float32
+from mdnkernels.models.regression import at_least_float32
 
 
 def synchronise_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:

@@ -11,28 +11,28 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from models.skeleton import Skeleton
-from train.config.commands import FitConfig
-from train.config.data_paths import with_data_paths
-from train.config.options import InferenceConfig
-from train.config.rules import check_config
-from train.config.serialisation import to_json
-from train.data.objects import can_be_targets, why_no_object
-from train.data.sets import EvaluationSet, TrainingSet, open_annotations
-from train.data.skeletons import check_mirroring, check_sigmas
-from train.errors import CheckpointError, DatasetError, TrainingError, UserError
-from train.inference.evaluation import check_categories, views_of, warn_of_nothing_to_find
-from train.loop.interrupt import Interrupt
-from train.loop.network import build_network, pick_device, pick_precision, start_from_imagenet
-from train.loop.processes import Processes, what_died
-from train.loop.trainer import Trainer, stored_config
-from train.run.checkpoint import load_checkpoint, load_weights
-from train.run.directory import RunDirectory
-from train.run.files import write_text
-from train.tasks import make_task, task_class
-from train.tasks.base import Task
-from train.tasks.start import start_from_data
-from train.threads import use_free_cores
+from mdnkernels.models.skeleton import Skeleton
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.config.data_paths import with_data_paths
+from mdnkernels.train.config.options import InferenceConfig
+from mdnkernels.train.config.rules import check_config
+from mdnkernels.train.config.serialisation import to_json
+from mdnkernels.train.data.objects import can_be_targets, why_no_object
+from mdnkernels.train.data.sets import EvaluationSet, TrainingSet, open_annotations
+from mdnkernels.train.data.skeletons import check_mirroring, check_sigmas
+from mdnkernels.train.errors import CheckpointError, DatasetError, TrainingError, UserError
+from mdnkernels.train.inference.evaluation import check_categories, views_of, warn_of_nothing_to_find
+from mdnkernels.train.loop.interrupt import Interrupt
+from mdnkernels.train.loop.network import build_network, pick_device, pick_precision, start_from_imagenet
+from mdnkernels.train.loop.processes import Processes, what_died
+from mdnkernels.train.loop.trainer import Trainer, stored_config
+from mdnkernels.train.run.checkpoint import load_checkpoint, load_weights
+from mdnkernels.train.run.directory import RunDirectory
+from mdnkernels.train.run.files import write_text
+from mdnkernels.train.tasks import make_task, task_class
+from mdnkernels.train.tasks.base import Task
+from mdnkernels.train.tasks.start import start_from_data
+from mdnkernels.train.threads import use_free_cores
 
 # Accelerate's names of the precisions.
 ACCELERATE_NAMES = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from train.errors import TrainingError
-from train.loop.processes import Processes
+from mdnkernels.train.errors import TrainingError
+from mdnkernels.train.loop.processes import Processes
 
 
 class FiniteLosses:

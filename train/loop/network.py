@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 
-from models import load_imagenet
-from models.network import Network
-from train.config.commands import FitConfig
-from train.config.options import Device, InferenceConfig, OptimizerConfig, Precision
-from train.data.skeletons import check_mirroring
-from train.errors import ConfigError
-from train.run.checkpoint import Checkpoint, load_weights
-from train.tasks import make_task
-from train.tasks.base import Task
+from mdnkernels.models import load_imagenet
+from mdnkernels.models.network import Network
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.config.options import Device, InferenceConfig, OptimizerConfig, Precision
+from mdnkernels.train.data.skeletons import check_mirroring
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.run.checkpoint import Checkpoint, load_weights
+from mdnkernels.train.tasks import make_task
+from mdnkernels.train.tasks.base import Task
 
 
 def build_network(config: FitConfig, task: Task) -> Any:

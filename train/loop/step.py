@@ -10,14 +10,14 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
 
-from train.config.commands import FitConfig
-from train.data.colour import normalise
-from train.data.sets import batch_tensor
-from train.loop.finite import FiniteLosses
-from train.loop.processes import Processes
-from train.loop.usage import UsageMeter
-from train.tasks.base import Task
-from train.tasks.criterion import Criterion
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.data.colour import normalise
+from mdnkernels.train.data.sets import batch_tensor
+from mdnkernels.train.loop.finite import FiniteLosses
+from mdnkernels.train.loop.processes import Processes
+from mdnkernels.train.loop.usage import UsageMeter
+from mdnkernels.train.tasks.base import Task
+from mdnkernels.train.tasks.criterion import Criterion
 
 
 class Stepper:

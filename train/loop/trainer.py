@@ -14,31 +14,31 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from models.network import Network
-from models.start import RegressionStart
-from train.config.commands import FitConfig
-from train.config.options import InferenceConfig, OptimizerConfig
-from train.data.sampler import EpochBatchSampler, ImageList
-from train.data.sets import BadSamples, EvaluationSet, TrainingSet, training_loader
-from train.errors import TrainingError
-from train.inference.components import describe_components
-from train.inference.evaluation import merge_findings, predict_set, sample_pictures, write_evaluation
-from train.inference.record import EvaluationRecord, name_of_device
-from train.loop.batch_norm import synchronise_batch_norm
-from train.loop.ema import WeightAverage
-from train.loop.interrupt import Interrupt
-from train.loop.network import freeze_untrained_heads, pick_precision
-from train.loop.processes import Processes
-from train.loop.step import Stepper
-from train.loop.usage import UnusedComponents, share_text
-from train.run.checkpoint import Checkpoint, Progress, load_optimizer, load_weights, save_checkpoint
-from train.run.directory import RunDirectory
-from train.run.log import LossMeter, RunLog
-from train.run.resuming import resumed_progress
-from train.tasks.base import Task
-from train.tasks.start import describe_start
+from mdnkernels.models.network import Network
+from mdnkernels.models.start import RegressionStart
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.config.options import InferenceConfig, OptimizerConfig
+from mdnkernels.train.data.sampler import EpochBatchSampler, ImageList
+from mdnkernels.train.data.sets import BadSamples, EvaluationSet, TrainingSet, training_loader
+from mdnkernels.train.errors import TrainingError
+from mdnkernels.train.inference.components import describe_components
+from mdnkernels.train.inference.evaluation import merge_findings, predict_set, sample_pictures, write_evaluation
+from mdnkernels.train.inference.record import EvaluationRecord, name_of_device
+from mdnkernels.train.loop.batch_norm import synchronise_batch_norm
+from mdnkernels.train.loop.ema import WeightAverage
+from mdnkernels.train.loop.interrupt import Interrupt
+from mdnkernels.train.loop.network import freeze_untrained_heads, pick_precision
+from mdnkernels.train.loop.processes import Processes
+from mdnkernels.train.loop.step import Stepper
+from mdnkernels.train.loop.usage import UnusedComponents, share_text
+from mdnkernels.train.run.checkpoint import Checkpoint, Progress, load_optimizer, load_weights, save_checkpoint
+from mdnkernels.train.run.directory import RunDirectory
+from mdnkernels.train.run.log import LossMeter, RunLog
+from mdnkernels.train.run.resuming import resumed_progress
+from mdnkernels.train.tasks.base import Task
+from mdnkernels.train.tasks.start import describe_start
 
-logger = logging.getLogger("train")
+logger = logging.getLogger("mdnkernels.train")
 
 
 def learning_rate(config: OptimizerConfig, epoch: int) -> float:

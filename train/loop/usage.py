@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.config.commands import FitConfig
-from train.loop.processes import Processes
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.loop.processes import Processes
 
 # A component with a smaller share of an epoch's objects is hardly trained.
 LEAST_SHARE = 0.01

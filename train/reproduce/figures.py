@@ -8,12 +8,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from train.contenders.jobs import contender_title
-from train.contenders.measures import SIZE_KINDS
-from train.drawing.colours import COMPONENT_COLOURS
-from train.drawing.plots import new_plot, tidy
-from train.reproduce.findings import KNOB_SCORES, SCORES, Results
-from train.reproduce.statistics import Estimate, estimate
+from mdnkernels.train.contenders.jobs import contender_title
+from mdnkernels.train.contenders.measures import SIZE_KINDS
+from mdnkernels.train.drawing.colours import COMPONENT_COLOURS
+from mdnkernels.train.drawing.plots import new_plot, tidy
+from mdnkernels.train.reproduce.findings import KNOB_SCORES, SCORES, Results
+from mdnkernels.train.reproduce.statistics import Estimate, estimate
 
 KNOB_NAMES = {
     "detection": "spread of the sizes: 0 all alike, 1 of 4, 10 and 20 cells",

@@ -10,11 +10,11 @@ import math
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from train.contenders.jobs import contender_title
-from train.contenders.measures import SIZE_KINDS, Measures
-from train.contenders.worlds import World
-from train.reproduce.plan import Plan
-from train.reproduce.statistics import Estimate, estimate, paired_difference
+from mdnkernels.train.contenders.jobs import contender_title
+from mdnkernels.train.contenders.measures import SIZE_KINDS, Measures
+from mdnkernels.train.contenders.worlds import World
+from mdnkernels.train.reproduce.plan import Plan
+from mdnkernels.train.reproduce.statistics import Estimate, estimate, paired_difference
 
 Verdict = Literal["agrees", "does not agree", "not shown"]
 

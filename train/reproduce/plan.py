@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from train.config.commands import ReproduceConfig
-from train.contenders.jobs import Job
-from train.contenders.worlds import CHANGES, WORLDS, World
-from train.tasks import TaskName
+from mdnkernels.train.config.commands import ReproduceConfig
+from mdnkernels.train.contenders.jobs import Job
+from mdnkernels.train.contenders.worlds import CHANGES, WORLDS, World
+from mdnkernels.train.tasks import TaskName
 
 
 class Plan(NamedTuple):

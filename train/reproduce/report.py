@@ -7,12 +7,12 @@ import platform
 from collections.abc import Sequence
 from importlib import metadata
 
-from train.contenders.jobs import Trained, contender_title
-from train.contenders.worlds import World
-from train.reproduce.findings import KNOB_SCORES, NEGLIGIBLE, SCORES, Finding, Results
-from train.reproduce.plan import Plan
-from train.reproduce.statistics import CONFIDENCE
-from train.tasks import TaskName
+from mdnkernels.train.contenders.jobs import Trained, contender_title
+from mdnkernels.train.contenders.worlds import World
+from mdnkernels.train.reproduce.findings import KNOB_SCORES, NEGLIGIBLE, SCORES, Finding, Results
+from mdnkernels.train.reproduce.plan import Plan
+from mdnkernels.train.reproduce.statistics import CONFIDENCE
+from mdnkernels.train.tasks import TaskName
 
 PACKAGES = ("torch", "numpy", "pillow", "pycocotools")
 

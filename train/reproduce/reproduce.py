@@ -9,15 +9,15 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from train.config.commands import ReproduceConfig
-from train.config.rules import check_config
-from train.contenders.measures import MEASURES
-from train.contenders.processes import measure_ceilings, train_all
-from train.reproduce.figures import contenders_figure, kinds_figure, knob_figure
-from train.reproduce.findings import Finding, Results, findings
-from train.reproduce.plan import plans
-from train.reproduce.report import introduction, summary, task_section
-from train.run.files import without_nan, write_json, write_text
+from mdnkernels.train.config.commands import ReproduceConfig
+from mdnkernels.train.config.rules import check_config
+from mdnkernels.train.contenders.measures import MEASURES
+from mdnkernels.train.contenders.processes import measure_ceilings, train_all
+from mdnkernels.train.reproduce.figures import contenders_figure, kinds_figure, knob_figure
+from mdnkernels.train.reproduce.findings import Finding, Results, findings
+from mdnkernels.train.reproduce.plan import plans
+from mdnkernels.train.reproduce.report import introduction, summary, task_section
+from mdnkernels.train.run.files import without_nan, write_json, write_text
 
 
 def reproduce(config: ReproduceConfig) -> Path:

@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.entries import describe_mismatch
-from models.files import write_atomically
-from models.skeleton import Skeleton
-from train.config.commands import FitConfig
-from train.config.serialisation import from_plain, to_plain
-from train.data.coco import Category
-from train.data.sampler import ImageList
-from train.errors import CheckpointError, ConfigError
-from train.tasks import task_class
+from mdnkernels.models.entries import describe_mismatch
+from mdnkernels.models.files import write_atomically
+from mdnkernels.models.skeleton import Skeleton
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.config.serialisation import from_plain, to_plain
+from mdnkernels.train.data.coco import Category
+from mdnkernels.train.data.sampler import ImageList
+from mdnkernels.train.errors import CheckpointError, ConfigError
+from mdnkernels.train.tasks import task_class
 
 FORMAT = "mdnkernels training checkpoint"
 VERSION = 2

@@ -19,11 +19,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from models.files import PARTIAL, sync_folder
-from train.config.commands import FitConfig
-from train.config.serialisation import read_config, to_json
-from train.errors import ConfigError
-from train.run.files import remove_partial, write_json, write_text
+from mdnkernels.models.files import PARTIAL, sync_folder
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.config.serialisation import read_config, to_json
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.run.files import remove_partial, write_json, write_text
 
 
 class RunDirectory:

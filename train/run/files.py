@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL.Image import Image
 
-from models.files import PARTIAL, write_atomically
+from mdnkernels.models.files import PARTIAL, write_atomically
 
 
 def write_text(path: Path, text: str) -> None:

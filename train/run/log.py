@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from train.run.files import write_text
+from mdnkernels.train.run.files import write_text
 
 
 class RunLog:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 
-from train.config.commands import FitConfig
-from train.data.sampler import ImageList, batches_left
-from train.errors import ConfigError
-from train.run.checkpoint import Checkpoint, Progress
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.data.sampler import ImageList, batches_left
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.run.checkpoint import Checkpoint, Progress
 
-logger = logging.getLogger("train")
+logger = logging.getLogger("mdnkernels.train")
 
 
 def resumed_progress(checkpoint: Checkpoint, config: FitConfig, now: ImageList) -> Progress:

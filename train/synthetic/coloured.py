@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from train.synthetic.detection import SizeKind, check_kinds, draw_longer, rare_sizes
-from train.synthetic.scenery import (
+from mdnkernels.train.synthetic.detection import SizeKind, check_kinds, draw_longer, rare_sizes
+from mdnkernels.train.synthetic.scenery import (
     FINE,
     Floats,
     Placed,
@@ -29,7 +29,7 @@ from train.synthetic.scenery import (
     outline,
     turn_outline,
 )
-from train.synthetic.sets import Scene, SyntheticSet, check_image_size, describe_placed
+from mdnkernels.train.synthetic.sets import Scene, SyntheticSet, check_image_size, describe_placed
 
 # Gaps between the ids are deliberate: code that takes a category id for a class index fails on this set at once.
 CATEGORIES: dict[int, str] = {2: "red", 5: "green", 9: "blue"}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from train.synthetic.scenery import (
+from mdnkernels.train.synthetic.scenery import (
     FINE,
     Floats,
     Mask,
@@ -29,7 +29,7 @@ from train.synthetic.scenery import (
     surface,
     turn_outline,
 )
-from train.synthetic.sets import Scene, SyntheticSet, check_image_size, describe_placed
+from mdnkernels.train.synthetic.sets import Scene, SyntheticSet, check_image_size, describe_placed
 
 # Gaps between the ids are deliberate: code that takes a category id for a class index fails on this set at once.
 CATEGORIES: dict[int, str] = {3: "ellipse", 7: "rectangle", 8: "triangle", 20: "star"}

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
-from models.skeleton import COCO_PERSON
-from train.synthetic.scenery import FINE, Floats, Mask, colour, surface
+from mdnkernels.models.skeleton import COCO_PERSON
+from mdnkernels.train.synthetic.scenery import FINE, Floats, Mask, colour, surface
 
 Points = NDArray[np.float64]
 

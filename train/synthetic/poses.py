@@ -23,9 +23,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.skeleton import COCO_PERSON
-from train.synthetic.figures import PAINTS, Figure, Look, draw_figure, paint_figure
-from train.synthetic.scenery import (
+from mdnkernels.models.skeleton import COCO_PERSON
+from mdnkernels.train.synthetic.figures import PAINTS, Figure, Look, draw_figure, paint_figure
+from mdnkernels.train.synthetic.scenery import (
     FINE,
     Floats,
     Mask,
@@ -42,7 +42,7 @@ from train.synthetic.scenery import (
     outline,
     surface,
 )
-from train.synthetic.sets import Scene, SyntheticSet, check_image_size, describe_placed
+from mdnkernels.train.synthetic.sets import Scene, SyntheticSet, check_image_size, describe_placed
 
 CATEGORY_ID = 1  # COCO's person
 

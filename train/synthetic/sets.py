@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from train.run.files import write_text
-from train.synthetic.scenery import FINE, Floats, Placed, SceneLimits, coarse
+from mdnkernels.train.run.files import write_text
+from mdnkernels.train.synthetic.scenery import FINE, Floats, Placed, SceneLimits, coarse
 
 _MIN_IMAGE_SIZE = 32
 _MAX_IMAGES = 1_000_000

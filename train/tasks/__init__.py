@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from models import Skeleton
-    from train.data.coco import Category
-    from train.tasks.base import Task
+    from mdnkernels.models import Skeleton
+    from mdnkernels.train.data.coco import Category
+    from mdnkernels.train.tasks.base import Task
 
 TaskName = Literal[
     "detection",
@@ -23,7 +23,7 @@ TaskName = Literal[
 
 def task_class(name: TaskName) -> type[Task]:
     """Return the class of the named task, whose file is imported only now."""
-    task: type[Task] = importlib.import_module(f"train.tasks.{name}").TASK
+    task: type[Task] = importlib.import_module(f"mdnkernels.train.tasks.{name}").TASK
     return task
 
 

@@ -12,20 +12,20 @@ from torch import Tensor, nn
 
 from mdnkernels import Family
 from mdnkernels.mixture.families import FAMILIES, family_of, with_parameter
-from models import Network, Skeleton
-from models.regression import Flip
-from models.start import ObjectSample
-from train.data.coco import Category, CocoAnnotations
-from train.data.skeletons import SkeletonInFile
-from train.errors import ConfigError
-from train.tasks import TaskName
-from train.tasks.criterion import Criterion
-from train.tasks.score import Score
-from train.tasks.weights import LossWeights
+from mdnkernels.models import Network, Skeleton
+from mdnkernels.models.regression import Flip
+from mdnkernels.models.start import ObjectSample
+from mdnkernels.train.data.coco import Category, CocoAnnotations
+from mdnkernels.train.data.skeletons import SkeletonInFile
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.tasks import TaskName
+from mdnkernels.train.tasks.criterion import Criterion
+from mdnkernels.train.tasks.score import Score
+from mdnkernels.train.tasks.weights import LossWeights
 
 if TYPE_CHECKING:  # what a network is trained with needs no library of the command line
-    from train.config.options import InferenceConfig, ModelConfig, OptimizerConfig
-    from train.tasks.start import SeenObjects
+    from mdnkernels.train.config.options import InferenceConfig, ModelConfig, OptimizerConfig
+    from mdnkernels.train.tasks.start import SeenObjects
 
 
 class Task(ABC):

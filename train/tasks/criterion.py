@@ -9,9 +9,9 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from models.reading import read_cells
-from models.regression import Regression
-from train.tasks.weights import MixtureStacks
+from mdnkernels.models.reading import read_cells
+from mdnkernels.models.regression import Regression
+from mdnkernels.train.tasks.weights import MixtureStacks
 
 Targets = TypeVar("Targets")
 

@@ -10,21 +10,21 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from models import Detections, Detector, Network, build_model
-from models.regression import Regression, mean_absolute_error
-from models.start import ObjectSample
-from train.data.coco import CocoAnnotations
-from train.drawing.pictures import draw_detections
-from train.tasks.base import Task, predict_each_options, predict_options
-from train.tasks.criterion import Criterion, Truth, read_points
-from train.tasks.entries import clipped_boxes, corners_of, rounded
-from train.tasks.score import Score, score_results
-from train.tasks.targets import HeatmapObjects, centres_of, flat_cells
-from train.tasks.weights import LossWeights
+from mdnkernels.models import Detections, Detector, Network, build_model
+from mdnkernels.models.regression import Regression, mean_absolute_error
+from mdnkernels.models.start import ObjectSample
+from mdnkernels.train.data.coco import CocoAnnotations
+from mdnkernels.train.drawing.pictures import draw_detections
+from mdnkernels.train.tasks.base import Task, predict_each_options, predict_options
+from mdnkernels.train.tasks.criterion import Criterion, Truth, read_points
+from mdnkernels.train.tasks.entries import clipped_boxes, corners_of, rounded
+from mdnkernels.train.tasks.score import Score, score_results
+from mdnkernels.train.tasks.targets import HeatmapObjects, centres_of, flat_cells
+from mdnkernels.train.tasks.weights import LossWeights
 
 if TYPE_CHECKING:  # what a network is trained with needs no library of the command line
-    from train.config.options import InferenceConfig, ModelConfig, OptimizerConfig
-    from train.tasks.start import SeenObjects
+    from mdnkernels.train.config.options import InferenceConfig, ModelConfig, OptimizerConfig
+    from mdnkernels.train.tasks.start import SeenObjects
 
 
 class DetectionTargets(NamedTuple):

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models import Detections, Poses
-from train.data.transforms import clip_boxes
+from mdnkernels.models import Detections, Poses
+from mdnkernels.train.data.transforms import clip_boxes
 
 
 def clipped_boxes(found: Detections | Poses, image_size: tuple[int, int]) -> list[tuple[int, list[float]]]:

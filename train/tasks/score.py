@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.skeleton import Skeleton
-from train.data.coco import CocoAnnotations
+from mdnkernels.models.skeleton import Skeleton
+from mdnkernels.train.data.coco import CocoAnnotations
 
 if TYPE_CHECKING:
     from pycocotools.coco import COCO

@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.network import Network
-from models.start import RegressionStart
-from train.config.options import AugmentConfig
-from train.data.coco import CocoAnnotations
-from train.data.images import ImageError, open_image
-from train.data.objects import can_be_targets
-from train.data.sets import TrainingSet
-from train.errors import DatasetError
-from train.tasks.base import Task
+from mdnkernels.models.network import Network
+from mdnkernels.models.start import RegressionStart
+from mdnkernels.train.config.options import AugmentConfig
+from mdnkernels.train.data.coco import CocoAnnotations
+from mdnkernels.train.data.images import ImageError, open_image
+from mdnkernels.train.data.objects import can_be_targets
+from mdnkernels.train.data.sets import TrainingSet
+from mdnkernels.train.errors import DatasetError
+from mdnkernels.train.tasks.base import Task
 
 # Of images whose size the list does not say, so many are opened to look.
 MOST_OPENED = 1000

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from mdnkernels.train.loop.engine import fit
 from tests.train.animals import SIGMAS
 from tests.train.drawn_data import DataPaths, tiny_fit
-from train.loop.engine import fit
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from train.analysis import accuracy
-from train.analysis.evaluations import Machine
-from train.analysis.subject import Section, Subject
-from train.config.commands import EvaluateConfig
-from train.config.options import InferenceConfig
-from train.inference.evaluation import evaluate
-from train.tasks.detection import DetectionTask
+from mdnkernels.train.analysis import accuracy
+from mdnkernels.train.analysis.evaluations import Machine
+from mdnkernels.train.analysis.subject import Section, Subject
+from mdnkernels.train.config.commands import EvaluateConfig
+from mdnkernels.train.config.options import InferenceConfig
+from mdnkernels.train.inference.evaluation import evaluate
+from mdnkernels.train.tasks.detection import DetectionTask
 
 
 def cells(section: Section) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from train.analysis.association import pearson, rank_by_median
+from mdnkernels.train.analysis.association import pearson, rank_by_median
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-import train.analysis.evaluations
+import mdnkernels.train.analysis.evaluations
+from mdnkernels.train.__main__ import main
+from mdnkernels.train.analysis.command import titles_of
+from mdnkernels.train.analysis.evaluations import Machine
+from mdnkernels.train.analysis.subject import Section, Subject
+from mdnkernels.train.config.commands import EvaluateConfig
+from mdnkernels.train.config.options import InferenceConfig
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.inference.evaluation import evaluate
+from mdnkernels.train.loop.engine import fit
+from mdnkernels.train.run.files import without_nan
 from tests.train.drawn_data import DataPaths, tiny_fit
-from train.__main__ import main
-from train.analysis.command import titles_of
-from train.analysis.evaluations import Machine
-from train.analysis.subject import Section, Subject
-from train.config.commands import EvaluateConfig
-from train.config.options import InferenceConfig
-from train.errors import ConfigError
-from train.inference.evaluation import evaluate
-from train.loop.engine import fit
-from train.run.files import without_nan
 
 MACHINE = Machine("cpu", 8, 0)
 QUICK = ["--workers", "0", "--device", "cpu"]
@@ -36,7 +36,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[EvaluateConfig]:
         configs.append(config)
         return evaluate(config, **options)
 
-    monkeypatch.setattr(train.analysis.evaluations, "evaluate", noting)
+    monkeypatch.setattr(mdnkernels.train.analysis.evaluations, "evaluate", noting)
     return configs
 
 
@@ -61,10 +61,10 @@ def test_several_runs_make_one_report_with_what_they_can_have(
 def test_what_runs_cannot_have_is_left_out_with_a_reason_or_refused_by_name(
     runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from train.analysis import registry
+    from mdnkernels.train.analysis import registry
 
     kept = {name: registry.ANALYSES[name] for name in ("scales", "views", "training")}
-    monkeypatch.setattr("train.analysis.command.ANALYSES", kept)
+    monkeypatch.setattr("mdnkernels.train.analysis.command.ANALYSES", kept)
     base = str(runs / "base")
     assert main(["analyse", base, *QUICK]) == 0
     text = (runs / "base" / "analysis" / "report.md").read_text()
@@ -167,10 +167,10 @@ def test_what_is_not_defined_is_null_in_json() -> None:
 def test_an_analysis_is_a_function_from_subjects_to_a_section(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from train.analysis.registry import Analysis
+    from mdnkernels.train.analysis.registry import Analysis
 
     own = Analysis(("detection",), lambda subjects: Section(["### Own", ""], {"titles": len(subjects)}, {}))
-    monkeypatch.setattr("train.analysis.command.ANALYSES", {"own": own})
+    monkeypatch.setattr("mdnkernels.train.analysis.command.ANALYSES", {"own": own})
     assert main(["analyse", str(runs / "base"), "--output", str(tmp_path), *QUICK]) == 0
     assert "### Own" in (tmp_path / "report.md").read_text()
     assert json.loads((tmp_path / "analysis.json").read_text())["analyses"] == {"own": {"titles": 1}}

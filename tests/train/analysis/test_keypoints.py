@@ -12,15 +12,15 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from models import COCO_PERSON, Skeleton
+from mdnkernels.models import COCO_PERSON, Skeleton
+from mdnkernels.train.analysis.keypoints import analyse, displaced_truth, subset_precisions, subsets_of
+from mdnkernels.train.analysis.subject import Subject
+from mdnkernels.train.data.coco import Category, CocoAnnotations
+from mdnkernels.train.data.sets import open_annotations
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.tasks.pose import PoseTask
+from mdnkernels.train.tasks.score import average_precision, keypoint_similarities, score_results
 from tests.train.animals import SKELETON as ANIMAL
-from train.analysis.keypoints import analyse, displaced_truth, subset_precisions, subsets_of
-from train.analysis.subject import Subject
-from train.data.coco import Category, CocoAnnotations
-from train.data.sets import open_annotations
-from train.errors import ConfigError
-from train.tasks.pose import PoseTask
-from train.tasks.score import average_precision, keypoint_similarities, score_results
 
 JOINTS = len(COCO_PERSON.names)
 

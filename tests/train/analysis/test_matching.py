@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from train.analysis.matching import box_overlap, match_centres, match_results
+from mdnkernels.train.analysis.matching import box_overlap, match_centres, match_results
 
 
 @pytest.mark.parametrize("seed", range(20))

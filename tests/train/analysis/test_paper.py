@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from train.analysis.paper import is_coco_val2017, paper_lines
+from mdnkernels.train.analysis.paper import is_coco_val2017, paper_lines
 
 
 def pictures(ids: list[int], name: str = "{:012d}.jpg") -> dict[str, Any]:

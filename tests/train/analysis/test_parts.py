@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from models import COCO_PERSON, Skeleton
+from mdnkernels.models import COCO_PERSON, Skeleton
+from mdnkernels.train.analysis.parts import keypoints_named, sides_of
+from mdnkernels.train.analysis.subject import Subject
+from mdnkernels.train.data.coco import Category
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.tasks.base import Task
+from mdnkernels.train.tasks.detection import DetectionTask
+from mdnkernels.train.tasks.pose import PoseTask
 from tests.train.animals import SKELETON as ANIMAL
-from train.analysis.parts import keypoints_named, sides_of
-from train.analysis.subject import Subject
-from train.data.coco import Category
-from train.errors import ConfigError
-from train.tasks.base import Task
-from train.tasks.detection import DetectionTask
-from train.tasks.pose import PoseTask
 
 SPELLED = Skeleton(
     ("Left Ear", "R_Ear", "earL", "rightear", "ears", "forearm", "EyeR", "L_Hip", "nose-tip"), (0.05,) * 9

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models import COCO_PERSON
-from train.analysis.predictions import analyse, draw_side_by_side
-from train.analysis.subject import Subject
-from train.data.coco import Category
-from train.drawing.colours import component_colour
-from train.errors import ConfigError
-from train.tasks.pose import PoseTask
+from mdnkernels.models import COCO_PERSON
+from mdnkernels.train.analysis.predictions import analyse, draw_side_by_side
+from mdnkernels.train.analysis.subject import Subject
+from mdnkernels.train.data.coco import Category
+from mdnkernels.train.drawing.colours import component_colour
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.tasks.pose import PoseTask
 
 
 def subject(folder: Path, sigma: float, readable: bool = True) -> Subject:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mdnkernels.train.analysis.scales import analyse, scale_by_component, scale_correlation
+from mdnkernels.train.analysis.subject import Subject
+from mdnkernels.train.data.coco import Category
+from mdnkernels.train.tasks.detection import DetectionTask
 from tests.train.analysis.saving import saved_pixels
-from train.analysis.scales import analyse, scale_by_component, scale_correlation
-from train.analysis.subject import Subject
-from train.data.coco import Category
-from train.tasks.detection import DetectionTask
 
 
 def test_scale_figure_counts_every_object_and_names_medians(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from train.analysis.size_ranges import ap_of_sizes
+from mdnkernels.train.analysis.size_ranges import ap_of_sizes
 
 CATEGORIES = [{"id": 3, "name": "a"}, {"id": 7, "name": "b"}]
 

@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 
 import pytest
 
-import train.inference.evaluation
+import mdnkernels.train.inference.evaluation
+from mdnkernels.train.analysis import epochs, resolution, speed
+from mdnkernels.train.analysis.evaluations import Evaluation, Machine
+from mdnkernels.train.analysis.published import published_of
+from mdnkernels.train.analysis.subject import Subject
+from mdnkernels.train.config.options import InferenceConfig
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.tasks.pose import PoseTask
 from tests.train.analysis.saving import saved_pixels
 from tests.train.analysis.test_accuracy import cells
-from train.analysis import epochs, resolution, speed
-from train.analysis.evaluations import Evaluation, Machine
-from train.analysis.published import published_of
-from train.analysis.subject import Subject
-from train.config.options import InferenceConfig
-from train.errors import ConfigError
-from train.tasks.pose import PoseTask
 
 MACHINE = Machine("cpu", 8, 0)
 
@@ -74,13 +74,13 @@ def test_grid_shows_the_network_images_of_these_sizes(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[set[int]] = []
-    predict_batch = train.inference.evaluation.predict_batch
+    predict_batch = mdnkernels.train.inference.evaluation.predict_batch
 
     def noting(model: Any, scales: Any, *rest: Any) -> Any:
         sizes.append({max(one["image"].shape[2:]) for one in scales})
         return predict_batch(model, scales, *rest)
 
-    monkeypatch.setattr(train.inference.evaluation, "predict_batch", noting)
+    monkeypatch.setattr(mdnkernels.train.inference.evaluation, "predict_batch", noting)
     monkeypatch.setattr(resolution, "SIDES", (1.0, 2.0))
     monkeypatch.setattr(resolution, "SCALES", ((1.0,), (0.5, 1.0, 1.5)))
     subject = Subject.of_run(runs / "base", machine=MACHINE)

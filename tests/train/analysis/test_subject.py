@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from mdnkernels.train.analysis.registry import ANALYSES
+from mdnkernels.train.analysis.subject import Subject, mixtures_of
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.loop.engine import fit
+from mdnkernels.train.tasks.detection import DetectionTask
 from tests.train.drawn_data import DataPaths, tiny_fit
-from train.analysis.registry import ANALYSES
-from train.analysis.subject import Subject, mixtures_of
-from train.errors import ConfigError
-from train.loop.engine import fit
-from train.tasks.detection import DetectionTask
 
 
 def test_a_run_without_a_truth_or_without_an_evaluation_is_named(drawn: DataPaths, tmp_path: Path) -> None:

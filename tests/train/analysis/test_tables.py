@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from train.analysis.tables import coco_cell, images_a_second
+from mdnkernels.train.analysis.tables import coco_cell, images_a_second
 
 
 def test_what_coco_cannot_measure_is_none() -> None:

@@ -7,8 +7,8 @@ import matplotlib
 import numpy as np
 import pytest
 
+from mdnkernels.train.analysis.training import training_curves
 from tests.train.analysis.saving import saved_pixels
-from train.analysis.training import training_curves
 
 
 def _history(names: list[str], count: int = 50) -> list[dict[str, float]]:

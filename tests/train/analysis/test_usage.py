@@ -10,15 +10,15 @@ import numpy as np
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 
-from models import COCO_PERSON
+from mdnkernels.models import COCO_PERSON
+from mdnkernels.train.analysis.subject import Subject
+from mdnkernels.train.analysis.usage import analyse
+from mdnkernels.train.data.coco import Category
+from mdnkernels.train.drawing.colours import component_colour
+from mdnkernels.train.tasks.base import Task
+from mdnkernels.train.tasks.detection import DetectionTask
+from mdnkernels.train.tasks.pose import PoseTask
 from tests.train.analysis.saving import saved_pixels
-from train.analysis.subject import Subject
-from train.analysis.usage import analyse
-from train.data.coco import Category
-from train.drawing.colours import component_colour
-from train.tasks.base import Task
-from train.tasks.detection import DetectionTask
-from train.tasks.pose import PoseTask
 
 
 def record(kind: str, step: int, epoch: int, share: list[float], sigma: list[float], objects: int) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from models import Skeleton
-from train.analysis import viewpoint, visibility
-from train.analysis.subject import Subject
-from train.analysis.viewpoint import summarise_components, view_of
-from train.data.coco import Category
-from train.errors import ConfigError
-from train.tasks.pose import PoseTask
+from mdnkernels.models import Skeleton
+from mdnkernels.train.analysis import viewpoint, visibility
+from mdnkernels.train.analysis.subject import Subject
+from mdnkernels.train.analysis.viewpoint import summarise_components, view_of
+from mdnkernels.train.data.coco import Category
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.tasks.pose import PoseTask
 
 SKELETON = Skeleton(("nose", "left_hand", "right_hand", "left_ear", "right_ear"), (0.1,) * 5, ((1, 2), (3, 4)))
 TASK = PoseTask([Category(1, "person")], SKELETON)

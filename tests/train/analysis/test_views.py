@@ -12,12 +12,12 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from models import COCO_PERSON
-from train.analysis.matching import object_keypoint_similarity
-from train.analysis.subject import Subject
-from train.analysis.views import analyse, match_figures, summarise
-from train.data.coco import Category
-from train.tasks.pose import PoseTask
+from mdnkernels.models import COCO_PERSON
+from mdnkernels.train.analysis.matching import object_keypoint_similarity
+from mdnkernels.train.analysis.subject import Subject
+from mdnkernels.train.analysis.views import analyse, match_figures, summarise
+from mdnkernels.train.data.coco import Category
+from mdnkernels.train.tasks.pose import PoseTask
 
 JOINTS = len(COCO_PERSON.names)
 

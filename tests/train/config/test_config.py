@@ -13,12 +13,19 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-import train.__main__
-from train.config.commands import CheckDataConfig, DemoConfig, EvaluateConfig, ExportConfig, FitConfig, PredictConfig
-from train.config.options import DataConfig, ModelConfig, OptimizerConfig
-from train.config.rules import CheckedBy, at_least, check_config, rules_of
-from train.config.serialisation import read_config, to_json
-from train.errors import ConfigError
+import mdnkernels.train.__main__
+from mdnkernels.train.config.commands import (
+    CheckDataConfig,
+    DemoConfig,
+    EvaluateConfig,
+    ExportConfig,
+    FitConfig,
+    PredictConfig,
+)
+from mdnkernels.train.config.options import DataConfig, ModelConfig, OptimizerConfig
+from mdnkernels.train.config.rules import CheckedBy, at_least, check_config, rules_of
+from mdnkernels.train.config.serialisation import read_config, to_json
+from mdnkernels.train.errors import ConfigError
 
 
 @pytest.fixture
@@ -129,7 +136,7 @@ def plain_types_of(hint: Any) -> set[type]:
     )
 
 
-GROUPS = list(dict.fromkeys(group for kind in train.__main__.COMMANDS.values() for group in groups_of(kind)))
+GROUPS = list(dict.fromkeys(group for kind in mdnkernels.train.__main__.COMMANDS.values() for group in groups_of(kind)))
 HINTS = {(group, name): hint for group in GROUPS for name, hint in get_type_hints(group, include_extras=True).items()}
 FIELDS = [(group.__name__, name) for group, name in HINTS]
 

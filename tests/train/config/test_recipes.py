@@ -8,20 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
+from mdnkernels.train.__main__ import main, parse
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.config.data_paths import with_data_paths
+from mdnkernels.train.config.options import DataConfig
+from mdnkernels.train.config.recipes import recipe_names
+from mdnkernels.train.config.rules import check_config
+from mdnkernels.train.config.serialisation import from_plain, to_plain
+from mdnkernels.train.data.coco import Category
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.loop.engine import open_training_set
+from mdnkernels.train.loop.network import build_network
+from mdnkernels.train.tasks import make_task
 from tests.train.drawn_data import DataPaths, edit_json
 from tests.train.figures import draw_figures
-from train.__main__ import main, parse
-from train.config.commands import FitConfig
-from train.config.data_paths import with_data_paths
-from train.config.options import DataConfig
-from train.config.recipes import recipe_names
-from train.config.rules import check_config
-from train.config.serialisation import from_plain, to_plain
-from train.data.coco import Category
-from train.errors import ConfigError
-from train.loop.engine import open_training_set
-from train.loop.network import build_network
-from train.tasks import make_task
 
 # Parameters of the published graphs, 80 classes or 17 keypoints.
 PUBLISHED = {

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from train.contenders import jobs
-from train.contenders.jobs import Job, Trained, draw_data, train
-from train.contenders.worlds import WORLDS, kinds_world, sizes_world, views_world
-from train.errors import ConfigError
-from train.loop.engine import fit
-from train.tasks import TaskName
+from mdnkernels.train.contenders import jobs
+from mdnkernels.train.contenders.jobs import Job, Trained, draw_data, train
+from mdnkernels.train.contenders.worlds import WORLDS, kinds_world, sizes_world, views_world
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.loop.engine import fit
+from mdnkernels.train.tasks import TaskName
 
 TINY = {"train_pictures": 4, "val_pictures": 2, "image_size": 96, "epochs": 2, "batch": 2}
 

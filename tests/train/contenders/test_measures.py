@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from train.contenders.jobs import Job, Trained
-from train.contenders.measures import measure_boxes
-from train.contenders.worlds import World, kinds_world, sizes_world
+from mdnkernels.train.contenders.jobs import Job, Trained
+from mdnkernels.train.contenders.measures import measure_boxes
+from mdnkernels.train.contenders.worlds import World, kinds_world, sizes_world
 
 RED, GREEN, BLUE = 2, 5, 9
 # Sides in pixels, of 4, 10 and 20 cells; of each object the category in the world where it is the kind.

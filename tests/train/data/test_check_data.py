@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mdnkernels.train.__main__ import main
+from mdnkernels.train.config.commands import CheckDataConfig
+from mdnkernels.train.config.options import AugmentConfig
+from mdnkernels.train.data.check import check_data
+from mdnkernels.train.errors import ConfigError
 from tests.train.animals import NAMES, SIGMAS, draw_animals
 from tests.train.drawn_data import DataPaths, edit_json
 from tests.train.figures import draw_figures
-from train.__main__ import main
-from train.config.commands import CheckDataConfig
-from train.config.options import AugmentConfig
-from train.data.check import check_data
-from train.errors import ConfigError
 
 
 def test_numbers_are_those_of_the_list(drawn: DataPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

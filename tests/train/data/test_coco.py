@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import Skeleton
+from mdnkernels.models import Skeleton
+from mdnkernels.train.data.coco import Category
+from mdnkernels.train.data.coco_file import read_annotations
+from mdnkernels.train.errors import DatasetError
 from tests.train.drawn_data import DataPaths, edit_json
-from train.data.coco import Category
-from train.data.coco_file import read_annotations
-from train.errors import DatasetError
 
 HUGE = 10**400  # which JSON allows, and no float holds
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from mdnkernels import native
+from mdnkernels.train.data.colour import normalise
 from tests.native.simd import LEVELS, run_at_level
-from train.data.colour import normalise
 
 # The published constants, in BGR.
 BGR_MEAN = np.array([0.40789654, 0.44719302, 0.47026115])

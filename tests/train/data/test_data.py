@@ -13,12 +13,11 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from models import Skeleton
-from tests.train.drawn_data import DataPaths, draw_data_set, edit_json
-from train.config.options import AugmentConfig
-from train.data.coco import CocoAnnotations
-from train.data.coco_file import read_annotations
-from train.data.sets import (
+from mdnkernels.models import Skeleton
+from mdnkernels.train.config.options import AugmentConfig
+from mdnkernels.train.data.coco import CocoAnnotations
+from mdnkernels.train.data.coco_file import read_annotations
+from mdnkernels.train.data.sets import (
     BadSample,
     BadSamples,
     EvaluationSet,
@@ -30,8 +29,9 @@ from train.data.sets import (
     open_annotations,
     training_loader,
 )
-from train.data.transforms import Views, move_boxes, move_points
-from train.errors import DatasetError
+from mdnkernels.train.data.transforms import Views, move_boxes, move_points
+from mdnkernels.train.errors import DatasetError
+from tests.train.drawn_data import DataPaths, draw_data_set, edit_json
 
 NOTHING = AugmentConfig(augment=False)
 

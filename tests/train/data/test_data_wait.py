@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from mdnkernels.train.data.sets import TrainingSet
+from mdnkernels.train.loop.engine import fit
+from mdnkernels.train.loop.trainer import Trainer
+from mdnkernels.train.run.log import read_log
 from tests.train.drawn_data import DataPaths, tiny_fit
-from train.data.sets import TrainingSet
-from train.loop.engine import fit
-from train.loop.trainer import Trainer
-from train.run.log import read_log
 
 
 def measured_waits(data: DataPaths, run: Path) -> list[float]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from train.data.image_files import find_images
-from train.errors import ConfigError
+from mdnkernels.train.data.image_files import find_images
+from mdnkernels.train.errors import ConfigError
 
 
 @pytest.fixture

@@ -10,10 +10,18 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter, ImageOps, JpegImagePlugin
 
 from mdnkernels import native
+from mdnkernels.train.data.images import (
+    ImageError,
+    exif_orientation,
+    has_transparency,
+    image_size,
+    open_image,
+    read_rgb,
+    warp,
+)
+from mdnkernels.train.data.transforms import fit_image, invert, move_boxes, window
 from tests.native.simd import LEVELS, run_at_level
 from tests.train.raw_images import write_png16, write_tiff
-from train.data.images import ImageError, exif_orientation, has_transparency, image_size, open_image, read_rgb, warp
-from train.data.transforms import fit_image, invert, move_boxes, window
 
 
 def rectangle_image(size: tuple[int, int], box: tuple[int, ...], blur: float = 0) -> Image.Image:

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
+from mdnkernels.train.__main__ import main
+from mdnkernels.train.config.commands import CheckDataConfig, EvaluateConfig
+from mdnkernels.train.data.check import check_data
+from mdnkernels.train.data.coco_file import read_annotations
+from mdnkernels.train.data.objects import can_be_targets, why_no_object
+from mdnkernels.train.errors import DatasetError
+from mdnkernels.train.inference.evaluation import evaluate
+from mdnkernels.train.loop.engine import fit
 from tests.train.drawn_data import DataPaths, edit_json, tiny_fit
 from tests.train.figures import draw_figures
 from tests.train.test_command_line import fit_arguments
-from train.__main__ import main
-from train.config.commands import CheckDataConfig, EvaluateConfig
-from train.data.check import check_data
-from train.data.coco_file import read_annotations
-from train.data.objects import can_be_targets, why_no_object
-from train.errors import DatasetError
-from train.inference.evaluation import evaluate
-from train.loop.engine import fit
 
 
 def each(root: dict[str, Any], **changes: Any) -> None:

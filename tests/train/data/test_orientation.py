@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mdnkernels.train.config.commands import EvaluateConfig, PredictConfig
+from mdnkernels.train.config.options import AugmentConfig, InferenceConfig
+from mdnkernels.train.data.sets import BadSample, EvaluationSet, Sample, TrainingSet, open_annotations
+from mdnkernels.train.data.transforms import Views
+from mdnkernels.train.inference.evaluation import evaluate
+from mdnkernels.train.inference.prediction import predict
+from mdnkernels.train.loop.engine import fit
 from tests.train.drawn_data import DataPaths, draw_data_set, edit_json, tiny_fit
-from train.config.commands import EvaluateConfig, PredictConfig
-from train.config.options import AugmentConfig, InferenceConfig
-from train.data.sets import BadSample, EvaluationSet, Sample, TrainingSet, open_annotations
-from train.data.transforms import Views
-from train.inference.evaluation import evaluate
-from train.inference.prediction import predict
-from train.loop.engine import fit
 
 # What turns an upright picture into the one that a file of each EXIF orientation stores.
 TO_STORED = {

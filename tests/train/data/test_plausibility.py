@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import COCO_PERSON
+from mdnkernels.models import COCO_PERSON
+from mdnkernels.train.data.coco_file import read_annotations
+from mdnkernels.train.data.plausibility import Doubt, find_doubts
 from tests.train.drawn_data import DataPaths, draw_data_set, edit_json
-from train.data.coco_file import read_annotations
-from train.data.plausibility import Doubt, find_doubts
 
 Root = dict[str, Any]
 

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from train.data.sampler import EpochBatchSampler, epoch_order
-from train.errors import ConfigError
+from mdnkernels.train.data.sampler import EpochBatchSampler, epoch_order
+from mdnkernels.train.errors import ConfigError
 
 
 def batches(sampler: EpochBatchSampler, epoch: int, done: int = 0) -> list[list[tuple[int, int]]]:

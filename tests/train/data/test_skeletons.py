@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import COCO_PERSON
+from mdnkernels.models import COCO_PERSON
+from mdnkernels.train.config.options import AugmentConfig
+from mdnkernels.train.data.coco_file import read_annotations
+from mdnkernels.train.data.sets import Sample, TrainingSet
+from mdnkernels.train.data.skeletons import USUAL_SIGMA, SkeletonInFile, read_skeleton
+from mdnkernels.train.errors import ConfigError, DatasetError
 from tests.train.animals import CATEGORY, COLOURS, LINKS, NAMES, draw_animals, read_animals
 from tests.train.drawn_data import DataPaths, edit_json
-from train.config.options import AugmentConfig
-from train.data.coco_file import read_annotations
-from train.data.sets import Sample, TrainingSet
-from train.data.skeletons import USUAL_SIGMA, SkeletonInFile, read_skeleton
-from train.errors import ConfigError, DatasetError
 
 
 def of_category(sigmas: tuple[float, ...] | None = None, annotations: Any = (), **change: Any) -> Any:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.config.options import AugmentConfig
-from train.data.transforms import clip_boxes, draw_augmentation, fit_image, invert, move_boxes, window
+from mdnkernels.train.config.options import AugmentConfig
+from mdnkernels.train.data.transforms import clip_boxes, draw_augmentation, fit_image, invert, move_boxes, window
 
 
 @pytest.mark.parametrize("image_size", [(640, 480), (480, 640), (512, 512), (37, 911)])

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from train.config.commands import DemoConfig
-from train.contenders.measures import SIZE_KINDS
-from train.demo.comparison import run_demo
-from train.demo.exhibits import say_boxes, say_poses
-from train.errors import ConfigError
+from mdnkernels.train.config.commands import DemoConfig
+from mdnkernels.train.contenders.measures import SIZE_KINDS
+from mdnkernels.train.demo.comparison import run_demo
+from mdnkernels.train.demo.exhibits import say_boxes, say_poses
+from mdnkernels.train.errors import ConfigError
 
 TINY = {"train_pictures": 8, "val_pictures": 6, "image_size": 96, "epochs": 1, "device": "cpu", "processes": 0}
 

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from train.drawing.canvas import draw_legend
-from train.drawing.colours import COMPONENT_COLOURS, NEUTRAL_COLOUR, component_colour
-from train.drawing.pictures import draw_detections, grid
+from mdnkernels.train.drawing.canvas import draw_legend
+from mdnkernels.train.drawing.colours import COMPONENT_COLOURS, NEUTRAL_COLOUR, component_colour
+from mdnkernels.train.drawing.pictures import draw_detections, grid
 
 NAMES = ["ellipse", "star"]
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from models.skeleton import COCO_PERSON, Skeleton
-from train.drawing.colours import COMPONENT_COLOURS, NEUTRAL_COLOUR, component_colour
-from train.drawing.poses import draw_poses, right_colour
+from mdnkernels.models.skeleton import COCO_PERSON, Skeleton
+from mdnkernels.train.drawing.colours import COMPONENT_COLOURS, NEUTRAL_COLOUR, component_colour
+from mdnkernels.train.drawing.poses import draw_poses, right_colour
 
 # A head, a left and a right hand.
 ARMS = Skeleton(("head", "left", "right"), (0.1, 0.1, 0.1), flip_pairs=((1, 2),), links=((0, 1), (0, 2)))

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from mdnkernels.train.config.commands import EvaluateConfig
+from mdnkernels.train.config.options import InferenceConfig
+from mdnkernels.train.inference.components import component_shares, component_table, describe_components
+from mdnkernels.train.inference.evaluation import evaluate
+from mdnkernels.train.loop.engine import fit
+from mdnkernels.train.tasks.detection import DetectionTask
+from mdnkernels.train.tasks.score import Score
 from tests.train.drawn_data import DataPaths, tiny_fit
-from train.config.commands import EvaluateConfig
-from train.config.options import InferenceConfig
-from train.inference.components import component_shares, component_table, describe_components
-from train.inference.evaluation import evaluate
-from train.loop.engine import fit
-from train.tasks.detection import DetectionTask
-from train.tasks.score import Score
 
 
 @pytest.fixture(scope="module")

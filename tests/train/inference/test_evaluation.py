@@ -11,15 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
+from mdnkernels.train.config.commands import EvaluateConfig
+from mdnkernels.train.config.options import InferenceConfig
+from mdnkernels.train.data.colour import normalise
+from mdnkernels.train.errors import CheckpointError, ConfigError, DatasetError
+from mdnkernels.train.inference.evaluation import evaluate
+from mdnkernels.train.loop.engine import fit
+from mdnkernels.train.loop.network import restore_network
+from mdnkernels.train.run.checkpoint import load_checkpoint
 from tests.train.drawn_data import DataPaths, edit_json, tiny_fit
-from train.config.commands import EvaluateConfig
-from train.config.options import InferenceConfig
-from train.data.colour import normalise
-from train.errors import CheckpointError, ConfigError, DatasetError
-from train.inference.evaluation import evaluate
-from train.loop.engine import fit
-from train.loop.network import restore_network
-from train.run.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")

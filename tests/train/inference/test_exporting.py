@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from mdnkernels.train.__main__ import main
+from mdnkernels.train.loop.engine import fit
+from mdnkernels.train.loop.network import restore_network
+from mdnkernels.train.run.checkpoint import load_checkpoint
 from tests.train.drawn_data import DataPaths, tiny_fit
-from train.__main__ import main
-from train.loop.engine import fit
-from train.loop.network import restore_network
-from train.run.checkpoint import load_checkpoint
 
 
 def test_a_trained_network_is_exported_and_what_is_there_is_kept(

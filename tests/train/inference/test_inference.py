@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-import train.inference.evaluation
-import train.inference.prediction
+import mdnkernels.train.inference.evaluation
+import mdnkernels.train.inference.prediction
+from mdnkernels.train.config.commands import EvaluateConfig, PredictConfig
+from mdnkernels.train.config.options import InferenceConfig
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.inference.evaluation import evaluate
+from mdnkernels.train.inference.prediction import predict
+from mdnkernels.train.inference.preparation import autocast_context, prepare_for_inference
+from mdnkernels.train.loop.engine import fit
 from tests.train.drawn_data import DataPaths, tiny_fit
-from train.config.commands import EvaluateConfig, PredictConfig
-from train.config.options import InferenceConfig
-from train.errors import ConfigError
-from train.inference.evaluation import evaluate
-from train.inference.prediction import predict
-from train.inference.preparation import autocast_context, prepare_for_inference
-from train.loop.engine import fit
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_batch_norms_are_folded_and_the_results_are_the_same(
     monkeypatch.setattr(nn.BatchNorm2d, "forward", counting)
     folded = find(run, tmp_path / "folded", InferenceConfig())
     assert not calls
-    for module in (train.inference.evaluation, train.inference.prediction):
+    for module in (mdnkernels.train.inference.evaluation, mdnkernels.train.inference.prediction):
         monkeypatch.setattr(module, "prepare_for_inference", lambda model, config, device: model)
     plain = find(run, tmp_path / "plain", InferenceConfig())
     assert calls

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from mdnkernels.train.config.commands import EvaluateConfig, PredictConfig
+from mdnkernels.train.config.options import InferenceConfig
+from mdnkernels.train.errors import CheckpointError, ConfigError
+from mdnkernels.train.inference.evaluation import evaluate
+from mdnkernels.train.inference.prediction import predict
+from mdnkernels.train.loop.engine import fit
 from tests.train.drawn_data import DataPaths, tiny_fit
-from train.config.commands import EvaluateConfig, PredictConfig
-from train.config.options import InferenceConfig
-from train.errors import CheckpointError, ConfigError
-from train.inference.evaluation import evaluate
-from train.inference.prediction import predict
-from train.loop.engine import fit
 
 
 @pytest.fixture(scope="module")

@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 import torch
 
-import train.inference.evaluation
+import mdnkernels.train.inference.evaluation
+from mdnkernels.train.__main__ import main
+from mdnkernels.train.config.commands import EvaluateConfig
+from mdnkernels.train.config.options import InferenceConfig
+from mdnkernels.train.data.sets import EvaluationSet, open_annotations
+from mdnkernels.train.errors import DatasetError, EvaluationError
+from mdnkernels.train.inference.evaluation import Findings, evaluate, merge_findings, predict_set, views_of
+from mdnkernels.train.loop.engine import fit
+from mdnkernels.train.loop.network import restore_network
+from mdnkernels.train.run.checkpoint import load_checkpoint
 from tests.processes import module
 from tests.train.drawn_data import DataPaths, draw_data_set, edit_json, tiny_fit
 from tests.train.loop.test_processes import ACCELERATE, TORCHRUN, launch, two_ranks
-from train.__main__ import main
-from train.config.commands import EvaluateConfig
-from train.config.options import InferenceConfig
-from train.data.sets import EvaluationSet, open_annotations
-from train.errors import DatasetError, EvaluationError
-from train.inference.evaluation import Findings, evaluate, merge_findings, predict_set, views_of
-from train.loop.engine import fit
-from train.loop.network import restore_network
-from train.run.checkpoint import load_checkpoint
 
 WAYS: dict[str, list[str]] = {
     "plain": [],
@@ -152,7 +152,7 @@ def test_death_of_another_process_is_named(
     def closed(*_: Any) -> Any:
         raise RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:525] Connection closed by peer")
 
-    monkeypatch.setattr(train.inference.evaluation, "merge_findings", closed)
+    monkeypatch.setattr(mdnkernels.train.inference.evaluation, "merge_findings", closed)
     with pytest.raises(EvaluationError, match=r"another process of this run has died \(.*closed by peer\); the eval"):
         evaluate(EvaluateConfig(run, images=data.images, annotations=data.annotations, workers=0, device="cpu"))
     assert main(arguments(run, data, tmp_path / "out")) == 2
@@ -164,13 +164,13 @@ def test_batches_are_dealt_out_as_one_process_takes_them(
 ) -> None:
     model, task = restore_network(load_checkpoint(run / "checkpoints" / "last.pt"))
     given: list[list[int]] = []
-    loader = train.inference.evaluation.evaluation_loader
+    loader = mdnkernels.train.inference.evaluation.evaluation_loader
 
     def noting(dataset: EvaluationSet, batches: list[list[int]], *rest: Any, **options: Any) -> Any:
         given.extend(batches)
         return loader(dataset, batches, *rest, **options)
 
-    monkeypatch.setattr(train.inference.evaluation, "evaluation_loader", noting)
+    monkeypatch.setattr(mdnkernels.train.inference.evaluation, "evaluation_loader", noting)
     options: Any = {"device": torch.device("cpu"), "batch": 3, "workers": 0, "processes": 3}
     for process in range(3):
         predict_set(model, dataset, task, InferenceConfig(), process=process, **options)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from train.config.commands import FitConfig
-from train.config.options import DataConfig
-from train.config.serialisation import from_plain, to_plain
-from train.errors import ConfigError
-from train.loop.network import pick_device, pick_precision
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.config.options import DataConfig
+from mdnkernels.train.config.serialisation import from_plain, to_plain
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.loop.network import pick_device, pick_precision
 
 
 @pytest.fixture

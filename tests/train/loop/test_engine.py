@@ -12,17 +12,17 @@ import pytest
 import torch
 from torch import Tensor
 
-import train.loop.trainer
-from models import Detector
+import mdnkernels.train.loop.trainer
+from mdnkernels.models import Detector
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.config.options import OptimizerConfig
+from mdnkernels.train.config.serialisation import read_config
+from mdnkernels.train.errors import CheckpointError, ConfigError, DatasetError, TrainingError
+from mdnkernels.train.loop.engine import fit
+from mdnkernels.train.loop.trainer import learning_rate
+from mdnkernels.train.run.checkpoint import Checkpoint, load_checkpoint
+from mdnkernels.train.run.log import read_log
 from tests.train.drawn_data import DataPaths, draw_data_set, edit_json, tiny_fit
-from train.config.commands import FitConfig
-from train.config.options import OptimizerConfig
-from train.config.serialisation import read_config
-from train.errors import CheckpointError, ConfigError, DatasetError, TrainingError
-from train.loop.engine import fit
-from train.loop.trainer import learning_rate
-from train.run.checkpoint import Checkpoint, load_checkpoint
-from train.run.log import read_log
 
 
 def last(run: Path) -> Checkpoint:
@@ -152,7 +152,7 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(
 def test_weights_that_are_not_finite_are_not_saved(
     drawn: DataPaths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = train.loop.trainer.Trainer._train_step
+    step = mdnkernels.train.loop.trainer.Trainer._train_step
 
     def breaking(self: Any, batch: Any, count: int, parts: int) -> Any:
         result = step(self, batch, count, parts)
@@ -160,7 +160,7 @@ def test_weights_that_are_not_finite_are_not_saved(
             next(self.model.parameters()).data.fill_(math.inf)
         return result
 
-    monkeypatch.setattr(train.loop.trainer.Trainer, "_train_step", breaking)
+    monkeypatch.setattr(mdnkernels.train.loop.trainer.Trainer, "_train_step", breaking)
     with pytest.raises(TrainingError, match="step 4: weights are not finite"):
         fit(tiny_fit(drawn, tmp_path / "run", epochs=3))
     assert last(tmp_path / "run").progress.step == 2

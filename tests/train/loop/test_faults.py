@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-import train.loop.trainer
+import mdnkernels.train.loop.trainer
+from mdnkernels.train.__main__ import main
+from mdnkernels.train.errors import CheckpointError, TrainingError
+from mdnkernels.train.loop.engine import fit
+from mdnkernels.train.run.log import RunLog
 from tests.train.drawn_data import DataPaths, tiny_fit
 from tests.train.loop.test_engine import last, resume, state
 from tests.train.test_command_line import fit_arguments
-from train.__main__ import main
-from train.errors import CheckpointError, TrainingError
-from train.loop.engine import fit
-from train.run.log import RunLog
 
 
 @contextlib.contextmanager
@@ -36,14 +36,14 @@ def full_disk(largest: int) -> Iterator[None]:
 
 def call_before_step(monkeypatch: pytest.MonkeyPatch, step: int, happen: Any) -> None:
     """Call `happen` before the step."""
-    original = train.loop.trainer.Trainer._train_step
+    original = mdnkernels.train.loop.trainer.Trainer._train_step
 
     def with_fault(self: Any, batch: Any, number: int, parts: int) -> Any:
         if number == step:
             happen()
         return original(self, batch, number, parts)
 
-    monkeypatch.setattr(train.loop.trainer.Trainer, "_train_step", with_fault)
+    monkeypatch.setattr(mdnkernels.train.loop.trainer.Trainer, "_train_step", with_fault)
 
 
 def test_disk_that_fills_up_keeps_the_last_checkpoint_and_is_named(

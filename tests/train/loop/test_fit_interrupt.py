@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-import train.inference.evaluation
-import train.loop.trainer
+import mdnkernels.train.inference.evaluation
+import mdnkernels.train.loop.trainer
+from mdnkernels.train.__main__ import main
+from mdnkernels.train.loop.engine import fit
 from tests.train.drawn_data import DataPaths, tiny_fit
 from tests.train.loop.test_engine import last, resume, state
 from tests.train.test_command_line import fit_arguments
-from train.__main__ import main
-from train.loop.engine import fit
 
 
 def send_at_step(monkeypatch: pytest.MonkeyPatch, step: int, *signals: int) -> None:
     """Send this process the signals in the middle of a step."""
-    original = train.loop.trainer.Trainer._train_step
+    original = mdnkernels.train.loop.trainer.Trainer._train_step
 
     def with_signal(self: Any, batch: Any, number: int, parts: int) -> Any:
         if number == step:
@@ -30,7 +30,7 @@ def send_at_step(monkeypatch: pytest.MonkeyPatch, step: int, *signals: int) -> N
                 os.kill(os.getpid(), one)
         return original(self, batch, number, parts)
 
-    monkeypatch.setattr(train.loop.trainer.Trainer, "_train_step", with_signal)
+    monkeypatch.setattr(mdnkernels.train.loop.trainer.Trainer, "_train_step", with_signal)
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +86,7 @@ def test_evaluation_stops_after_its_batch(
 ) -> None:  # fmt: skip
     """Each of the two evaluations, one after each epoch, has eight batches."""
     looks: list[int] = []
-    predict_batch = train.inference.evaluation.predict_batch
+    predict_batch = mdnkernels.train.inference.evaluation.predict_batch
 
     def with_signal(*arguments: Any) -> Any:
         looks.append(1)
@@ -94,7 +94,7 @@ def test_evaluation_stops_after_its_batch(
             os.kill(os.getpid(), number)
         return predict_batch(*arguments)
 
-    monkeypatch.setattr(train.inference.evaluation, "predict_batch", with_signal)
+    monkeypatch.setattr(mdnkernels.train.inference.evaluation, "predict_batch", with_signal)
     run = tmp_path / "run"
     val = ["--val-images", str(drawn.images), "--val-annotations", str(drawn.annotations), "--evaluate-every", "1"]
     more = ["--epochs", "2", "--batch", "1", "--train-limit", "2"]

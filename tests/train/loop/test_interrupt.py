@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-import train.inference.evaluation
+import mdnkernels.train.inference.evaluation
+from mdnkernels.train.__main__ import main
+from mdnkernels.train.loop.engine import fit
+from mdnkernels.train.loop.interrupt import end_at_once_on_interrupt, sigint_ignored
 from tests.train.drawn_data import ROOT, DataPaths, tiny_fit
-from train.__main__ import main
-from train.loop.engine import fit
-from train.loop.interrupt import end_at_once_on_interrupt, sigint_ignored
 
 
 def python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    code = f"import os, signal, subprocess, sys\nfrom train.loop.interrupt import *\n{code}"
+    code = f"import os, signal, subprocess, sys\nfrom mdnkernels.train.loop.interrupt import *\n{code}"
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, **options)
 
 
@@ -70,13 +70,13 @@ def test_an_interrupted_evaluation_writes_nothing(
     val = {"val_images": drawn.images, "val_annotations": drawn.annotations, "val_limit": 2}
     run = fit(tiny_fit(drawn, tmp_path / "run", epochs=1, train_limit=4, **val))
     before = {path.name: path.read_bytes() for path in (run / "evaluation").iterdir()}
-    predict_batch = train.inference.evaluation.predict_batch
+    predict_batch = mdnkernels.train.inference.evaluation.predict_batch
 
     def interrupted(*arguments: Any) -> Any:
         os.kill(os.getpid(), signal.SIGINT)
         return predict_batch(*arguments)
 
-    monkeypatch.setattr(train.inference.evaluation, "predict_batch", interrupted)
+    monkeypatch.setattr(mdnkernels.train.inference.evaluation, "predict_batch", interrupted)
     capsys.readouterr()
     assert main(["evaluate", str(run), "--workers", "1", "--device", "cpu"]) == 130
     assert capsys.readouterr().err == "interrupted\n"

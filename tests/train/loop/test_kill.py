@@ -7,9 +7,9 @@ import random
 import time
 from pathlib import Path
 
+from mdnkernels.train.run.checkpoint import load_checkpoint
 from tests.processes import Process, module, python
 from tests.train.drawn_data import DataPaths
-from train.run.checkpoint import load_checkpoint
 
 
 def test_killed_training_goes_on_from_its_last_checkpoint(drawn: DataPaths, tmp_path: Path) -> None:

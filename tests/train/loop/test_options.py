@@ -13,21 +13,21 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-import train.loop.trainer
+import mdnkernels.train.loop.trainer
+from mdnkernels.train.config.commands import EvaluateConfig
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.inference.evaluation import evaluate
+from mdnkernels.train.loop.engine import fit
+from mdnkernels.train.loop.network import restore_network
 from tests.train.drawn_data import DataPaths, tiny_fit
 from tests.train.float64 import use_float64
 from tests.train.loop.test_engine import assert_same, last, losses, resume, state
-from train.config.commands import EvaluateConfig
-from train.errors import ConfigError
-from train.inference.evaluation import evaluate
-from train.loop.engine import fit
-from train.loop.network import restore_network
 
 
 def weights_after_each_step(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
     """Return a list that a run fills with its weights: at first, and after each step."""
     seen: list[dict[str, Tensor]] = []
-    step = train.loop.trainer.Trainer._train_step
+    step = mdnkernels.train.loop.trainer.Trainer._train_step
 
     def noting(self: Any, *arguments: Any) -> Any:
         if not seen:
@@ -36,7 +36,7 @@ def weights_after_each_step(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, T
         seen.append({name: value.clone() for name, value in self.model.state_dict().items()})
         return result
 
-    monkeypatch.setattr(train.loop.trainer.Trainer, "_train_step", noting)
+    monkeypatch.setattr(mdnkernels.train.loop.trainer.Trainer, "_train_step", noting)
     return seen
 
 
@@ -119,13 +119,13 @@ def test_three_epochs_and_three_more_are_six_bit_for_bit(
 ) -> None:
     """Weights, average, optimizer, schedule and data order agree, with every option that could have a state."""
     order: list[list[int]] = []
-    step = train.loop.trainer.Trainer._train_step
+    step = mdnkernels.train.loop.trainer.Trainer._train_step
 
     def noting(self: Any, batch: Any, *arguments: Any) -> Any:
         order.append(batch["image_id"].tolist())
         return step(self, batch, *arguments)
 
-    monkeypatch.setattr(train.loop.trainer.Trainer, "_train_step", noting)
+    monkeypatch.setattr(mdnkernels.train.loop.trainer.Trainer, "_train_step", noting)
     options = {"epochs": 6, "drop_epochs": (2, 4), "ema": 0.9, "accumulate": 2, "clip_norm": 5.0}
     whole = fit(tiny_fit(drawn, tmp_path / "whole", **options))
     order_of_whole = order.copy()

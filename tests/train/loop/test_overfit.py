@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from train.__main__ import main
+from mdnkernels.train.__main__ import main
 
 # As a command: python -m train fit --run overfit --train-images ...
 OPTIONS = [

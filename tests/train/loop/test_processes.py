@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 
+from mdnkernels.train.loop.engine import fit
+from mdnkernels.train.run.checkpoint import Checkpoint, load_checkpoint
+from mdnkernels.train.run.log import read_log
 from tests.processes import Process, module
 from tests.train.drawn_data import ROOT, DataPaths, tiny_fit
 from tests.train.float64 import use_float64
-from train.loop.engine import fit
-from train.run.checkpoint import Checkpoint, load_checkpoint
-from train.run.log import read_log
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 ACCELERATE = [

@@ -9,21 +9,21 @@ import pytest
 import torch
 from torch import Tensor
 
-import models
-from models.hourglass import Hourglass, HourglassConfig
+from mdnkernels import models
+from mdnkernels.models.hourglass import Hourglass, HourglassConfig
+from mdnkernels.train.loop.engine import fit
 from tests.processes import module
 from tests.train.drawn_data import DataPaths, tiny_fit
 from tests.train.float64 import use_float64
 from tests.train.loop.test_engine import last, resume
 from tests.train.loop.test_processes import arguments, two_ranks
-from train.loop.engine import fit
 
 MIXTURE = ("logits", "loc", "scale")
 # What `fit` then takes for hourglass_small has two stacks.
 CONFIG = HourglassConfig(stacks=2, dims=(8, 12), blocks=(1, 1), stem_width=8, feature_dim=8)
 PATCH = f"""
-import models
-from models.hourglass import Hourglass, HourglassConfig
+from mdnkernels import models
+from mdnkernels.models.hourglass import Hourglass, HourglassConfig
 models.ARCHITECTURES["hourglass_small"] = models.Architecture(lambda: Hourglass({CONFIG!r}), head_width=8)
 """
 

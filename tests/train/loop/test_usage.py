@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
-import train.loop.engine
+import mdnkernels.train.loop.engine
+from mdnkernels.train.loop.engine import fit
+from mdnkernels.train.loop.processes import Processes
+from mdnkernels.train.loop.usage import UnusedComponents, UsageMeter, share_text
+from mdnkernels.train.run.log import read_log
+from mdnkernels.train.tasks.detection import DetectionCriterion, DetectionTargets
 from tests.train.drawn_data import DataPaths, tiny_fit
 from tests.train.loop.test_engine import resume
-from train.loop.engine import fit
-from train.loop.processes import Processes
-from train.loop.usage import UnusedComponents, UsageMeter, share_text
-from train.run.log import read_log
-from train.tasks.detection import DetectionCriterion, DetectionTargets
 
 ALONE = Processes(None, torch.device("cpu"))
 
@@ -177,7 +177,7 @@ def test_epochs_and_records_hold_the_shares_of_all_their_objects(
 
 def with_dead_component(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every new network give component 1 no weight."""
-    build = train.loop.engine.build_network
+    build = mdnkernels.train.loop.engine.build_network
 
     def built(*arguments: Any) -> Any:
         model = build(*arguments)
@@ -186,7 +186,7 @@ def with_dead_component(monkeypatch: pytest.MonkeyPatch) -> None:
             bias.data.copy_(torch.tensor([50.0, -50.0]))
         return model
 
-    monkeypatch.setattr(train.loop.engine, "build_network", built)
+    monkeypatch.setattr(mdnkernels.train.loop.engine, "build_network", built)
 
 
 def test_a_run_warns_once_of_a_component_that_no_object_belongs_to(

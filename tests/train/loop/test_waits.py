@@ -13,17 +13,17 @@ from torch import Tensor, nn
 
 from benchmarks.gpu_check.networks import random_truth, task_of
 from mdnkernels import native
-from models import build_model
+from mdnkernels.models import build_model
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.config.options import DataConfig, InferenceConfig, OptimizerConfig
+from mdnkernels.train.errors import TrainingError
+from mdnkernels.train.inference.evaluation import predict_on_device
+from mdnkernels.train.loop.ema import WeightAverage
+from mdnkernels.train.loop.finite import FiniteLosses
+from mdnkernels.train.loop.processes import Processes
+from mdnkernels.train.loop.step import Stepper
+from mdnkernels.train.run.log import LossMeter
 from tests.train.waits import DEVICE, kernels_on_meta, no_waits
-from train.config.commands import FitConfig
-from train.config.options import DataConfig, InferenceConfig, OptimizerConfig
-from train.errors import TrainingError
-from train.inference.evaluation import predict_on_device
-from train.loop.ema import WeightAverage
-from train.loop.finite import FiniteLosses
-from train.loop.processes import Processes
-from train.loop.step import Stepper
-from train.run.log import LossMeter
 
 SIDE = 64
 BOTH_TASKS = pytest.mark.parametrize("task_name", ["detection", "pose"])

@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 import pytest
 
-from train.config.commands import ReproduceConfig
-from train.contenders.measures import Measures
-from train.reproduce.figures import contenders_figure, kinds_figure, knob_figure
-from train.reproduce.findings import Finding, Results, findings
-from train.reproduce.plan import Plan, plans
-from train.reproduce.report import contender_table, difference_table, knob_table
-from train.tasks import TaskName
+from mdnkernels.train.config.commands import ReproduceConfig
+from mdnkernels.train.contenders.measures import Measures
+from mdnkernels.train.reproduce.figures import contenders_figure, kinds_figure, knob_figure
+from mdnkernels.train.reproduce.findings import Finding, Results, findings
+from mdnkernels.train.reproduce.plan import Plan, plans
+from mdnkernels.train.reproduce.report import contender_table, difference_table, knob_table
+from mdnkernels.train.tasks import TaskName
 
 CONFIG = ReproduceConfig(seeds=3, first_seed=0)
 # Sizes that are categories have later seeds.

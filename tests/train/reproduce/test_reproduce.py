@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from train.config.commands import ReproduceConfig
-from train.contenders.worlds import WORLDS
-from train.errors import ConfigError
-from train.reproduce import reproduce as module
-from train.reproduce.reproduce import reproduce
-from train.tasks import TaskName
+from mdnkernels.train.config.commands import ReproduceConfig
+from mdnkernels.train.contenders.worlds import WORLDS
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.reproduce import reproduce as module
+from mdnkernels.train.reproduce.reproduce import reproduce
+from mdnkernels.train.tasks import TaskName
 
 
 @pytest.mark.long
@@ -63,7 +63,7 @@ def test_findings_are_written_and_nothing_is_trained_twice(
     def refuse(*_: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("train.contenders.jobs.fit", refuse)
+    monkeypatch.setattr("mdnkernels.train.contenders.jobs.fit", refuse)
     before = (report / "findings.md").read_text()
     assert reproduce(config) == report
     assert (report / "findings.md").read_text() == before

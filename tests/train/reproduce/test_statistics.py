@@ -5,7 +5,7 @@ import math
 import mpmath
 import pytest
 
-from train.reproduce.statistics import estimate, paired_difference, student_t_quantile
+from mdnkernels.train.reproduce.statistics import estimate, paired_difference, student_t_quantile
 
 
 @pytest.mark.parametrize(("degrees", "quantile"), [(1, 12.7062), (2, 4.3027), (3, 3.1824), (9, 2.2622), (30, 2.0423)])

@@ -13,14 +13,21 @@ from typing import Any
 import pytest
 import torch
 
-from models.files import write_atomically
+from mdnkernels.models.files import write_atomically
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.data.coco import Category
+from mdnkernels.train.data.sampler import ImageList
+from mdnkernels.train.errors import CheckpointError
+from mdnkernels.train.run.checkpoint import (
+    Checkpoint,
+    Progress,
+    load_checkpoint,
+    load_optimizer,
+    load_weights,
+    save_checkpoint,
+)
 from tests.processes import Process
 from tests.train.drawn_data import DataPaths, tiny_fit
-from train.config.commands import FitConfig
-from train.data.coco import Category
-from train.data.sampler import ImageList
-from train.errors import CheckpointError
-from train.run.checkpoint import Checkpoint, Progress, load_checkpoint, load_optimizer, load_weights, save_checkpoint
 
 CONFIG = tiny_fit(DataPaths(Path("images"), Path("list.json")), Path("run"))
 CATEGORIES = (Category(3, "plate"), Category(9, "ring"))
@@ -216,7 +223,7 @@ def test_new_content_gets_the_name_in_one_step_once_it_is_on_the_disk(
 WRITER = """
 import os, torch
 from pathlib import Path
-from train.run.checkpoint import Progress, save_checkpoint
+from mdnkernels.train.run.checkpoint import Progress, save_checkpoint
 from tests.train.run.test_checkpoint import CATEGORIES, CONFIG, LIST
 
 values = {"weight": torch.zeros(300_000)}

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-import train.loop.trainer
+import mdnkernels.train.loop.trainer
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.config.serialisation import read_config
+from mdnkernels.train.data.sets import TrainingSet
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.loop.engine import fit
+from mdnkernels.train.run.log import RunLog, read_log
 from tests.train.drawn_data import DataPaths, edit_json, tiny_fit
 from tests.train.loop.test_engine import last, resume, state
 from tests.train.run.test_checkpoint import to_version_1
-from train.config.commands import FitConfig
-from train.config.serialisation import read_config
-from train.data.sets import TrainingSet
-from train.errors import ConfigError
-from train.loop.engine import fit
-from train.run.log import RunLog, read_log
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_run_goes_on_with_another_batch_at_the_image_where_it_stopped(
             announced.append(steps)
             super().__init__(log, step=step, steps=steps)
 
-    monkeypatch.setattr(train.loop.trainer, "RunLog", NotingLog)
+    monkeypatch.setattr(mdnkernels.train.loop.trainer, "RunLog", NotingLog)
     run = fit(tiny_fit(drawn, tmp_path / "run", batch=first, stop_after=steps))
     assert last(run).progress.images == first * steps
     resume(run, **with_batch(run, second))

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.run.directory import RunDirectory
+from mdnkernels.train.run.log import LossMeter, RunLog, read_log
 from tests.train.drawn_data import DataPaths, tiny_fit
-from train.errors import ConfigError
-from train.run.directory import RunDirectory
-from train.run.log import LossMeter, RunLog, read_log
 
 
 def create(path: Path) -> RunDirectory:

@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from train.synthetic.coloured import CATEGORIES, COLOURED, ColouredScene, ColouredSceneConfig, render_coloured_scene
-from train.synthetic.detection import SizeKind, rare_sizes
+from mdnkernels.train.synthetic.coloured import (
+    CATEGORIES,
+    COLOURED,
+    ColouredScene,
+    ColouredSceneConfig,
+    render_coloured_scene,
+)
+from mdnkernels.train.synthetic.detection import SizeKind, rare_sizes
 
 RED, GREEN, BLUE = 2, 5, 9
 

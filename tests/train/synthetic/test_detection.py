@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from train.synthetic import detection
-from train.synthetic.detection import (
+from mdnkernels.train.synthetic import detection
+from mdnkernels.train.synthetic.detection import (
     CATEGORIES,
     SHAPES,
     DetectionScene,
@@ -16,8 +16,8 @@ from train.synthetic.detection import (
     rare_sizes,
     render_detection_scene,
 )
-from train.synthetic.scenery import FINE
-from train.synthetic.sets import SyntheticPaths
+from mdnkernels.train.synthetic.scenery import FINE
+from mdnkernels.train.synthetic.sets import SyntheticPaths
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from models.skeleton import COCO_PERSON
-from train.synthetic import poses
-from train.synthetic.figures import PAINTS, Figure, Look, draw_figure
-from train.synthetic.poses import FIGURES, PoseScene, PoseSceneConfig, render_pose_scene
-from train.synthetic.scenery import FINE
-from train.synthetic.sets import SyntheticPaths
+from mdnkernels.models.skeleton import COCO_PERSON
+from mdnkernels.train.synthetic import poses
+from mdnkernels.train.synthetic.figures import PAINTS, Figure, Look, draw_figure
+from mdnkernels.train.synthetic.poses import FIGURES, PoseScene, PoseSceneConfig, render_pose_scene
+from mdnkernels.train.synthetic.scenery import FINE
+from mdnkernels.train.synthetic.sets import SyntheticPaths
 
 NAMES = COCO_PERSON.names
 FACE = [NAMES.index(name) for name in ("nose", "left_eye", "right_eye")]

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from train.synthetic.coloured import COLOURED, ColouredSceneConfig
-from train.synthetic.detection import SHAPES, DetectionSceneConfig
-from train.synthetic.poses import FIGURES, PoseSceneConfig
-from train.synthetic.sets import SyntheticPaths
+from mdnkernels.train.synthetic.coloured import COLOURED, ColouredSceneConfig
+from mdnkernels.train.synthetic.detection import SHAPES, DetectionSceneConfig
+from mdnkernels.train.synthetic.poses import FIGURES, PoseSceneConfig
+from mdnkernels.train.synthetic.sets import SyntheticPaths
 
 Write = Callable[..., SyntheticPaths]
 SETS = [

@@ -7,13 +7,13 @@ from typing import get_args
 
 import pytest
 
-import models
-from models.regression import MixtureRegression
-from train.config.options import ModelConfig, OptimizerConfig
-from train.data.coco import Category
-from train.errors import ConfigError
-from train.tasks import TaskName, make_task, task_class
-from train.tasks.weights import LossWeights
+from mdnkernels import models
+from mdnkernels.models.regression import MixtureRegression
+from mdnkernels.train.config.options import ModelConfig, OptimizerConfig
+from mdnkernels.train.data.coco import Category
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.tasks import TaskName, make_task, task_class
+from mdnkernels.train.tasks.weights import LossWeights
 
 TASKS: tuple[TaskName, ...] = get_args(TaskName)
 ONE = [Category(1, "one")]
@@ -28,7 +28,7 @@ def test_a_name_stands_for_the_task_of_its_file(name: TaskName) -> None:
     task = make_task(name, ONE)
     assert type(task) is task_class(name)
     assert task.name == name
-    assert type(task).__module__ == f"train.tasks.{name}"
+    assert type(task).__module__ == f"mdnkernels.train.tasks.{name}"
     assert len(set(task.metrics)) == len(task.metrics)
 
 

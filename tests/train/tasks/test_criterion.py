@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import COCO_PERSON, pose_regression, size_regression
-from train.config.options import OptimizerConfig
-from train.tasks.criterion import Criterion
-from train.tasks.detection import DetectionCriterion, DetectionTargets, detection_targets
-from train.tasks.pose import PoseCriterion, pose_targets
-from train.tasks.weights import MixtureStacks
+from mdnkernels.models import COCO_PERSON, pose_regression, size_regression
+from mdnkernels.train.config.options import OptimizerConfig
+from mdnkernels.train.tasks.criterion import Criterion
+from mdnkernels.train.tasks.detection import DetectionCriterion, DetectionTargets, detection_targets
+from mdnkernels.train.tasks.pose import PoseCriterion, pose_targets
+from mdnkernels.train.tasks.weights import MixtureStacks
 
 BOXES = torch.tensor([[[4.0, 4, 20, 28], [30, 8, 50, 16], [0, 0, 0, 0]], [[8, 40, 60, 62], [0, 0, 0, 0], [0, 0, 0, 0]]])
 LABELS = torch.tensor([[0, 1, -1], [1, -1, -1]])

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from models import Detections, placed
+from mdnkernels.models import Detections, placed
+from mdnkernels.train.data.coco import Category, CocoAnnotations
+from mdnkernels.train.data.coco_file import read_annotations
+from mdnkernels.train.data.transforms import window
+from mdnkernels.train.tasks.detection import DetectionTask
+from mdnkernels.train.tasks.score import Score
 from tests.train.drawn_data import DataPaths, edit_json
-from train.data.coco import Category, CocoAnnotations
-from train.data.coco_file import read_annotations
-from train.data.transforms import window
-from train.tasks.detection import DetectionTask
-from train.tasks.score import Score
 
 CATEGORIES = (Category(3, "plate"), Category(9, "ring"))
 

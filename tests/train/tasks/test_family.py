@@ -14,17 +14,17 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily
 
 from mdnkernels import Family, Gaussian, Laplace, StudentT
 from mdnkernels.mixture.families import FAMILIES, family_of
-from models import MixtureRegression
-from models.network import Network
+from mdnkernels.models import MixtureRegression
+from mdnkernels.models.network import Network
+from mdnkernels.train.config.options import ModelConfig
+from mdnkernels.train.data.coco import Category
+from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.loop.engine import fit
+from mdnkernels.train.loop.network import restore_network
+from mdnkernels.train.run.checkpoint import load_checkpoint
+from mdnkernels.train.tasks import make_task
+from mdnkernels.train.tasks.detection import DetectionCriterion, DetectionTargets
 from tests.train.drawn_data import DataPaths, tiny_fit
-from train.config.options import ModelConfig
-from train.data.coco import Category
-from train.errors import ConfigError
-from train.loop.engine import fit
-from train.loop.network import restore_network
-from train.run.checkpoint import load_checkpoint
-from train.tasks import make_task
-from train.tasks.detection import DetectionCriterion, DetectionTargets
 
 
 def restored_family(model: Network) -> Family:

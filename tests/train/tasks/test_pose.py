@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import build_model, placed
+from mdnkernels.models import build_model, placed
+from mdnkernels.train.data.coco import CocoAnnotations
+from mdnkernels.train.data.sets import EvaluationSet, evaluation_loader
+from mdnkernels.train.data.transforms import Views
+from mdnkernels.train.tasks.pose import PoseTask
 from tests.train.animals import SIGMAS, SKELETON, draw_animals, read_animals
 from tests.train.drawn_data import DataPaths, edit_json
 from tests.train.tasks.test_round_trip import perfect_pose_maps
-from train.data.coco import CocoAnnotations
-from train.data.sets import EvaluationSet, evaluation_loader
-from train.data.transforms import Views
-from train.tasks.pose import PoseTask
 
 
 def oks(points: np.ndarray, truth: np.ndarray, area: float, sigmas: tuple[float, ...]) -> float:

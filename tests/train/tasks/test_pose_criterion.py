@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from models import COCO_PERSON, MixtureRegression, build_model
-from models.network import Network
+from mdnkernels.models import COCO_PERSON, MixtureRegression, build_model
+from mdnkernels.models.network import Network
+from mdnkernels.train.config.options import ModelConfig, OptimizerConfig
+from mdnkernels.train.data.coco import Category
+from mdnkernels.train.tasks import make_task
+from mdnkernels.train.tasks.criterion import Criterion
+from mdnkernels.train.tasks.detection import DetectionTask
+from mdnkernels.train.tasks.pose import PoseTargets, PoseTask, pose_targets
 from tests.models.networks import BOTH_ARCHITECTURES, awake
-from train.config.options import ModelConfig, OptimizerConfig
-from train.data.coco import Category
-from train.tasks import make_task
-from train.tasks.criterion import Criterion
-from train.tasks.detection import DetectionTask
-from train.tasks.pose import PoseTargets, PoseTask, pose_targets
 
 # Weights of their own, so that no two losses can be taken for one another.
 WEIGHTS = OptimizerConfig(heatmap_weight=1, offset_weight=0.7, size_weight=0.3, pose_weight=0.11, keypoint_weight=1.9)

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mdnkernels.train.tasks.pose import pose_targets
 from tests.train.tasks.test_targets import published_radius
-from train.tasks.pose import pose_targets
 
 SIZE = (12, 16)  # cells
 JOINTS = 3

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import COCO_PERSON, build_model, decode_detections, placed, size_regression
-from train.data.sets import EvaluationSet, evaluation_loader, open_annotations
-from train.data.transforms import Views
-from train.tasks.detection import DetectionTargets, DetectionTask
-from train.tasks.pose import PoseTargets, PoseTask
+from mdnkernels.models import COCO_PERSON, build_model, decode_detections, placed, size_regression
+from mdnkernels.train.data.sets import EvaluationSet, evaluation_loader, open_annotations
+from mdnkernels.train.data.transforms import Views
+from mdnkernels.train.tasks.detection import DetectionTargets, DetectionTask
+from mdnkernels.train.tasks.pose import PoseTargets, PoseTask
 
 
 def perfect_maps(targets: DetectionTargets, classes: int, components: int) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from models import Network, build_model
+from mdnkernels.models import Network, build_model
+from mdnkernels.train.config.commands import FitConfig
+from mdnkernels.train.data.coco import Category
+from mdnkernels.train.data.sets import TrainingSet
+from mdnkernels.train.data.transforms import draw_augmentation, invert, mirrors, move_boxes, move_points
+from mdnkernels.train.errors import DatasetError
+from mdnkernels.train.loop.engine import fit, open_training_set
+from mdnkernels.train.run.checkpoint import load_checkpoint
+from mdnkernels.train.run.log import read_log
+from mdnkernels.train.tasks import make_task
+from mdnkernels.train.tasks.base import Task
+from mdnkernels.train.tasks.start import SeenObjects, describe_start, seen_objects
 from tests.train.animals import draw_animals
 from tests.train.drawn_data import DataPaths, edit_json, tiny_fit
-from train.config.commands import FitConfig
-from train.data.coco import Category
-from train.data.sets import TrainingSet
-from train.data.transforms import draw_augmentation, invert, mirrors, move_boxes, move_points
-from train.errors import DatasetError
-from train.loop.engine import fit, open_training_set
-from train.run.checkpoint import load_checkpoint
-from train.run.log import read_log
-from train.tasks import make_task
-from train.tasks.base import Task
-from train.tasks.start import SeenObjects, describe_start, seen_objects
 
 
 def opened(config: FitConfig) -> tuple[TrainingSet, Task]:

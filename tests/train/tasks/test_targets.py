@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.tasks.detection import detection_targets
-from train.tasks.targets import gaussian_radius
+from mdnkernels.train.tasks.detection import detection_targets
+from mdnkernels.train.tasks.targets import gaussian_radius
 
 
 def published_radius(height: float, width: float, min_overlap: float = 0.7) -> float:
