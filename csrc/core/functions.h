@@ -34,6 +34,21 @@ MDN_INLINE V minus_absolute(V a) {
   return a < 0 ? a : -a;
 }
 
+// log(1 + x) for floats x in [0, 1], which is all that softplus asks of e^-|x|. There is no exponent to take apart and
+// no division. The terms are added in pairs, not one after the other: what waits for e^-|x| is the longest chain of its
+// kernels.
+template <class V>
+MDN_INLINE V log1p_of_share(V x) {
+  const V x2 = x * x, x4 = x2 * x2;
+  const V p01 = x * 3.3332842588e-1f + -4.9999997020e-1f;
+  const V p23 = x * 1.9854106009e-1f + -2.4986526370e-1f;
+  const V p45 = x * 1.1561845243e-1f + -1.5847565234e-1f;
+  const V p67 = x * 2.5224054232e-2f + -6.6757723689e-2f;
+  const V high = (x4 * -4.4662114233e-3f + (x2 * p67 + p45));
+  const V p = x4 * high + (x2 * p23 + p01);
+  return p * x2 + x;
+}
+
 #ifdef MDN_VECTOR_BYTES
 
 using FloatVector = Vector<float>;
@@ -182,19 +197,7 @@ MDN_INLINE DoubleVector log(DoubleVector x) {
   return x;
 }
 
-// log(1 + x) for x in [0, 1], which is all that softplus asks of e^-|x|. There is no exponent to take apart and no
-// division.
-MDN_INLINE FloatVector log1p(FloatVector x) {
-  // The terms are added in pairs, not one after the other: what waits for e^-|x| is the longest chain of its kernels.
-  const FloatVector x2 = x * x, x4 = x2 * x2;
-  const FloatVector p01 = x * 3.3332842588e-1f + -4.9999997020e-1f;
-  const FloatVector p23 = x * 1.9854106009e-1f + -2.4986526370e-1f;
-  const FloatVector p45 = x * 1.1561845243e-1f + -1.5847565234e-1f;
-  const FloatVector p67 = x * 2.5224054232e-2f + -6.6757723689e-2f;
-  const FloatVector high = (x4 * -4.4662114233e-3f + (x2 * p67 + p45));
-  const FloatVector p = x4 * high + (x2 * p23 + p01);
-  return p * x2 + x;
-}
+MDN_INLINE FloatVector log1p(FloatVector x) { return log1p_of_share(x); }
 
 // log(1 + x) for x >= 0 in any other type. It is exact to rounding where 1 + x rounds to 1 (Kahan): the rounding error
 // of u = 1 + x cancels in log(u) / (u - 1).
@@ -206,6 +209,10 @@ MDN_INLINE V log1p(V x) {
 }
 
 MDN_INLINE DoubleVector reciprocal(DoubleVector x) { return 1.0 / x; }
+
+#else
+
+MDN_INLINE float log1p(float x) { return log1p_of_share(x); }
 
 #endif  // MDN_VECTOR_BYTES
 

@@ -29,8 +29,8 @@ MDN_INLINE T broadcast(T value) {
   return value;
 }
 
-// The accurate functions of the device. The fast ones are never used, because every kernel promises float32's
-// precision.
+// The accurate functions of the device. Where a kernel can prove that less is enough for float32's precision it takes
+// the fast ones of core/cuda/device.cuh by their names.
 MDN_INLINE float exp(float x) { return ::expf(x); }
 MDN_INLINE double exp(double x) { return ::exp(x); }
 MDN_INLINE float log(float x) { return ::logf(x); }
@@ -50,18 +50,6 @@ MDN_INLINE float reciprocal(float x) {
 #endif
 }
 MDN_INLINE double reciprocal(double x) { return 1.0 / x; }
-
-// log(1 + x) for x in [0, 1], which is all that softplus asks of e^-|x|: the polynomial of functions.h.
-MDN_INLINE float log1p(float x) {
-  const float x2 = x * x, x4 = x2 * x2;
-  const float p01 = x * 3.3332842588e-1f + -4.9999997020e-1f;
-  const float p23 = x * 1.9854106009e-1f + -2.4986526370e-1f;
-  const float p45 = x * 1.1561845243e-1f + -1.5847565234e-1f;
-  const float p67 = x * 2.5224054232e-2f + -6.6757723689e-2f;
-  const float high = (x4 * -4.4662114233e-3f + (x2 * p67 + p45));
-  const float p = x4 * high + (x2 * p23 + p01);
-  return p * x2 + x;
-}
 
 }  // namespace MDN_SIMD_LEVEL
 }  // namespace mdn

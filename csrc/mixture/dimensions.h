@@ -13,8 +13,7 @@ struct Dimensions {
   bool shared_entries = false;  // D (D - 1) / 2 of them, which serve all blocks; else each block has its own
 
   int entries_of_block() const { return block * (block - 1) / 2; }
-  // The dimensions of a scale are first_of(s), first_of(s) + step(), ...: C / S of them.
-  int first_of(int scale) const { return interleaved ? scale : scale * (count / scales); }
+  // From a dimension to the next of the same scale; each has C / S.
   int step() const { return interleaved ? scales : 1; }
   int scale_of(int dim) const { return interleaved ? dim % scales : dim / (count / scales); }
 };

@@ -26,7 +26,7 @@ Tensor fill_parameters(Call& call, const Device& device, const Tensor& logits, c
   if (scale) call.scale = device.view(*scale, gathered);
   if (!gathered) return {};
   const Tensor cells = torch::stable::contiguous(*index);
-  device.observed(call).index = data_of<const int64_t>(cells);
+  call.index = data_of<const int64_t>(cells);
   return cells;
 }
 

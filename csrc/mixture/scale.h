@@ -51,11 +51,11 @@ MDN_INLINE LogScale<V> log_scale(V sigma, V derivative) {
   return {inverse, log(sigma), derivative * inverse};
 }
 
-// The same of sigma = e^raw + min_scale, which may overflow, as may its derivative, where the logarithm is far from it.
+// The same of sigma = e^raw + e^least, which may overflow, as may its derivative, where the logarithm is far from it.
+// least: log min_scale, -infinity for a floor of 0.
 template <class V, class T>
-MDN_INLINE LogScale<V> log_scale_of_exp(V raw, T min_scale) {
-  if (min_scale == 0) return {exp(V(-raw)), raw, 1 + V{}};
-  const T least = T(__builtin_log(double(min_scale)));
+MDN_INLINE LogScale<V> log_scale_of_exp(V raw, T least) {
+  if (least == -T(__builtin_inf())) return {exp(V(-raw)), raw, 1 + V{}};
   const V apart = raw - least, e = exp(V(-absolute(apart)));
   const V log_sigma = (apart > 0 ? raw : least + V{}) + log1p(e);
   return {exp(V(-log_sigma)), log_sigma, (apart > 0 ? 1 + V{} : e) * reciprocal(V(1 + e))};

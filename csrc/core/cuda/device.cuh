@@ -44,12 +44,6 @@ struct alignas(sizeof(T) * N) Pack {
 template <class T>
 constexpr int pack_width = 16 / static_cast<int>(sizeof(T));
 
-// Whether Pack<T, N> may be loaded from this address.
-template <class T, int N>
-MDN_ON_BOTH bool aligned_for_pack(const T* address) {
-  return reinterpret_cast<uintptr_t>(address) % (sizeof(T) * N) == 0;
-}
-
 #if defined(__CUDACC__)
 
 // The built-in type that moves `bytes` bytes in one instruction.

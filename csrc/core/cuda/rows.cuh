@@ -8,7 +8,7 @@ namespace mdn {
 
 constexpr int64_t up_to(int64_t multiple, int64_t value) { return (value + multiple - 1) / multiple * multiple; }
 
-inline int words_of(int positions) { return (positions + 31) / 32; }
+MDN_ON_BOTH int words_of(int positions) { return (positions + 31) / 32; }
 
 // How a (batch, points) range is cut into tiles.
 struct Tiling {
@@ -166,19 +166,6 @@ class TileRows {
   const Cells<T, shared> cells_;
   const Cells<Pack<T, width>, shared> packs_;  // the same memory
 };
-
-// The sum of one number a thread, in an order that does not change. The first thread gets it.
-MDN_ON_DEVICE double sum_of_block(double value, const DynamicSharedArray<double>& of_warps) {
-  for (int step = warp_lanes / 2; step > 0; step /= 2) value += __shfl_down_sync(all_lanes, value, step);
-  const int warp = threadIdx.x / warp_lanes, warps = blockDim.x / warp_lanes;
-  if (threadIdx.x % warp_lanes == 0) of_warps[warp] = value;
-  __syncthreads();
-  double total = 0;
-  if (threadIdx.x == 0) {
-    for (int w = 0; w < warps; ++w) total += static_cast<double>(of_warps[w]);
-  }
-  return total;
-}
 
 }  // namespace device
 }  // namespace mdn

@@ -6,16 +6,23 @@
 namespace mdn {
 namespace device {
 
-// The sum of a block's values, in a fixed order, given to its first thread.
-template <int threads, class T>
-MDN_ON_DEVICE T sum_of_block(T value, SharedArray<T, threads / warp_lanes>& sums_of_warps) {
+// The sum of a warp's values, given to each lane.
+template <class T>
+MDN_ON_DEVICE T sum_of_warp(T value) {
   for (int step = warp_lanes / 2; step > 0; step /= 2) value += __shfl_xor_sync(all_lanes, value, step);
-  const int thread = threadIdx.x;
-  if (thread % warp_lanes == 0) sums_of_warps[thread / warp_lanes] = value;
+  return value;
+}
+
+// The sum of a block's values, given to its first thread. `of_warps` has an element for each warp.
+template <class T, class Array>
+MDN_ON_DEVICE T sum_of_block(T value, Array&& of_warps) {
+  value = sum_of_warp(value);
+  const int thread = threadIdx.x, warps = static_cast<int>(blockDim.x) / warp_lanes;
+  if (thread % warp_lanes == 0) of_warps[thread / warp_lanes] = value;
   __syncthreads();
   T total = 0;
   if (thread == 0) {
-    for (int warp = 0; warp < threads / warp_lanes; ++warp) total += sums_of_warps[warp];
+    for (int warp = 0; warp < warps; ++warp) total += static_cast<T>(of_warps[warp]);
   }
   __syncthreads();
   return total;

@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(center_threads) count_centers(CenterPlan plan,
       if (another == centre) counts = false;
     }
   }
-  const int total = sum_of_block<center_threads>(counts ? 1 : 0, sums_of_warps);
+  const int total = sum_of_block(counts ? 1 : 0, sums_of_warps);
   if (thread == 0) store_global(workspace.positives + blockIdx.x, int64_t(total));
 }
 
@@ -156,7 +156,7 @@ __global__ void __launch_bounds__(center_threads, 3)
   for (int64_t i = thread % warp_lanes; i < plan.counters(); i += warp_lanes) {
     divisor += static_cast<double>(load_global(workspace.positives + i));
   }
-  for (int step = warp_lanes / 2; step > 0; step /= 2) divisor += __shfl_xor_sync(all_lanes, divisor, step);
+  divisor = sum_of_warp(divisor);
   if (divisor == 0) divisor = 1;
 
   bool drawn = false;
@@ -223,7 +223,7 @@ __global__ void __launch_bounds__(center_threads, 3)
         if (gradient != nullptr) store_global(gradient + first + i, slope);
       });
 
-  const double total = sum_of_block<center_threads>(loss, losses_of_warps);
+  const double total = sum_of_block(loss, losses_of_warps);
   if (thread == 0) {
     store_global(workspace.loss + blockIdx.x, total);
     __threadfence();
@@ -237,7 +237,7 @@ __global__ void __launch_bounds__(center_threads, 3)
   for (int64_t share = thread; share < plan.shares(); share += center_threads) {
     sum += load_global_written(workspace.loss + share);
   }
-  sum = sum_of_block<center_threads>(sum, losses_of_warps);
+  sum = sum_of_block(sum, losses_of_warps);
   if (thread == 0) store_global(result, static_cast<T>(sum / divisor));
 }
 

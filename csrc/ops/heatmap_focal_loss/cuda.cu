@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(focal_threads)
         for (int j = 0; j < width; ++j) positives += to_number(pack[j]) == 1;
       },
       [&](int i) { positives += to_number(load_global(from + i)) == 1; });
-  const int total = sum_of_block<focal_threads>(positives, sums_of_warps);
+  const int total = sum_of_block(positives, sums_of_warps);
   if (threadIdx.x == 0) store_global(workspace.positives + share, int64_t(total));
 }
 
@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(focal_total_threads) find_focal_divisor(FocalP
   for (int64_t share = threadIdx.x; share < plan.shares(); share += focal_total_threads) {
     positives += load_global(workspace.positives + share);
   }
-  positives = sum_of_block<focal_total_threads>(positives, sums_of_warps);
+  positives = sum_of_block(positives, sums_of_warps);
   if (threadIdx.x == 0) store_global(workspace.divisor, positives > 0 ? static_cast<double>(positives) : 1.0);
 }
 
@@ -113,10 +113,10 @@ __global__ void __launch_bounds__(focal_threads)
         const Logits slope = slope_of(load_global(logits + first + i), load_global(target + first + i));
         if (gradient != nullptr) store_global(gradient + first + i, slope);
       });
-  const double total = sum_of_block<focal_threads>(loss, losses_of_warps);
+  const double total = sum_of_block(loss, losses_of_warps);
   if (threadIdx.x == 0) store_global(workspace.loss + share, total);
   if (gradient == nullptr) {
-    const int all = sum_of_block<focal_threads>(positives, positives_of_warps);
+    const int all = sum_of_block(positives, positives_of_warps);
     if (threadIdx.x == 0) store_global(workspace.positives + share, int64_t(all));
   }
 }
@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(focal_total_threads)
   for (int64_t share = threadIdx.x; share < plan.shares(); share += focal_total_threads) {
     sum += load_global(workspace.loss + share);
   }
-  sum = sum_of_block<focal_total_threads>(sum, sums_of_warps);
+  sum = sum_of_block(sum, sums_of_warps);
   if (threadIdx.x == 0) store_global(loss, static_cast<T>(sum / load_global(workspace.divisor)));
 }
 

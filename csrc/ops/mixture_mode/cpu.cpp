@@ -25,7 +25,6 @@ struct ModeOnCpu : CpuCall {
   using CpuCall::CpuCall;
   using Call = ModeCall;
   using Allowed = std::vector<unsigned char>;
-  static Call& observed(Call& call) { return call; }
   static Allowed allow(Call& call, const std::vector<int64_t>& components, const Tensor&);
   static void run(Call& call, const Tensor&);
 };

@@ -7,7 +7,7 @@
 // chosen component's run of channels. "mean" reads everything once, 16 bytes a thread in a planar map.
 #include "core/cuda/dispatch.cuh"
 #include "core/cuda/launch.h"
-#include "mixture/observation.cuh"
+#include "core/cuda/rows.cuh"
 #include "mixture/scale.h"
 #include "mixture/selection.h"
 #include "ops/mixture_mode/call.h"
@@ -20,7 +20,7 @@ struct ModeCall {
   TileView mode_loc, mode_scale;  // of the inputs' dtype
   int64_t* component;             // (B, points), contiguous
   void* weight;                   // (B, points), contiguous, of the inputs' dtype
-  Observed observed;              // no mask: which points the index names
+  const int64_t* index;           // (B, points), contiguous, or null; -1 is padding
   const uint32_t* allowed;        // a bit for each component, or null where all are allowed
   int64_t batch, points;
   int components, dims, scales;  // 1 scale where there is none
@@ -33,26 +33,27 @@ struct ModeCall {
 struct ModePlan {
   Tiling tiling;
   Divisor by_logits, by_scale, by_dims, by_scales;
-  // Where things begin, in bytes, as in mixture_nll: rows and the index's bits in shared memory or in a block's part of
-  // the workspace, chosen points and components always in shared memory.
-  int rows, stride, seen, large, chosen, component, shared;
+  // Where things begin, in bytes: rows in shared memory or in a block's part of the workspace, of `large` bytes, chosen
+  // points and components always in shared memory.
+  int rows, stride, large, chosen, component, shared;
   unsigned char* workspace;
 };
+
+// Bytes of what ChosenPoints keeps.
+inline int64_t chosen_bytes(int positions) { return up_to(16, positions * 8 + words_of(positions) * 4); }
 
 // Fills in all of a plan but its workspace.
 inline ModePlan plan_mode(const ModeCall& call) {
   const int64_t element = call.loc.dtype == DType::float64 ? 8 : 4;
   ModePlan plan = {};
   plan.rows = call.components + (call.selection == Selection::density ? call.components * call.scales : 0);
-  const auto seen_of = [&](int positions) {
+  const auto large_of = [&](int positions) {
     return up_to(16, int64_t(plan.rows) * stride_of(call.logits, positions) * element);
   };
-  const auto large_of = [&](int positions) { return seen_of(positions) + seen_bytes(call.observed, positions); };
   plan.tiling = tiling_of(call.batch, call.points, sector_positions(call.loc.dtype),
                           [&](int positions) { return large_of(positions) + chosen_bytes(positions) + positions * 4; });
   const int positions = plan.tiling.positions;
   plan.stride = stride_of(call.logits, positions);
-  plan.seen = static_cast<int>(seen_of(positions));
   plan.large = static_cast<int>(large_of(positions));
   plan.chosen = plan.tiling.shared ? plan.large : 0;
   plan.component = plan.chosen + static_cast<int>(chosen_bytes(positions));
@@ -84,6 +85,43 @@ __global__ void allow_components(const __grid_constant__ AllowedWords<most> from
   if (word < count) store_global(to + word, from.words[word]);
 }
 
+// The points of a tile that the index names.
+class ChosenPoints {
+ public:
+  // `first` is where they begin in shared memory.
+  MDN_ON_DEVICE ChosenPoints(const ModeCall& call, int positions, int first)
+      : call_(call),
+        points_(dynamic_shared<int64_t>(first, positions)),
+        real_(dynamic_shared<uint32_t>(first + positions * 8, words_of(positions))) {}
+
+  // Reads the index of a tile. Returns whether anything in it is no padding.
+  MDN_ON_DEVICE bool look(const Tile& tile) const {
+    const int threads = static_cast<int>(blockDim.x);
+    bool any = false;
+    for (int i = threadIdx.x; i < words_of(tile.positions) * 32; i += threads) {  // whole warps
+      int64_t point = i < tile.count ? 0 : -1;
+      if (call_.index != nullptr && i < tile.count) {
+        point = load_global(call_.index + tile.batch * call_.points + tile.first + i);
+        points_[i] = point;
+      }
+      const uint32_t bits = __ballot_sync(all_lanes, point >= 0);
+      if (i % warp_lanes == 0) real_[i / warp_lanes] = bits;
+      any |= bits != 0;
+    }
+    return __syncthreads_or(any) != 0;
+  }
+
+  MDN_ON_DEVICE PositionSet<DynamicSharedArray<uint32_t>> real() const { return {real_}; }
+
+  // Where the index points for a position that is real.
+  MDN_ON_DEVICE int64_t point(int position) const { return points_[position]; }
+
+ private:
+  const ModeCall& call_;
+  const DynamicSharedArray<int64_t> points_;
+  const DynamicSharedArray<uint32_t> real_;
+};
+
 // One block at work on its tile. A member function is one pass over the tile; barriers stand between.
 template <class Element, bool shared>
 class ModeBlock {
@@ -93,13 +131,13 @@ class ModeBlock {
   MDN_ON_DEVICE ModeBlock(const ModeCall& call, const ModePlan& plan, unsigned char* memory)
       : call_(call),
         plan_(plan),
-        observation_(call.observed, plan.tiling.positions, memory, plan.seen, plan.chosen),
+        chosen_(call, plan.tiling.positions, plan.chosen),
         rows_(memory, 0, plan.rows, plan.stride),
         component_(dynamic_shared<int>(plan.component, plan.tiling.positions)) {}
 
   MDN_ON_DEVICE void run(int number) {
     tile_ = tile_of(plan_.tiling, call_.points, number);
-    if (observation_.look(tile_)) {
+    if (chosen_.look(tile_)) {
       read_rows();
       __syncthreads();
     }
@@ -113,14 +151,14 @@ class ModeBlock {
   }
 
  private:
-  MDN_ON_DEVICE bool is_real(int position) const { return observation_.observed().has(position); }
+  MDN_ON_DEVICE bool is_real(int position) const { return chosen_.real().has(position); }
 
   MDN_ON_DEVICE bool allowed(int m) const {
     return call_.allowed == nullptr || (load_global(call_.allowed + (m >> 5)) >> (m & 31) & 1) != 0;
   }
 
   MDN_ON_DEVICE int64_t point_of(const View& view, int position) const {
-    return view.gathered ? observation_.chosen(position) : tile_.first + position;
+    return view.gathered ? chosen_.point(position) : tile_.first + position;
   }
 
   MDN_ON_DEVICE T sigma_of(T raw) const {
@@ -129,9 +167,9 @@ class ModeBlock {
 
   // The logits, and behind them for "density" every sigma.
   MDN_ON_DEVICE void read_rows() {
-    const auto observed = observation_.observed();
+    const auto real = chosen_.real();
     const auto logits_point = [this](int position) { return point_of(call_.logits, position); };
-    read_tile<Element>(call_.logits, tile_, plan_.by_logits, observed, logits_point,
+    read_tile<Element>(call_.logits, tile_, plan_.by_logits, real, logits_point,
                        [&](auto n, int m, int position, const auto& logits) {
                          constexpr int N = decltype(n)::value;
                          Values<T, N> values;
@@ -141,7 +179,7 @@ class ModeBlock {
                        });
     if (call_.selection != Selection::density) return;
     const auto scale_point = [this](int position) { return point_of(call_.scale, position); };
-    read_tile<Element>(call_.scale, tile_, plan_.by_scale, observed, scale_point,
+    read_tile<Element>(call_.scale, tile_, plan_.by_scale, real, scale_point,
                        [&](auto n, int ms, int position, const auto& raw) {
                          constexpr int N = decltype(n)::value;
                          Values<T, N> sigma;
@@ -275,7 +313,7 @@ class ModeBlock {
 
   const ModeCall& call_;
   const ModePlan& plan_;
-  Observation<shared> observation_;
+  const ChosenPoints chosen_;
   const TileRows<T, shared> rows_;
   const DynamicSharedArray<int> component_;
   Tile tile_;
@@ -329,7 +367,6 @@ struct ModeOnGpu : DeviceCall {
   using DeviceCall::DeviceCall;
   using Call = ModeCall;
   using Allowed = Tensor;
-  static Observed& observed(Call& call) { return call.observed; }
   Allowed allow(Call& call, const std::vector<int64_t>& components, const Tensor& like) const;
   void run(Call& call, const Tensor& like) const;
 };
@@ -344,7 +381,6 @@ Tensor ModeOnGpu::allow(Call& call, const std::vector<int64_t>& components, cons
 
 void ModeOnGpu::run(Call& call, const Tensor& like) const {
   if (call.scales == 0) call.scales = 1;  // nothing is divided by 0
-  plan_groups(call.observed, call.points, call.dims);
   const ModePlan plan = plan_mode(call);
   STD_TORCH_CHECK(plan.tiling.count <= most_tiles, "mixture_mode: ", call.batch, " x ", call.points,
                   " positions are too many for a GPU");

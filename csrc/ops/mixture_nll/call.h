@@ -49,7 +49,7 @@ class MixtureInputs {
       call.tril = device.view(*tril, index.has_value());
     }
     call.target = device.view(target);
-    if (mask) device.observed(call).mask = device.view(*mask);
+    if (mask) call.mask = device.view(*mask);
     if (dim_scale) {
       const ScalarType type = device.type_of_kappa(arithmetic_of(loc));
       kappa_ = torch::stable::contiguous(torch::stable::to(*dim_scale, type));

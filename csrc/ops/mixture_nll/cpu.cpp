@@ -29,7 +29,6 @@ struct NllOnCpu : CpuCall {
   using Call = MixtureCall;
   using Kappa = double;
   static ScalarType type_of_kappa(ScalarType) { return ScalarType::Double; }
-  static Call& observed(Call& call) { return call; }
   static void run(Call& call, const Tensor& loss);
 };
 

@@ -74,7 +74,8 @@ void read_scales(Block<T>& block) {
   constexpr int step = lanes<T>;
   const MixtureCall& call = block.call;
   const Workspace<T>& work = block.work;
-  const T min_scale = T(call.min_scale), gradient_power = T(call.objective.power);
+  const T min_scale = T(call.min_scale), least = T(__builtin_log(call.min_scale));
+  const T gradient_power = T(call.objective.power);
   const bool rescales = call.objective.rescales();
   const int padded = block.padded;
   T* logarithm = work.sum[0];
@@ -100,7 +101,7 @@ void read_scales(Block<T>& block) {
         store(logarithm + i, scale.log_sigma);
       };
       if constexpr (activation == ScaleActivation::exp) {
-        for (int i = 0; i < padded; i += step) keep(i, log_scale_of_exp<V, T>(raw_at(i), min_scale));
+        for (int i = 0; i < padded; i += step) keep(i, log_scale_of_exp<V, T>(raw_at(i), least));
       } else {
         for (int i = 0; i < padded; i += step) {
           const Scale<V> scale = activate<V, T>(activation, raw_at(i), min_scale);

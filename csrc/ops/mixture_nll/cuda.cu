@@ -24,9 +24,9 @@ __global__ void __launch_bounds__(counting_threads)
   if (blockIdx.x == 0 && threadIdx.x == 0) store_global(plan.ticket, 0u);
   if (plan.counting_blocks == 0) return;
   const DynamicSharedArray<double> of_warps = dynamic_shared<double>(0, 8);
-  const View& mask = call.observed.mask;
+  const View& mask = call.mask;
   const int groups = mask.data != nullptr ? mask.channels : 0;
-  const bool counts_all = call.observed.index == nullptr && call.assigned == nullptr && call.weight.data == nullptr;
+  const bool counts_all = call.index == nullptr && call.assigned == nullptr && call.weight.data == nullptr;
   double sum = 0;
 #pragma unroll 1
   for (int tile = blockIdx.x; tile < plan.counting_tiles; tile += static_cast<int>(gridDim.x)) {
@@ -95,15 +95,15 @@ void cut(MixturePlan& plan, const MixtureCall& call, int positions) {
 
 // Whether mask, weight, index or assignment decide what a mean is divided by.
 bool divisor_is_counted(const MixtureCall& call) {
-  return call.mean && (call.observed.mask.data || call.observed.index || call.assigned || call.weight.data);
+  return call.mean && (call.mask.data || call.index || call.assigned || call.weight.data);
 }
 
 // What does not depend on the kernel.
 MixturePlan plan_call(const MixtureCall& call) {
   MixturePlan plan = {};
-  const View& mask = call.observed.mask;
+  const View& mask = call.mask;
   const int groups = mask.data != nullptr ? mask.channels : 1;
-  plan.masked = mask.data != nullptr || call.observed.index != nullptr || call.assigned != nullptr;
+  plan.masked = mask.data != nullptr || call.index != nullptr || call.assigned != nullptr;
   plan.mask_packed = mask.data != nullptr && moves_fours(mask, call.batch, call.points);
   plan.mask_along_channels = mask.data != nullptr && along_channels(TileView(mask, call.batch));
   plan.by_groups = Divisor(groups);
@@ -170,7 +170,7 @@ bool plan_planar(MixturePlan& plan, const MixtureCall& call) {
 bool plan_number_rows(MixturePlan& plan, const MixtureCall& call) {
   const int components = call.components;
   if (call.loc.dtype != DType::float32 || call.target.dtype != DType::float32 || call.dims != 1) return false;
-  if (components < 2 || (components > 5 && components != 8) || call.observed.index != nullptr) return false;
+  if (components < 2 || (components > 5 && components != 8) || call.index != nullptr) return false;
   if (call.posterior.data != nullptr) return false;
   for (const TileView* view :
        {&call.logits, &call.loc, &call.scale, &call.grad_logits, &call.grad_loc, &call.grad_scale}) {
@@ -214,7 +214,7 @@ bool plan_staged(MixturePlan& plan, const MixtureCall& call) {
     place_rows(rows.counts, plan.masked ? call.scales + 1 : 0);
     rows.end = static_cast<int>(at);
     plan.kept = static_cast<int>(up_to(32, plan.dims + call.dims * 4 * element));
-    plan.seen = plan.kept + (call.observed.index != nullptr ? 8 * positions : 0);
+    plan.seen = plan.kept + (call.index != nullptr ? 8 * positions : 0);
     plan.rows = static_cast<int>(up_to(16, plan.seen + groups * positions));
     return plan.rows + at * element;
   };
@@ -276,7 +276,6 @@ struct NllOnGpu : DeviceCall {
   using Call = MixtureCall;
   using Kappa = void;
   static ScalarType type_of_kappa(ScalarType arithmetic) { return arithmetic; }
-  static MixtureObserved& observed(Call& call) { return call.observed; }
   void run(Call& call, const Tensor& loss) const;
 };
 

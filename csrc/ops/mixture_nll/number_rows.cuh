@@ -81,7 +81,7 @@ class NumberRows {
   // The loss of a row, times its weight, and its gradients.
   MDN_ON_DEVICE T take(int row) const {
     const int64_t point = first_ + row, at = batch_ * call_.points + point;
-    const View& mask = call_.observed.mask;
+    const View& mask = call_.mask;
     const bool observed = takes_part(call_, batch_, point) &&
                           (mask.data == nullptr || load_global(static_cast<const unsigned char*>(mask.data) +
                                                                offset_of(mask, batch_, 0, point)) != 0);
@@ -112,12 +112,12 @@ class NumberRows {
     }
     T inverse[M], relative[M], parts[M], slopes[M], powers[M];
     const T counted = family_.log_sigma ? T(1) : T(0);
-    ScaleTerms<T> terms[M];
+    LogScale<T> terms[M];
     find_scale_terms(call_.activation, raw, numbers_, terms);
 #pragma unroll
     for (int m = 0; m < M; ++m) {
       inverse[m] = terms[m].inverse;
-      relative[m] = terms[m].relative;
+      relative[m] = terms[m].ratio;
       powers[m] = 1;
       parts[m] = -counted * terms[m].log_sigma;
     }

@@ -120,7 +120,7 @@ class PlanarBlock {
         if (!takes_part(call_, batch_, point_ + j)) taking_part &= ~(uint32_t(0xff) << (8 * j));
       }
     }
-    const View& mask = call_.observed.mask;
+    const View& mask = call_.mask;
     if (mask.data == nullptr) {
       seen_[0] = taking_part;
     } else {
@@ -328,14 +328,14 @@ class PlanarBlock {
     const T unseen = call_.activation == ScaleActivation::identity ? T(1) : T(0);
     Numbers inverse, relative;
     T of_seen[width];
-    ScaleTerms<T> terms[width];
+    LogScale<T> terms[width];
 #pragma unroll
     for (int j = 0; j < width; ++j) of_seen[j] = count[j] == 0 ? unseen : raw[j];
     find_scale_terms(call_.activation, of_seen, numbers_, terms);
 #pragma unroll
     for (int j = 0; j < width; ++j) {
       inverse[j] = terms[j].inverse;
-      relative[j] = terms[j].relative;
+      relative[j] = terms[j].ratio;
       if (numbers_.power != 0) {
         relative[j] *= exp(numbers_.power * terms[j].log_sigma) * numbers_.scale_factor;
         if (call_.objective.natural) relative[j] /= maximum(count[j], T(1));

@@ -5,18 +5,13 @@
 #include <cmath>
 
 #include "core/cuda/rows.cuh"
+#include "core/cuda/sums.cuh"
 #include "mixture/correlation.h"
 #include "mixture/dimensions.h"
 #include "mixture/objective.h"
 #include "mixture/scale.h"
 
 namespace mdn {
-
-// What decides whether a position, or a dimension there, is observed.
-struct MixtureObserved {
-  View mask;             // (B, G, points); absent where all is observed: data is null
-  const int64_t* index;  // (B, points), contiguous, or null; -1 is padding, where nothing is observed
-};
 
 struct MixtureCall {
   // Views of (B, channels, points). With an index, logits, loc, scale and tril are read at its points; all else, the
@@ -25,10 +20,11 @@ struct MixtureCall {
   TileView grad_logits, grad_loc, grad_scale, grad_target, grad_tril;
   TileView posterior;       // (B, M, points), where it is all that is wanted
   const int64_t* assigned;  // (B, points), contiguous, for Assign::given
-  MixtureObserved observed;
-  void* loss;    // one number, or (B, points), contiguous, where it is not reduced
-  bool reduced;  // else the loss of each position is wanted
-  bool mean;     // of all positions with something observed; else their sum
+  View mask;                // (B, G, points); absent where all is observed: data is null
+  const int64_t* index;     // (B, points), contiguous, or null; -1 is padding, where nothing is observed
+  void* loss;               // one number, or (B, points), contiguous, where it is not reduced
+  bool reduced;             // else the loss of each position is wanted
+  bool mean;                // of all positions with something observed; else their sum
   bool parameter_gradients, target_gradient;
   const void* dim_scale;  // [dims] of the arithmetic type, or null
   int64_t batch, points;
@@ -144,31 +140,15 @@ MDN_ON_DEVICE uint32_t ones_of(uint32_t word) {
 // Whether any dimension may be observed at a point: neither its index nor its assignment leaves it out.
 MDN_ON_DEVICE bool takes_part(const MixtureCall& call, int64_t batch, int64_t point) {
   const int64_t at = batch * call.points + point;
-  return (call.observed.index == nullptr || load_global(call.observed.index + at) >= 0) &&
+  return (call.index == nullptr || load_global(call.index + at) >= 0) &&
          (call.assigned == nullptr || load_global(call.assigned + at) >= 0);
 }
 
-// 1 / sigma, its logarithm, and (d sigma / d raw) / sigma.
+// What a density asks of a scale, in the GPU's own instructions for 1 / x and, of few dimensions, log x.
 template <class T>
-struct ScaleTerms {
-  T inverse, log_sigma, relative;
-};
-
-template <class T>
-MDN_ON_DEVICE ScaleTerms<T> scale_terms(ScaleActivation activation, T raw, const MixtureNumbers<T>& numbers) {
-  const T min_scale = numbers.min_scale;
-  if (activation == ScaleActivation::softplus) {
-    const T e = exp(-absolute(raw)), sigma = maximum(raw, T(0)) + log1p(e) + min_scale, inverse = reciprocal(sigma);
-    return {inverse, numbers.few ? log_of_few(sigma) : log(sigma), (raw > 0 ? T(1) : e) * reciprocal(1 + e) * inverse};
-  }
-  if (activation == ScaleActivation::exp) {
-    // Of sigma = e^raw + min_scale, which may overflow, the logarithm alone.
-    if (min_scale == 0) return {exp(-raw), raw, T(1)};
-    const T difference = raw - numbers.log_min_scale, e = exp(-absolute(difference));
-    const T log_sigma = maximum(raw, numbers.log_min_scale) + log1p(e);
-    return {exp(-log_sigma), log_sigma, (difference > 0 ? T(1) : e) * reciprocal(1 + e)};
-  }
-  const Scale<T> scale = activate<T, T>(activation, raw, min_scale);
+MDN_ON_DEVICE LogScale<T> scale_terms(ScaleActivation activation, T raw, const MixtureNumbers<T>& numbers) {
+  if (activation == ScaleActivation::exp) return log_scale_of_exp<T, T>(raw, numbers.log_min_scale);
+  const Scale<T> scale = activate<T, T>(activation, raw, numbers.min_scale);
   const T inverse = reciprocal(scale.sigma);
   return {inverse, numbers.few ? log_of_few(scale.sigma) : log(scale.sigma), scale.derivative * inverse};
 }
@@ -176,7 +156,7 @@ MDN_ON_DEVICE ScaleTerms<T> scale_terms(ScaleActivation activation, T raw, const
 // The terms of N scales. Which activation they have is asked once for all.
 template <class T, int N>
 MDN_ON_DEVICE void find_scale_terms(ScaleActivation activation, const T (&raw)[N], const MixtureNumbers<T>& numbers,
-                                    ScaleTerms<T> (&terms)[N]) {
+                                    LogScale<T> (&terms)[N]) {
   const auto find = [&](ScaleActivation known) {
 #pragma unroll
     for (int i = 0; i < N; ++i) terms[i] = scale_terms<T>(known, raw[i], numbers);
@@ -229,7 +209,7 @@ MDN_ON_DEVICE double divisor_of(const MixturePlan& plan) {
 #pragma unroll 1
   for (int i = threadIdx.x % warp_lanes; i < plan.counting_blocks; i += warp_lanes)
     sum += load_global(plan.counted + i);
-  for (int step = warp_lanes / 2; step > 0; step /= 2) sum += __shfl_xor_sync(all_lanes, sum, step);
+  sum = sum_of_warp(sum);
   return sum == 0 ? 1 : sum;
 }
 

@@ -25,7 +25,7 @@ class StagedBlock {
         positions_(plan.positions),
         dims_(dynamic_shared<DimensionTerms<T>>(plan.dims, shared ? call.dims : 0)),
         factor_(dynamic_shared<T>(plan.sums + 72, 1)),
-        chosen_(dynamic_shared<int64_t>(plan.kept, call.observed.index != nullptr ? positions_ : 0)),
+        chosen_(dynamic_shared<int64_t>(plan.kept, call.index != nullptr ? positions_ : 0)),
         seen_(plan.memory + int64_t(blockIdx.x) * plan.row_bytes, plan.seen,
               plan.masked ? static_cast<int>(plan.by_groups.divisor) * positions_ : 0),
         cells_(plan.memory + int64_t(blockIdx.x) * plan.row_bytes, plan.rows, rows_.end),
@@ -94,12 +94,12 @@ class StagedBlock {
   MDN_ON_DEVICE bool look() {
     if (!plan_.masked) return true;
     const int groups = static_cast<int>(plan_.by_groups.divisor), threads = static_cast<int>(blockDim.x);
-    if (call_.observed.index != nullptr) {
+    if (call_.index != nullptr) {
       for (int i = threadIdx.x; i < count_; i += threads) {
-        chosen_[i] = load_global(call_.observed.index + batch_ * call_.points + first_ + i);
+        chosen_[i] = load_global(call_.index + batch_ * call_.points + first_ + i);
       }
     }
-    const View& mask = call_.observed.mask;
+    const View& mask = call_.mask;
     const unsigned char* from = static_cast<const unsigned char*>(mask.data) + offset_of(mask, batch_, 0, first_);
     const int shift = __ffs(positions_) - 1, total = groups * positions_;
 #pragma unroll 1
@@ -289,9 +289,9 @@ class StagedBlock {
     const T count = count_of(s, position);
     // A scale all of whose dimensions are unobserved leaves the density, whatever it holds.
     const T unseen = call_.activation == ScaleActivation::identity ? T(1) : T(0);
-    const ScaleTerms<T> terms = scale_terms<T>(call_.activation, count == 0 ? unseen : get(at), numbers_);
+    const LogScale<T> terms = scale_terms<T>(call_.activation, count == 0 ? unseen : get(at), numbers_);
     inverse = terms.inverse;
-    relative = terms.relative;
+    relative = terms.ratio;
     set(at, inverse);
     if (numbers_.power != 0) {
       relative *= exp(numbers_.power * terms.log_sigma) * numbers_.scale_factor;
