@@ -45,7 +45,9 @@ def build(kinds: Sequence[str], output: Path, objects: Path, root: Path = ROOT) 
     files = []
     for kind in kinds:
         with tempfile.TemporaryDirectory() as folder:
-            raw = _setup(kind, root, objects.resolve(), Path(folder), environment)
+            # The CUDA library's flags are others than those of a checkout.
+            compiled = objects.resolve() / "release" if kind == "cuda" else objects.resolve()
+            raw = _setup(kind, root, compiled, Path(folder), environment)
             if kind == "sdist":
                 files.append(output / raw.name)
                 write_sdist(raw, files[-1], epoch(root))
@@ -71,7 +73,7 @@ def _setup(kind: str, root: Path, objects: Path, folder: Path, environment: dict
     if kind == "sdist":
         command = [*egg, "sdist", "--dist-dir", str(folder / "dist")]
     else:
-        built = ["build", "--build-base", str(folder / "build"), "build_ext", "--build-temp", str(objects)]
+        built = ["build", "--build-base", str(folder / "build"), "--build-temp", str(objects)]
         command = [
             *egg,
             *built,
