@@ -13,7 +13,7 @@ endif
 .DEFAULT_GOAL := help
 CASES ?= 20000
 .PHONY: help setup emulator demo reproduce test test-slow test-torch test-torches fuzz sanitize sanitize-slow sanitized-libraries \
-        lint format benchmark gpu-check clean
+        lint format benchmark bench-report gpu-check clean
 
 help:
 	@echo "make demo       train and compare detectors on a synthetic data set; writes runs/demo/report"
@@ -24,6 +24,7 @@ help:
 	@echo "make fuzz       random calls of every op against float64 (CASES=20000)"
 	@echo "make sanitize   the op tests under AddressSanitizer and UndefinedBehaviorSanitizer (make sanitize-slow: all of them)"
 	@echo "make benchmark  time the ops beside their peers"
+	@echo "make bench-report  one page of them with plots, and ratios to earlier ones (QUICK=1: seconds)"
 	@echo "make gpu-check  on a machine with a GPU, no set-up needed: checks and timings there (MINUTES=15)"
 	@echo "make setup      only the set-up: .venv, dependencies, native library"
 
@@ -124,6 +125,10 @@ format: setup
 
 benchmark: setup
 	$(RUN) -m pytest benchmarks --benchmark-only --benchmark-columns=median,min,rounds -s
+
+# Ten minutes on two quiet cores. OUTPUT=DIR, QUICK=1; earlier reports of DIR are kept and compared with.
+bench-report: setup
+	$(RUN) -m benchmarks.report $(if $(QUICK),--quick) $(if $(OUTPUT),--output $(OUTPUT))
 
 # Needs no set-up: it builds for the GPU at hand with the Python that is there, unless TORCH_CUDA_ARCH_LIST came from
 # outside. MINUTES=8 OUTPUT=DIR.
