@@ -13,7 +13,7 @@ endif
 .DEFAULT_GOAL := help
 CASES ?= 20000
 .PHONY: help setup emulator demo reproduce test test-slow test-torch test-torches fuzz sanitize sanitize-slow sanitized-libraries \
-        lint format benchmark bench-report gpu-check clean
+        lint format docs benchmark bench-report gpu-check clean
 
 help:
 	@echo "make demo       train and compare detectors on a synthetic data set; writes runs/demo/report"
@@ -23,6 +23,7 @@ help:
 	@echo "make lint       ruff, mypy, clang-format (make format: apply)"
 	@echo "make fuzz       random calls of every op against float64 (CASES=20000)"
 	@echo "make sanitize   the op tests under AddressSanitizer and UndefinedBehaviorSanitizer (make sanitize-slow: all of them)"
+	@echo "make docs       the site of docs/: build/site/index.html"
 	@echo "make benchmark  time the ops beside their peers"
 	@echo "make bench-report  one page of them with plots, and ratios to earlier ones (QUICK=1: seconds)"
 	@echo "make gpu-check  on a machine with a GPU, no set-up needed: checks and timings there (MINUTES=15)"
@@ -35,7 +36,7 @@ $(SETUP): pyproject.toml setup.py $(NATIVE)
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --quiet "torch>=2.10" "setuptools>=77" "ninja>=1.11"
-	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[train,export,test,lint]"
+	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[train,export,test,lint,docs]"
 	$(RUN) -m mdnkernels
 	touch $(SETUP)
 
@@ -122,6 +123,11 @@ format: setup
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/clang-format -i $(NATIVE) $(EMULATOR)
+
+# Links, anchors and references that lead nowhere are errors. The blocks of code run in `make test` (tests/docs).
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+	@echo build/site/index.html
 
 benchmark: setup
 	$(RUN) -m pytest benchmarks --benchmark-only --benchmark-columns=median,min,rounds -s
