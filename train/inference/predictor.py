@@ -9,9 +9,13 @@ from typing import Any, overload
 
 import torch
 
-from mdnkernels.models import Network
+from mdnkernels.models import Network, build_model, load_published
+from mdnkernels.models.checkpoints import read_published
+from mdnkernels.models.identity import options_of
 from mdnkernels.train.config.options import Device, InferenceConfig, Orientation
 from mdnkernels.train.config.serialisation import from_plain
+from mdnkernels.train.data.coco import Category
+from mdnkernels.train.data.coco_categories import COCO_CATEGORIES
 from mdnkernels.train.data.transforms import Placement
 from mdnkernels.train.inference.evaluation import predict_batch, views_of
 from mdnkernels.train.inference.found import Prediction
@@ -19,6 +23,7 @@ from mdnkernels.train.inference.given_images import GivenImage, ImageLike, take_
 from mdnkernels.train.inference.preparation import autocast_context, prepare_for_inference
 from mdnkernels.train.loop.network import check_inference, find_checkpoint, pick_device, restore_network
 from mdnkernels.train.run.checkpoint import load_checkpoint
+from mdnkernels.train.tasks import TaskName, make_task
 from mdnkernels.train.tasks.base import Task
 
 
@@ -96,6 +101,46 @@ class Predictor:
         model, task = restore_network(checkpoint)
         return cls(model, task, checkpoint.config.data.input_size, **options)
 
+    @classmethod
+    def from_published(
+        cls,
+        path: str | PathLike[str],
+        *,
+        arch: str,
+        task: TaskName,
+        names: Sequence[str] | None = None,
+        class_specific: bool = False,
+        min_scale: float | None = None,
+        input_size: int = 512,
+        **options: Any,
+    ) -> Predictor:
+        """Return the predictor of a published checkpoint, as `models.load_published` reads it.
+
+        arch: of `models.ARCHITECTURES`. Classes and components are as many as the file has. names: of the classes, in
+        order; without them COCO's, of 80 classes or of people. class_specific: detection with a size for each class.
+        min_scale: one less than the network's mdn_min_sigma, which no file holds and sigmas depend on; without it 1, of
+        poses 9. input_size: side of the square that images are fitted into. options: of the class.
+
+        Raises ValueError for another file, naming what differs, and where the classes need names.
+        """
+        given = read_published(path)
+        told = options_of(given, published=True, class_specific=class_specific)
+        if not told:
+            raise ValueError(f"{path}: has no heads of a published network, such as hm")
+        if told["task"] != task:
+            raise ValueError(f"task: {path} is of a network for task={told['task']!r}, not {task!r}")
+        made = make_task(task, _categories(path, task, told.get("num_classes", 1), names))
+        model = build_model(
+            arch,
+            task=task,
+            num_classes=len(made.categories),
+            components=told["components"],
+            class_specific=class_specific,
+            min_scale=made.min_scale if min_scale is None else min_scale,
+        )
+        load_published(model, path, colours="RGB")
+        return cls(model, made, input_size, **options)
+
     @property
     def names(self) -> list[str]:
         """The names of the classes, by their indices."""
@@ -145,6 +190,19 @@ class Predictor:
                     ellipse_score=self.ellipse_score,
                 )
         return [found[row] for row in range(len(images))]
+
+
+def _categories(path: object, task: TaskName, classes: int, names: Sequence[str] | None) -> tuple[Category, ...]:
+    """Return the categories of a published network. Raises ValueError where they have no names, or too many."""
+    if names is None:
+        if task == "pose":
+            return COCO_CATEGORIES[:1]
+        if classes == len(COCO_CATEGORIES):
+            return COCO_CATEGORIES
+        raise ValueError(f"names: {path} has num_classes={classes}, which are not COCO's: give their names in order")
+    if len(names) != classes:
+        raise ValueError(f"names: {path} has num_classes={classes}, and {len(names)} names are given")
+    return tuple(Category(number, name) for number, name in enumerate(names, start=1))
 
 
 def _load(images: Sequence[GivenImage], places: Sequence[Placement]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,11 +14,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mdnkernels.models import COCO_PERSON
+from mdnkernels.models import COCO_PERSON, build_model, save_published
 from mdnkernels.train import Prediction, Predictor, UserError, fit
 from mdnkernels.train.config.commands import PredictConfig
 from mdnkernels.train.config.options import InferenceConfig
 from mdnkernels.train.data.coco import Category
+from mdnkernels.train.data.coco_categories import COCO_CATEGORIES
 from mdnkernels.train.data.colour import MEAN, STD
 from mdnkernels.train.inference.prediction import predict
 from mdnkernels.train.tasks import make_task
@@ -272,3 +274,39 @@ def test_supervision_gets_boxes_or_keypoints(monkeypatch: pytest.MonkeyPatch) ->
     np.testing.assert_array_equal(points.xy, pose.keypoints)
     assert points.confidence.shape == (5, 17)
     np.testing.assert_array_equal(points.confidence[:, 3], pose.scores)
+
+
+def test_a_published_file_gives_what_its_network_does_to_bgr_images(tmp_path: Path) -> None:
+    """The published network takes BGR, normalised by the same constants in that order."""
+    file, model = tmp_path / "published.pth", awake("hourglass_small", "detection", 3, torch.float32)
+    save_published(model, file)
+    names = [category.name for category in CATEGORIES]
+    options = {"resolution": "original", "threshold": 0, "device": "cpu", "min_scale": 1.0}
+    found = Predictor.from_published(file, arch="hourglass_small", task="detection", names=names, **options)(COLOURS)
+    weight = model.backbone.stem[0][0].weight
+    with torch.no_grad():
+        weight.copy_(weight.flip(1))
+    expected = Predictor(model, make_task("detection", CATEGORIES), 512, **_without(options, "min_scale"))(COLOURS)
+    same(found, expected, rtol=1e-4, atol=1e-3)
+    assert found.names == expected.names
+
+
+def _without(options: dict[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key != name}
+
+
+def test_a_published_file_of_other_classes_needs_their_names(tmp_path: Path) -> None:
+    file = tmp_path / "published.pth"
+    save_published(build_model("hourglass_tiny", num_classes=3, components=2), file)
+    for names, message in ((None, "num_classes=3, which are not COCO's"), (["a"], "num_classes=3, and 1 names")):
+        with pytest.raises(ValueError, match=message):
+            Predictor.from_published(file, arch="hourglass_tiny", task="detection", names=names)
+    with pytest.raises(ValueError, match="with arch='hourglass_tiny'; this model has arch='hourglass_small'"):
+        Predictor.from_published(file, arch="hourglass_small", task="detection", names=["a", "b", "c"])
+    with pytest.raises(ValueError, match="is of a network for task='detection', not 'pose'"):
+        Predictor.from_published(file, arch="hourglass_tiny", task="pose")
+
+
+def test_cocos_categories_are_those_of_its_annotations(coco_mini: Path) -> None:
+    root = json.loads((coco_mini / "annotations" / "instances_val2017.json").read_text())
+    assert sorted((one["id"], one["name"]) for one in root["categories"]) == list(COCO_CATEGORIES)
