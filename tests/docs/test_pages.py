@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import runpy
 import shlex
 from contextlib import redirect_stdout
 from functools import cache
@@ -153,6 +154,13 @@ def test_a_block_is_exempt_by_a_reason_that_its_reader_sees():
     assert Block("page", 1, "python", "# Not run by the tests: it takes an hour.\nf()").exempt
     assert not Block("page", 1, "python", "# Not run by the tests:\nf()").exempt
     assert not Block("page", 1, "python", "f()\n# Not run by the tests: no reason").exempt
+
+
+def test_the_description_of_the_package_has_no_relative_links():
+    text = runpy.run_path(str(ROOT / "setup.py"))["description"]()
+    assert re.findall(r"\]\(", text) == []
+    assert "Least squares draws one line" in text
+    assert "When it collapses" in text
 
 
 def test_stars_of_shapes_are_no_emphasis_and_formulas_stay():
