@@ -1,0 +1,466 @@
+"""A mixture as a torch.distributions.Distribution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    constraints,
+)
+
+from mdnkernels import checks
+from mdnkernels.mixture import marginals, pathwise
+from mdnkernels.mixture.arguments import check_dim_scale, check_parameters, check_tril, is_interleaved
+from mdnkernels.mixture.blocks import correlated, factors
+from mdnkernels.mixture.eager import activate_scale
+from mdnkernels.mixture.families import Family, family_of
+from mdnkernels.mixture.layout import FIRST, Layout, Parameters, check_dim, common_sizes, shapes_of_op, spread
+from mdnkernels.mixture.objective import check_temperature
+from mdnkernels.ops.mixture_mode import mixture_mode
+from mdnkernels.ops.mixture_nll import mixture_nll, mixture_posterior
+
+Self = TypeVar("Self", bound="Mixture")
+
+
+class Mixture(Distribution):
+    """The mixture of M components over C dimensions that `mixture_nll` is the loss of.
+
+    The batch shape is (B, *P), or that of whatever dimensions the parameters have beside their channels, none included;
+    the event shape is (C,). Values are (*sample_shape, B, *P, C), with the dimensions last, wherever the parameters
+    have their channels. They are kept as views, never copied; their dtype is float32 at least in every result.
+
+    `log_prob`, `sample`, `cdf`, `icdf` and their like do not hold (samples, M, C): a draw chooses its component and
+    reads the parameters of that one alone.
+
+    Args:
+        logits: (B, M, *P), mixing logits.
+        loc: (B, M*C, *P), means, channel m*C + d.
+        scale: (B, M*S, *P), raw scales, channel m*S + s.
+        tril, block_size: (B, M*Q, *P) and D, correlation within blocks of D dimensions, as in `mixture_nll`.
+        dim_scale: (C,), kappa, which multiplies sigma.
+        family, scale_activation, min_scale, scale_order: as in `mixture_nll`. A DiscretisedLogistic gives masses of
+            bins: its draws are those of its logistic, a bin's share of them being its mass, and what needs a density
+            in between (`rsample`, `cdf`, moments, CRPS) is refused.
+        dim: of the channels of logits, loc, scale and tril: 1, or -1 for (B, T, K) features. Parameters of size 1 along
+            other dimensions serve as many as the others have there.
+        validate_args: whether to look for NaN in parameters and values, as in torch.distributions.
+
+    Raises:
+        TypeError, ValueError: as `mixture_nll`; ValueError for NaN where arguments are validated.
+    """
+
+    support = constraints.real_vector
+    has_enumerate_support = False
+
+    def __init__(
+        self,
+        logits: Tensor,
+        loc: Tensor,
+        scale: Tensor,
+        *,
+        tril: Tensor | None = None,
+        block_size: int | None = None,
+        dim_scale: Tensor | None = None,
+        family: str | Family = "gaussian",
+        scale_activation: str = "softplus",
+        min_scale: float = 1e-3,
+        scale_order: str | None = None,
+        dim: int = 1,
+        validate_args: bool | None = None,
+    ) -> None:
+        self.family = family_of(family)
+        self.scale_activation, self.min_scale, self.scale_order = scale_activation, min_scale, scale_order
+        self.block_size = block_size
+        self.dim_scale = dim_scale
+        given = _channels_last(dim, logits, loc, scale, tril)
+        self.logits, self.loc, self.tril = given.logits, given.loc, given.tril
+        self.scale: Tensor = given.scale  # type: ignore[assignment]
+        with shapes_of_op(FIRST if dim == 1 else Layout(dim)):
+            dims = self._check()
+        self.components = self.logits.shape[-1]
+        super().__init__(self.logits.shape[:-1], torch.Size((dims,)), validate_args)
+
+    def _check(self) -> int:
+        """Check the parameters as an op does and return C."""
+        logits, loc, scale = (_to_op(value) for value in (self.logits, self.loc, self.scale))
+        tril = None if self.tril is None else _to_op(self.tril)
+        dims = check_parameters(logits, loc, scale, self.scale_activation, self.min_scale)
+        self._interleaved = is_interleaved(self.scale_order, scale.shape[1] // logits.shape[1], dims)
+        self._block = check_tril(tril, self.block_size, logits, dims, None, self.family)
+        check_dim_scale(self.dim_scale, loc, dims)
+        return dims
+
+    @property
+    def arg_constraints(self) -> dict[str, constraints.Constraint]:
+        real = constraints.real_vector
+        return {name: real for name in ("logits", "loc", "scale", "tril") if getattr(self, name) is not None}
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """Whether draws have pathwise derivatives."""
+        return type(self.family).cdf is not Family.cdf
+
+    @property
+    def _parameters(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        return self.logits, self.loc, self.scale, self.tril
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        names = ("family", "scale_activation", "min_scale", "scale_order", "block_size", "dim_scale")
+        return {name: getattr(self, name) for name in names}
+
+    def __repr__(self) -> str:
+        parts = [f"batch_shape={tuple(self.batch_shape)}", f"event_shape={tuple(self.event_shape)}"]
+        parts += [f"components={self.components}", f"family={self.family}"]
+        parts += [] if self.tril is None else [f"block_size={self._block}"]
+        return f"Mixture({', '.join(parts)})"
+
+    def expand(self: Self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
+        """Return this mixture with the dimensions of its batch expanded to `batch_shape`, all views."""
+        logits, loc, scale, tril = (
+            None if value is None else value.expand(*batch_shape, value.shape[-1]) for value in self._parameters
+        )
+        assert logits is not None
+        assert loc is not None
+        assert scale is not None
+        return type(self)(logits, loc, scale, tril=tril, **self._options, dim=-1, validate_args=False)
+
+    # The parameters of the components.
+
+    @property
+    def weights(self) -> Tensor:
+        """alpha (*batch_shape, M), the mixing weights."""
+        return torch.softmax(self._wide(self.logits), -1)
+
+    @property
+    def component_loc(self) -> Tensor:
+        """mu (*batch_shape, M, C)."""
+        return self._wide(self.loc).unflatten(-1, (self.components, -1))
+
+    @property
+    def component_scale(self) -> Tensor:
+        """sigma kappa (*batch_shape, M, C), of z where dimensions are correlated."""
+        return self._sigma(self.scale.unflatten(-1, (self.components, -1)))
+
+    @property
+    def component_tril(self) -> Tensor | None:
+        """The entries of L (*batch_shape, M, Q), None where no dimensions are correlated."""
+        return None if self.tril is None else self._wide(self.tril).unflatten(-1, (self.components, -1))
+
+    @property
+    def component_variance(self) -> Tensor:
+        """The variance of each component's dimensions (*batch_shape, M, C), that of the family and of correlation."""
+        if self.family.variance is None:
+            raise self.family.refusal("variance in closed form")
+        return self.family.variance * self._marginal_scale().square()
+
+    def _wide(self, value: Tensor) -> Tensor:
+        return value.to(torch.promote_types(value.dtype, torch.float32))
+
+    def _sigma(self, raw: Tensor) -> Tensor:
+        """Return sigma kappa (..., C) of raw scales (..., S)."""
+        sigma = activate_scale(self._wide(raw), self.scale_activation, self.min_scale)
+        scales, dims = sigma.shape[-1], self.event_shape[0]
+        if self._interleaved:
+            sigma = sigma.unsqueeze(-2).expand(*sigma.shape[:-1], dims // scales, scales).flatten(-2)
+        else:
+            sigma = sigma.unsqueeze(-1).expand(*sigma.shape, dims // scales).flatten(-2)
+        return sigma if self.dim_scale is None else sigma * self.dim_scale.to(sigma.dtype)
+
+    def _marginal_scale(self) -> Tensor:
+        """Return the sigma (*batch_shape, M, C) of each dimension by itself, but for the family's factor."""
+        sigma, tril = self.component_scale, self.component_tril
+        if tril is None:
+            return sigma
+        return torch.linalg.vector_norm(factors(sigma, tril, self._block), dim=-1).flatten(-2)
+
+    # Moments.
+
+    @property
+    def mean(self) -> Tensor:
+        """sum_m alpha_m mu_m (*batch_shape, C); NaN for StudentT of df <= 1, which has none."""
+        mean = (self.weights.unsqueeze(-1) * self.component_loc).sum(-2)
+        return mean if self.family.has_mean else mean * math.nan
+
+    @property
+    def aleatoric_variance(self) -> Tensor:
+        """sum_m alpha_m v_m (*batch_shape, C), the variance within components: what no better choice could remove.
+
+        Infinite for StudentT of df <= 2. Raises NotImplementedError for the discretised logistic.
+        """
+        return (self.weights.unsqueeze(-1) * self.component_variance).sum(-2)
+
+    @property
+    def epistemic_variance(self) -> Tensor:
+        """sum_m alpha_m (mu_m - mean)^2 (*batch_shape, C), the variance between components."""
+        return (self.weights.unsqueeze(-1) * (self.component_loc - self.mean.unsqueeze(-2)).square()).sum(-2)
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance (*batch_shape, C) of each dimension, aleatoric and epistemic."""
+        return self.aleatoric_variance + self.epistemic_variance
+
+    @property
+    def mode(self) -> Tensor:
+        """mu (*batch_shape, C) of the component that has the largest density at it, as `mixture_mode` chooses by
+        select="density": the mixture's mode where components lie apart."""
+        logits, loc, scale = (_to_op(value) for value in self._parameters[:3])
+        options = {name: value for name, value in self._options.items() if name != "block_size"}
+        mode = mixture_mode(logits, loc, scale, select="density", **options)
+        return self._wide(mode.loc.movedim(1, -1).reshape(*self.batch_shape, *self.event_shape))
+
+    # Densities.
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log density (*sample_shape, *batch_shape) of `value` (*sample_shape, *batch_shape, C).
+
+        It is -mixture_nll, in one call or, where there are more mixtures than samples of each, a call for each sample.
+        `value` broadcasts as in torch.distributions. Differentiable as `mixture_nll` is.
+        """
+        return -self._of_values(value, lambda *tensors, **given: mixture_nll(*tensors, **given, reduction="none"))
+
+    def posterior(self, value: Tensor) -> Tensor:
+        """Return the share (*sample_shape, *batch_shape, M) that each component has in explaining `value`.
+
+        value: (*sample_shape, *batch_shape, C). Without a gradient, as `mixture_posterior`.
+        """
+        return self._of_values(value, mixture_posterior, channels=1)
+
+    def _of_values(self, value: Tensor, op: Callable[..., Tensor], channels: int = 0) -> Tensor:
+        """Return what `op` gives of each value, (*sample_shape, *batch_shape) and so many dimensions of channels."""
+        value = self._broadcast(value)
+        samples = value.shape[: value.ndim - self.loc.ndim]
+        options = {name: each for name, each in self._options.items() if name != "dim_scale"}
+        options |= {"dim_scale": self.dim_scale, "dim": -1}
+        if not samples:
+            tensors = (_with_batch(each) for each in (*self._parameters, value))
+            logits, loc, scale, tril, target = tensors
+            result = op(logits, loc, scale, target, tril=tril, **options)
+            return result if self.batch_shape else result.squeeze(0)
+        value = value.reshape(-1, *value.shape[len(samples) :])
+        mixtures = self.batch_shape.numel()
+        if len(value) == 0 or mixtures == 0:
+            return value.new_zeros(*samples, *self.batch_shape, *[self.components] * channels)
+        if mixtures > len(value):
+            each = [self._of_values(one, op, channels) for one in value]
+            return torch.stack(each).unflatten(0, samples)
+        # Few mixtures of many values: the values are positions, along which the parameters have a stride of 0.
+        rows = (None if each is None else each.reshape(mixtures, 1, -1) for each in self._parameters)
+        logits, loc, scale, tril = rows
+        target = value.reshape(len(value), mixtures, -1).transpose(0, 1)
+        result = op(logits, loc, scale, target, tril=tril, **options).transpose(0, 1)
+        return result.reshape(*samples, *self.batch_shape, *result.shape[2:])
+
+    # Draws.
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draw (*sample_shape, *batch_shape, C), without a gradient.
+
+        Those of a DiscretisedLogistic are continuous: a value rounded to the target's grid is a draw of its masses.
+        """
+        return self._draw(sample_shape)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draw (*sample_shape, *batch_shape, C) with exact pathwise derivatives in logits, loc, scale and tril.
+
+        They are those of implicit reparameterisation: the draw moves as the conditional distribution functions of its
+        dimensions, one after the other, do, so that the mixing weights have a part in them. Once differentiable. The
+        backward pass looks at as many samples together as fit in a few megabytes.
+
+        Raises:
+            NotImplementedError: the family has no continuous distribution function.
+
+        Source: Figurnov, Mohamed and Mnih, "Implicit Reparameterization Gradients", 2018; Graves, 2016.
+        """
+        if not self.has_rsample:
+            raise self.family.refusal("pathwise derivatives: sample() draws without them")
+        samples = self.sample(sample_shape)
+        if not torch.is_grad_enabled() or not any(each is not None and each.requires_grad for each in self._parameters):
+            return samples
+        shape, event = samples.shape, self.loc.ndim
+        moved = pathwise.attach(
+            samples.reshape(-1, *shape[len(shape) - event :]),
+            self._wide(self.logits),
+            self.component_loc,
+            self.component_scale,
+            self.component_tril,
+            self.family,
+            self._block,
+        )
+        return moved.reshape(shape)
+
+    def _draw(self, sample_shape: Sequence[int]) -> Tensor:
+        """Draw a component for each sample, gather its parameters, and draw from it."""
+        count, mixtures = math.prod(sample_shape), self.batch_shape.numel()
+        if count == 0 or mixtures == 0:
+            return self._wide(self.loc).new_zeros(*sample_shape, *self.batch_shape, *self.event_shape)
+        weights = self.weights.reshape(mixtures, self.components)
+        component = torch.multinomial(weights, count, replacement=True).t().reshape(*sample_shape, *self.batch_shape)
+        # Each mixture's own number, so that an index reads the chosen component's channels where they are.
+        places = torch.meshgrid(
+            *(torch.arange(size, device=component.device) for size in self.batch_shape), indexing="ij"
+        )
+
+        where = (*places, component)
+
+        def of_component(value: Tensor) -> Tensor:
+            return self._wide(value.unflatten(-1, (self.components, -1))[where])
+
+        loc = of_component(self.loc)
+        tril = None if self.tril is None else of_component(self.tril)
+        z = correlated(self.family.draw(loc), tril, self._block)
+        return loc + self._sigma(of_component(self.scale)) * z
+
+    # Each dimension by itself.
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """Return the distribution function of each dimension by itself at `value`.
+
+        Both are (*sample_shape, *batch_shape, C).
+
+        Exact to rounding of its value near 0; differentiable in the value and the parameters.
+
+        Raises:
+            NotImplementedError: of masses, and of correlated dimensions that are not Gaussian.
+        """
+        return marginals.cdf(self._broadcast(value), *self._marginals())
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Return the quantiles of each dimension by itself at the probabilities `value`.
+
+        Both are (*sample_shape, *batch_shape, C).
+
+        By Newton's method within a bracket, to rounding: -inf at 0, inf at 1, NaN for what is no probability.
+        Implicitly differentiable, once, in the value and the parameters. Raises as `cdf`.
+        """
+        return marginals.icdf(self._broadcast(value, "value"), *self._marginals())
+
+    def crps(self, value: Tensor) -> Tensor:
+        """Return the continuous ranked probability score of each dimension by itself, of `value`'s shape.
+
+        value: (*sample_shape, *batch_shape, C). The integral over x of (F(x) - [value <= x])^2, in the target's units;
+        the smaller, the better. E |X - value| - E |X - X'| / 2, in closed form for Gaussians and Laplace's
+        distributions. Differentiable.
+
+        Raises:
+            NotImplementedError: of other families, and of correlated dimensions that are not Gaussian.
+
+        Source: Gneiting and Raftery, 2007; Grimit et al., "The continuous ranked probability score for circular
+        variables and its application to mesoscale forecast ensemble verification", 2006 (mixtures of Gaussians).
+        """
+        return marginals.crps(self._broadcast(value), *self._marginals())
+
+    def _marginals(self) -> tuple[Tensor, Tensor, Tensor, Family]:
+        """Return the weights (*batch_shape, M), and loc and sigma (*batch_shape, M, C) of each dimension by itself."""
+        if self.tril is not None and not self.family.spherical:
+            raise self.family.refusal("distribution function of one of several correlated dimensions")
+        return self.weights, self.component_loc, self._marginal_scale(), self.family
+
+    def _broadcast(self, value: Tensor, name: str = "value") -> Tensor:
+        """Check a value and return it as (*sample_shape, *batch_shape, C), a view."""
+        checks.companion(name, value, self.loc)
+        shape = (*self.batch_shape, *self.event_shape)
+        if value.ndim == 0 or value.shape[-1] != shape[-1]:
+            raise ValueError(
+                f"{name} must be (*sample_shape, *batch_shape, C) with C = {shape[-1]} last, got {tuple(value.shape)}"
+            )
+        try:
+            return value.expand(torch.broadcast_shapes(value.shape, shape))
+        except RuntimeError:
+            raise ValueError(
+                f"{name} must be (*sample_shape, *batch_shape, C) for the batch shape {tuple(self.batch_shape)} and "
+                f"C = {shape[-1]}, got {tuple(value.shape)}"
+            ) from None
+
+    # Other mixtures.
+
+    def tempered(self, temperature: float) -> Mixture:
+        """Return the mixture whose logits are divided by t and whose sigmas are multiplied by sqrt(t), for sampling.
+
+        Below 1 the draws keep to the likely components and near their means, as handwriting synthesis does it; above 1
+        they spread. It is not the density to the power 1 / t, normalised, but in its limits.
+
+        Raises TypeError and ValueError for a temperature that is not above 0.
+        """
+        check_temperature(temperature)
+        return self._with(
+            self.logits / temperature,
+            self.component_loc,
+            self.component_scale * math.sqrt(temperature),
+            self.component_tril,
+        )
+
+    def _with(self, logits: Tensor, loc: Tensor, sigma: Tensor, tril: Tensor | None) -> Mixture:
+        """Return a mixture of this family; its sigma has kappa in it.
+
+        logits: (*batch, M). loc, sigma: (*batch, M, C). tril: (*batch, M, Q).
+        """
+        return Mixture(
+            self._wide(logits),
+            loc.flatten(-2),
+            sigma.flatten(-2),
+            tril=None if tril is None else tril.flatten(-2),
+            block_size=self.block_size,
+            family=self.family,
+            scale_activation="identity",
+            dim=-1,
+            validate_args=False,
+        )
+
+    def to_torch(self) -> MixtureSameFamily:
+        """Return the same mixture of torch's distributions: MixtureSameFamily of Independent or MultivariateNormal.
+
+        Its log_prob holds (samples, M, C). Raises NotImplementedError for families that torch does not have, and for
+        correlated dimensions that are not Gaussian.
+        """
+        choice = Categorical(logits=self._wide(self.logits), validate_args=False)
+        loc, sigma, tril = self.component_loc, self.component_scale, self.component_tril
+        if tril is None:
+            of_components: Distribution = Independent(self.family.to_torch(loc, sigma), 1)
+        elif self.family.spherical:
+            blocks = factors(sigma, tril, self._block)
+            scale_tril = sigma.new_zeros(*loc.shape, loc.shape[-1])
+            for first in range(0, loc.shape[-1], self._block):
+                within = slice(first, first + self._block)
+                scale_tril[..., within, within] = blocks[..., first // self._block, :, :]
+            of_components = MultivariateNormal(loc, scale_tril=scale_tril)
+        else:
+            raise self.family.refusal("correlation in torch.distributions")
+        return MixtureSameFamily(choice, of_components)
+
+
+def _channels_last(dim: int, *given: Tensor | None) -> Parameters:
+    """Return a mixture's parameters with their channels last and one batch shape, views; what is none as it is."""
+    check_dim(dim, batch=False)
+    logits = given[0]
+    if not isinstance(logits, Tensor) or not all(
+        each is None or (isinstance(each, Tensor) and each.ndim == logits.ndim) for each in given
+    ):
+        return Parameters(*given)  # type: ignore[arg-type]
+    if not -logits.ndim <= dim < logits.ndim:
+        raise ValueError(f"dim must be the channels' among the {logits.ndim} dimensions of logits, got {dim}")
+    moved = [None if each is None else each.movedim(dim, -1) for each in given]
+    sizes = common_sizes(moved, logits.ndim - 1)
+    return Parameters(*(None if each is None else spread(each, sizes, logits.ndim - 1) for each in moved))  # type: ignore[arg-type]
+
+
+def _with_batch(value: Tensor | None) -> Tensor | None:
+    """Return parameters with a dimension for the batch, which a mixture of no batch shape does not have."""
+    return value.unsqueeze(0) if value is not None and value.ndim == 1 else value
+
+
+def _to_op(value: Tensor) -> Tensor:
+    """Return parameters (*batch_shape, K) as (B, K, *P); what is no tensor is left for the op's checks to refuse."""
+    if not isinstance(value, Tensor) or value.ndim == 0:
+        return value
+    return value.unsqueeze(0) if value.ndim == 1 else value.movedim(-1, 1)
