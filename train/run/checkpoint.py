@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from mdnkernels.models.entries import describe_mismatch
 from mdnkernels.models.files import write_atomically
+from mdnkernels.models.identity import describe_other_network
+from mdnkernels.models.network import Network
 from mdnkernels.models.skeleton import Skeleton
 from mdnkernels.train.config.commands import FitConfig
 from mdnkernels.train.config.serialisation import from_plain, to_plain
@@ -187,14 +189,18 @@ def _training_list(path: Path, entry: dict[str, Any]) -> ImageList:
 def load_weights(model: nn.Module, checkpoint: Checkpoint, *, average: bool = False) -> None:
     """Fill the model with the weights, or with their moving average where it is asked for and there is one.
 
-    Raises CheckpointError that names missing and superfluous tensors and other shapes.
+    Raises CheckpointError that names the arguments of `build_model` that the file's network was made with, where the
+    model has others, and missing and superfluous tensors and other shapes.
     """
     source, given = "model", checkpoint.model
     if average and checkpoint.average is not None:
         source, given = "average", checkpoint.average
     wrong = describe_mismatch(model.state_dict(), given)
     if wrong:
-        raise CheckpointError(f"{checkpoint.path}: {source}: does not hold this model: {wrong}")
+        other = describe_other_network(model, given, published=False) if isinstance(model, Network) else None
+        raise CheckpointError(
+            f"{checkpoint.path}: {source}: does not hold this model: {'' if other is None else f'{other}: '}{wrong}"
+        )
     model.load_state_dict(given)
 
 
