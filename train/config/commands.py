@@ -101,7 +101,7 @@ class EvaluateConfig:
     run: Annotated[RunFolder | None, Positional, arg(metavar="[RUN]")] = None
     """Run directory whose last checkpoint and val set are taken."""
     checkpoint: CheckpointFile | None = None
-    """Checkpoint to evaluate instead of the run's last one."""
+    """Checkpoint to evaluate instead of the run's last one: a file, or best for the run's best one."""
     split: Literal["val", "test-dev"] = "val"
     """test-dev writes the server's file of an image list without annotations (--images, --annotations) and no score."""
     images: ImageFolder | None = None
@@ -149,7 +149,7 @@ class PredictConfig:
     run: RunFolder | None = None
     """Run directory whose last checkpoint is taken."""
     checkpoint: CheckpointFile | None = None
-    """Checkpoint to use instead of a run's last one."""
+    """Checkpoint to use instead of a run's last one: a file, or best for the run's best one."""
     output: OutputFolder | None = None
     """New or empty folder to write to. Without it: RUN/predictions or, without a run, runs/predictions, -2, -3, ..."""
     threshold: ZeroToOne = 0.3
@@ -169,22 +169,38 @@ class PredictConfig:
     free at the start."""
 
 
+ExportFormat = Literal["onnx", "pt2", "safetensors"]
+
+
 @dataclass(frozen=True)
 class ExportConfig:
-    """Write a trained network as a graph that runs without this code: torch.export (.pt2) or ONNX (.onnx)."""
+    """Write a trained network for use elsewhere: ONNX or torch.export, from images to detections or poses, for any
+    batch; or its weights with their configuration as safetensors."""
 
-    output: Annotated[Path, CheckedBy("mdnkernels.models.export:write_graph")]
-    """File to write: NAME.pt2, from images to detections or poses, or NAME.onnx, from images to maps."""
     run: Annotated[RunFolder | None, Positional, arg(metavar="[RUN]")] = None
     """Run directory whose last checkpoint is taken."""
     checkpoint: CheckpointFile | None = None
-    """Checkpoint to use instead of a run's last one."""
+    """Checkpoint to use instead of a run's last one: a file, or best for the run's best one."""
+    to: ExportFormat | None = None
+    """What to write. Without it: what the end of --output says."""
+    output: Annotated[Path | None, CheckedBy("mdnkernels.models.export:write_graph")] = None
+    """File to write, which must not be there yet. Without it: RUN/network.onnx, .pt2 or .safetensors."""
     size: Annotated[tuple[int, int], must_be("two sides of at least 1", lambda size: min(size) >= 1)] | None = None
-    """Height and width of the images that the graph takes. Without it: the square of the training."""
+    """Graphs: height and width of the images. Without it: the square of the training."""
     flip: bool = False
-    """.pt2: look at the mirror image too, and average the two."""
+    """Graphs: look at the mirror image too, and average the two."""
     detections: AtLeastOne = 100
-    """.pt2: objects per image that are given."""
+    """Graphs: objects per image that are given."""
+    maps: bool = False
+    """ONNX: give the network's maps instead, before peaks are looked for."""
+
+    def check_together(self) -> None:
+        """Raise ConfigError where weights alone are asked for what only a graph has."""
+        weights = self.to == "safetensors" or (self.output is not None and self.output.suffix == ".safetensors")
+        if weights and (self.size is not None or self.flip or self.detections != 100 or self.maps):
+            raise ConfigError(
+                "--size, --flip, --detections, --maps: are of graphs; safetensors holds the weights alone"
+            )
 
 
 @dataclass(frozen=True)

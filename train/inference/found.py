@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
 from typing import Any
@@ -151,9 +152,14 @@ class Prediction:
         data: dict[str, Any] = {"class_name": np.array(self.names, dtype=str), "component": self.components}
         if self.keypoints is not None:
             confidence = np.repeat(self.scores[:, None], self.keypoints.shape[1], axis=1)
-            return supervision.KeyPoints(
-                xy=self.keypoints, confidence=confidence, class_id=self.labels.astype(int), data=data
+            # supervision 0.29 tells the scores of keypoints from those of objects.
+            apart = "keypoint_confidence" in inspect.signature(supervision.KeyPoints).parameters
+            scores = (
+                {"keypoint_confidence": confidence, "detection_confidence": self.scores}
+                if apart
+                else {"confidence": confidence}
             )
+            return supervision.KeyPoints(xy=self.keypoints, class_id=self.labels.astype(int), data=data, **scores)
         if self.sigmas is not None:
             data["sigma"] = self.sigmas
         return supervision.Detections(

@@ -21,6 +21,7 @@ from mdnkernels.train.inference.evaluation import predict_batch, views_of
 from mdnkernels.train.inference.found import Prediction
 from mdnkernels.train.inference.given_images import GivenImage, ImageLike, take_image
 from mdnkernels.train.inference.preparation import autocast_context, prepare_for_inference
+from mdnkernels.train.inference.weights_file import read_weights
 from mdnkernels.train.loop.network import check_inference, find_checkpoint, pick_device, restore_network
 from mdnkernels.train.run.checkpoint import load_checkpoint
 from mdnkernels.train.tasks import TaskName, make_task
@@ -100,6 +101,15 @@ class Predictor:
         checkpoint = load_checkpoint(Path(path))
         model, task = restore_network(checkpoint)
         return cls(model, task, checkpoint.config.data.input_size, **options)
+
+    @classmethod
+    def from_safetensors(cls, path: str | PathLike[str], **options: Any) -> Predictor:
+        """Return the predictor of a file of `python -m train export RUN --to safetensors`.
+
+        options: of the class. Raises CheckpointError for another file.
+        """
+        model, task, input_size = read_weights(Path(path))
+        return cls(model, task, input_size, **options)
 
     @classmethod
     def from_published(

@@ -275,6 +275,15 @@ def test_supervision_gets_boxes_or_keypoints(monkeypatch: pytest.MonkeyPatch) ->
     assert points.confidence.shape == (5, 17)
     np.testing.assert_array_equal(points.confidence[:, 3], pose.scores)
 
+    class Newer(Kept):
+        def __init__(self, *, keypoint_confidence: Any, **fields: Any) -> None:
+            super().__init__(keypoint_confidence=keypoint_confidence, **fields)
+
+    module.KeyPoints = Newer
+    newer = pose.to_supervision()
+    np.testing.assert_array_equal(newer.keypoint_confidence, points.confidence)
+    np.testing.assert_array_equal(newer.detection_confidence, pose.scores)
+
 
 def test_a_published_file_gives_what_its_network_does_to_bgr_images(tmp_path: Path) -> None:
     """The published network takes BGR, normalised by the same constants in that order."""
