@@ -1,4 +1,4 @@
-"""The README and the pages of docs/: Python blocks run, console blocks name commands and options that exist."""
+"""The README and the pages of docs/: Python blocks run, bash blocks name commands and options that exist."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.docs.blocks import PAGES, ROOT, Block, blocks_of
 
 BLOCKS = {path.relative_to(ROOT).as_posix(): blocks_of(path) for path in PAGES}
 WITH_PYTHON = [page for page, blocks in BLOCKS.items() if any(block.language == "python" for block in blocks)]
-CONSOLE = [block for blocks in BLOCKS.values() for block in blocks if block.language == "console"]
+COMMANDS = [block for blocks in BLOCKS.values() for block in blocks if block.language == "bash"]
 
 
 def named(block: Block) -> str:
@@ -39,13 +39,31 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page: str, tmp_path: Path,
 
 
 def test_every_block_says_its_language():
-    known = ("python", "console", "text", "json", "toml")
+    known = ("python", "bash", "text", "json", "toml")
     wrong = [named(block) for blocks in BLOCKS.values() for block in blocks if block.language not in known]
     assert not wrong
 
 
+def test_code_on_a_page_fits_its_width():
+    """At 1280 pixels, and so does a comment in the margin."""
+    lines = [
+        (f"{block.page}:{block.line + number}", line)
+        for page, blocks in BLOCKS.items()
+        for block in blocks
+        for number, line in enumerate(block.text.split("\n"), 1)
+        if page != "README.md" and block.language != "text"
+    ]
+    assert [place for place, line in lines if len(line) > 88] == []
+
+
+@pytest.mark.parametrize("page", BLOCKS)
+def test_no_line_of_a_page_becomes_a_quotation(page: str):
+    """A sentence that is wrapped before "> 2" would."""
+    assert re.findall(r"^>.*", (ROOT / page).read_text(), re.MULTILINE) == []
+
+
 def commands(block: Block) -> list[list[str]]:
-    """Return the words of each command of a console block, without the variables set before it."""
+    """Return the words of each command of a bash block, without the variables set before it."""
     text = block.text.replace("\\\n", " ")
     found = [shlex.split(line, comments=True) for line in text.split("\n")]
     return [words for line in found if (words := [*_without_variables(line)])]
@@ -57,8 +75,8 @@ def _without_variables(words: list[str]) -> list[str]:
     return words
 
 
-@pytest.mark.parametrize("block", CONSOLE, ids=named)
-def test_the_commands_of_a_console_block_exist(block: Block):
+@pytest.mark.parametrize("block", COMMANDS, ids=named)
+def test_the_commands_of_a_bash_block_exist(block: Block):
     for words in commands(block):
         problem = problem_of(words)
         assert problem is None, f"{named(block)}: {shlex.join(words)}: {problem}"
