@@ -1,8 +1,8 @@
 """Step time and peak memory of three losses as people write them and as mdnkernels has them: `make benchmark`.
 
-The losses, and why they are the same, are those of tests/examples. A step is the loss and its gradients. Times are
-medians of turns taken one after the other in one process; peaks are of a process for each contestant, above what its
-inputs and libraries hold.
+The losses are those of tests/examples/peers.py, and test_peers.py shows that they are the same. A step is the loss and
+its gradients. Times are medians of the processor's time of one thread, in turns of one process, so that others on the
+machine count little. Peaks are of a process for each contestant, above what its inputs and libraries hold.
 
     OMP_NUM_THREADS=1 python -m pytest benchmarks/bench_examples.py --benchmark-only -s
 """
@@ -10,6 +10,7 @@ inputs and libraries hold.
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -52,7 +53,7 @@ def peak_of(name: str, contestant: str) -> tuple[float, float]:
 def test_the_usual_way_beside_mdnkernels(benchmark: Any, name: str) -> None:
     benchmark.group = f"{name}, {', '.join(f'{key} {value}' for key, value in PAIRS[name].size.items())}"
     steps = {contestant: step_of(name, contestant)[0] for contestant in CONTESTANTS}
-    medians = alternating_medians(steps, rounds=20, warmup=6)
+    medians = alternating_medians(steps, rounds=16, warmup=5, clock=time.process_time)
     benchmark.extra_info.update(medians)
     benchmark.pedantic(steps["fused"], rounds=3)
     print(

@@ -6,7 +6,7 @@ largest at edges. Targets are dense, (B, H, W), as depth comes.
 
     python examples/depth.py
 
-The picture: what the camera gives, the depth by one Laplace and by two, and where the two are uncertain.
+The picture: what the camera gives, the depth by one Laplace and by the mixture, and where that is uncertain.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def draw_scenes(count):
 
 answers = {}
 seen, truth = draw_scenes(32)
-for name, components in (("One Laplace", 1), ("Two: the stronger", 2)):
+for name, components in (("One Laplace", 1), ("Mixture", 2)):
     layers = [nn.Conv2d(1, 16, 5, padding=2, padding_mode="replicate"), nn.ReLU()]
     layers += [nn.Conv2d(16, 16, 5, padding=2, padding_mode="replicate"), nn.ReLU()]
     body, head = nn.Sequential(*layers), MixtureConv2d(16, components, dims=1, family="laplace", min_scale=0.02)
@@ -67,7 +67,7 @@ figure, panels = plt.subplots(1, 4, figsize=(12, 3.4), layout="constrained")
 for axes, depth in zip(panels, (2 * seen[0, 0] + 5, *(answer[0] for answer in answers.values())), strict=False):
     axes.imshow(depth, cmap="viridis", vmin=2, vmax=8)
 panels[3].imshow(deviation[0], cmap="magma")
-for axes, title in zip(panels, ("Camera", *answers, "Uncertainty of the two"), strict=True):
+for axes, title in zip(panels, ("Camera", *answers, "Its uncertainty"), strict=True):
     axes.set_title(title, size=19)
     axes.axis("off")
 figure.savefig(options.output, dpi=100)

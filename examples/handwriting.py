@@ -60,8 +60,8 @@ with torch.no_grad():
     strokes = draw_strokes(200)
     mixture = head.distribution(body(pad(strokes))[0])
     one = torch.distributions.Normal(mixture.mean, mixture.variance.sqrt())
-    print(f"mixture: nll {-mixture.log_prob(strokes).mean():.2f} a step")
-    print(f"its mean and variance: nll {-one.log_prob(strokes).sum(-1).mean():.2f} a step")
+    print(f"Its mean and variance alone: nll {-one.log_prob(strokes).sum(-1).mean():.2f} a step")
+    print(f"Mixture: nll {-mixture.log_prob(strokes).mean():.2f} a step")
     for temperature in (0.5, 1.0, 2.0):
         step, memory, written = torch.zeros(1, 1, 2), None, []
         for _ in range(LETTERS * POINTS):
@@ -70,10 +70,10 @@ with torch.no_grad():
             written.append(step[0, 0])
         lines[f"Written at temperature {temperature:g}"] = torch.stack(written)
 
-figure, panels = plt.subplots(4, 1, figsize=(7, 8.5), layout="constrained")
+figure, panels = plt.subplots(4, 1, figsize=(6, 9), layout="constrained")
 for axes, (title, steps) in zip(panels, lines.items(), strict=True):
     axes.plot(*steps.cumsum(0).T, color="#777777" if axes is panels[0] else "#084488", linewidth=4)
     axes.set_title(title, size=20, loc="left")
-    axes.set(xlim=(-0.5, 9.5), ylim=(-0.6, 3), aspect="equal")
+    axes.set(xlim=(-0.3, 9), ylim=(-0.4, 3), aspect="equal")
     axes.axis("off")
 figure.savefig(options.output, dpi=90)

@@ -47,8 +47,8 @@ for _ in range(options.steps):
 with torch.no_grad():
     x_new, y_new = draw_points(2000)
     sigma = (line(x_new) - y_new).square().mean().sqrt()
-    print(f"least squares: nll {-torch.distributions.Normal(line(x_new), sigma).log_prob(y_new).mean():.3f}")
-    print(f"mixture: nll {head.loss(body(x_new), y_new):.3f}")
+    print(f"Least squares: nll {-torch.distributions.Normal(line(x_new), sigma).log_prob(y_new).mean():.3f}")
+    print(f"Mixture: nll {head.loss(body(x_new), y_new):.3f}")
     side = torch.linspace(0, 1, 500).unsqueeze(1)
     curve, mixture = line(side), head.distribution(body(side))  # 500 mixtures
     density = mixture.log_prob(side.unsqueeze(1)).exp()  # (y, x): of each y under each x's mixture

@@ -39,7 +39,7 @@ def draw_utterances(count):
 
 said, panels = draw_utterances(1), {}
 panels["As it was said"] = said[1][0]
-for title, components in (("One component", 1), ("Two, the likelier", 2)):
+for title, components in (("One component", 1), ("Mixture, the likelier of two", 2)):
     embed, body = nn.Embedding(SOUNDS, 64), nn.Sequential(nn.Conv1d(64, 96, 7, padding=3), nn.SiLU())
     head = MixtureLinear(96, components, dims=K, family=DiscretisedLogistic(bin_width=1 / 255))
     head.init_from_targets(draw_utterances(20)[1].flatten(0, 1))
@@ -55,7 +55,7 @@ for title, components in (("One component", 1), ("Two, the likelier", 2)):
     with torch.no_grad():
         sounds, energy = draw_utterances(100)
         bits = head.loss(body(embed(sounds).mT).mT, energy) / K / torch.log(torch.tensor(2.0))
-        print(f"{title}: {bits:.2f} bits a band")
+        print(f"{title}: nll {bits:.2f} bits a band")
         panels[title] = head.spec.mode(**head(body(embed(said[0]).mT).mT)).loc[0]
 
 figure, axes = plt.subplots(3, 1, figsize=(8, 7), layout="constrained")

@@ -1,8 +1,8 @@
 """Where will the car be? M modes of T steps of (x, y), each step with its correlation, trained by end point.
 
 One past has several futures. One Gaussian drives between the exits of a crossing; three modes take one each. What a
-mode does not know is mostly how far the car gets, so x and y are correlated: ellipses lie along the road. Tracks that
-are lost early are masked step by step. Only the mode that ends nearest to the truth learns from it (`assign=`).
+mode does not know is mostly how far the car gets, so x and y are correlated: ellipses lie along the road. Steps that
+nobody saw are masked. Only the mode that ends nearest to the truth learns from it (`assign=`).
 
     python examples/trajectories.py
 
@@ -60,8 +60,7 @@ for title, modes in (("One Gaussian", 1), ("Three modes", 3)):
         optimizer.step()
     with torch.no_grad():
         known, future, seen = draw_cars(5000)
-        nll = head.loss(body(known), future, mask=seen) / seen.float().sum(1).mean()
-        print(f"{title}: nll {nll:.2f} a step")
+        print(f"{title}: nll {head.loss(body(known), future, mask=seen) / seen.sum(1).float().mean():.2f} a step")
         mixture = head.distribution(body(past[0]))
     sigma, tril = mixture.component_scale.view(modes, T, 2), mixture.component_tril.view(modes, T, 1)
     factor = torch.linalg.cholesky(covariance_from_tril(sigma, tril))
