@@ -18,7 +18,7 @@ from torch import Tensor
 from mdnkernels.models import merge_scales, placed
 from mdnkernels.train.config.commands import EvaluateConfig
 from mdnkernels.train.config.options import InferenceConfig
-from mdnkernels.train.config.rules import check_config
+from mdnkernels.train.config.serialisation import settled
 from mdnkernels.train.data.coco import Category, CocoAnnotations
 from mdnkernels.train.data.colour import normalise
 from mdnkernels.train.data.images import ImageError, open_image, read_rgb
@@ -82,7 +82,7 @@ def evaluate(config: EvaluateConfig, *, say: Callable[[str], None] = print) -> d
 
 
 def _evaluate(config: EvaluateConfig, say: Callable[[str], None]) -> dict[str, Any]:
-    check_config(config)
+    config = settled(config)
     file = find_checkpoint(config.run, config.checkpoint)
     checkpoint = load_checkpoint(file)
     model, task = restore_network(checkpoint)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mdnkernels.train.config.commands import PredictConfig
-from mdnkernels.train.config.rules import check_config
+from mdnkernels.train.config.serialisation import settled
 from mdnkernels.train.data.image_files import find_images
 from mdnkernels.train.errors import ConfigError, UnreadableImageError
 from mdnkernels.train.inference.found import Prediction
@@ -32,7 +32,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     found by then is written, and the rest is named under "not_done". For poses "keypoints" names the keypoints of each
     detection in their order. Raises ConfigError, CheckpointError.
     """
-    check_config(config)
+    config = settled(config)
     paths = find_images(config.images)
     if config.output is not None:
         _check_free(config.output)
