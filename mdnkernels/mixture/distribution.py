@@ -18,7 +18,7 @@ from torch.distributions import (
 )
 
 from mdnkernels import checks
-from mdnkernels.mixture import marginals, pathwise
+from mdnkernels.mixture import conditioning, marginals, pathwise
 from mdnkernels.mixture.arguments import check_dim_scale, check_parameters, check_tril, is_interleaved
 from mdnkernels.mixture.blocks import correlated, factors
 from mdnkernels.mixture.eager import activate_scale
@@ -107,7 +107,7 @@ class Mixture(Distribution):
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]
         """Whether draws have pathwise derivatives."""
-        return type(self.family).cdf is not Family.cdf
+        return self.family.log_sigma
 
     @property
     def _parameters(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
@@ -306,11 +306,12 @@ class Mixture(Distribution):
             return self._wide(self.loc).new_zeros(*sample_shape, *self.batch_shape, *self.event_shape)
         weights = self.weights.reshape(mixtures, self.components)
         component = torch.multinomial(weights, count, replacement=True).t().reshape(*sample_shape, *self.batch_shape)
-        # Each mixture's own number, so that an index reads the chosen component's channels where they are.
-        places = torch.meshgrid(
-            *(torch.arange(size, device=component.device) for size in self.batch_shape), indexing="ij"
+        # Each mixture's place, so that an index reads the chosen component's channels where they are.
+        dims = len(self.batch_shape)
+        places = (
+            torch.arange(size, device=component.device).view(-1, *[1] * (dims - 1 - d))
+            for d, size in enumerate(self.batch_shape)
         )
-
         where = (*places, component)
 
         def of_component(value: Tensor) -> Tensor:
@@ -393,24 +394,77 @@ class Mixture(Distribution):
         Raises TypeError and ValueError for a temperature that is not above 0.
         """
         check_temperature(temperature)
-        return self._with(
-            self.logits / temperature,
-            self.component_loc,
-            self.component_scale * math.sqrt(temperature),
-            self.component_tril,
-        )
+        parts = self._parts
+        return self._with(self.logits / temperature, parts._replace(sigma=parts.sigma * math.sqrt(temperature)))
 
-    def _with(self, logits: Tensor, loc: Tensor, sigma: Tensor, tril: Tensor | None) -> Mixture:
-        """Return a mixture of this family; its sigma has kappa in it.
+    def marginal(self, dims: int | Sequence[int]) -> Mixture:
+        """Return the mixture of some dimensions, in the order of `dims`, whatever the others are.
 
-        logits: (*batch, M). loc, sigma: (*batch, M, C). tril: (*batch, M, Q).
+        dims: one or more of 0 .. C - 1, each once; those of one correlated block stand side by side. Of correlated
+        dimensions of a family that is no Gaussian, the first ones of a block can be had, in their order.
+
+        Raises:
+            TypeError, ValueError: dims are not such numbers.
+            NotImplementedError: dimensions that the family has no closed form for.
         """
+        some = self._dims(dims)
+        return self._with(self.logits, conditioning.marginal(self._parts, some, self.family))
+
+    def condition(self, dims: int | Sequence[int], values: Tensor) -> Mixture:
+        """Return the mixture of all other dimensions, in ascending order, given what those of `dims` are.
+
+        Each component's weight is multiplied by its density there. Of independent dimensions nothing else changes;
+        within a correlated block the others' means and spreads are the conditional ones.
+
+        Args:
+            dims: as in `marginal`, but in any order, and not all. Of correlated dimensions of a family that is no
+                Gaussian, the first ones of a block, in their order.
+            values: (*batch_shape, k), for the k dimensions in the order of `dims`, or more dimensions before, which the
+                result has too.
+
+        Raises: as `marginal`; ValueError for values of another shape.
+        """
+        some = sorted(self._dims(dims))
+        checks.companion("values", values, self.loc)
+        if values.ndim == 0 or values.shape[-1] != len(some):
+            raise ValueError(
+                f"values must be (*batch_shape, k) for k = {len(some)} dims, got shape {tuple(values.shape)}"
+            )
+        if len(some) == self.event_shape[0]:
+            raise ValueError(f"dims must leave a dimension of C = {len(some)}, got all of them")
+        order = [self._dims(dims).index(d) for d in some]
+        values = self._wide(values)[..., order]
+        observed = conditioning.marginal(self._parts, some, self.family)
+        logits = torch.log_softmax(self._wide(self.logits), -1)
+        logits = logits + conditioning.log_density(values, observed, self.family)
+        rest = conditioning.conditional(self._parts, some, values, self.family)
+        batch = logits.shape
+        loc, sigma = (each.expand(*batch, each.shape[-1]) for each in rest[:2])
+        tril = None if rest.tril is None else rest.tril.expand(*batch, rest.tril.shape[-1])
+        return self._with(logits, conditioning.Components(loc, sigma, tril, rest.block_size))
+
+    def _dims(self, dims: int | Sequence[int]) -> list[int]:
+        """Check dimensions and return them."""
+        some = [dims] if isinstance(dims, int) else list(dims)
+        for d in some:
+            checks.integer("dims", d, 0)
+        if not some or len(set(some)) < len(some) or max(some) >= self.event_shape[0]:
+            raise ValueError(f"dims must be distinct numbers below C = {self.event_shape[0]}, at least one, got {dims}")
+        return some
+
+    @property
+    def _parts(self) -> conditioning.Components:
+        return conditioning.Components(self.component_loc, self.component_scale, self.component_tril, self._block)
+
+    def _with(self, logits: Tensor, parts: conditioning.Components) -> Mixture:
+        """Return a mixture of this family of logits (*batch, M) and of components whose sigma has kappa in it."""
+        loc, sigma, tril, block_size = parts
         return Mixture(
             self._wide(logits),
             loc.flatten(-2),
             sigma.flatten(-2),
             tril=None if tril is None else tril.flatten(-2),
-            block_size=self.block_size,
+            block_size=None if tril is None else block_size,
             family=self.family,
             scale_activation="identity",
             dim=-1,
