@@ -47,12 +47,12 @@ else:
         options.data / "annotations" / f"instances_{split}2017.json" for split in ("train", "val")
     )
 
-print(f"$ python -m train check-data --images {images} --annotations {annotations}")
+print(f"$ mdnkernels check-data --images {images} --annotations {annotations}")
 report = check_data(CheckDataConfig(images, annotations, output=folder / "check", input_size=size))
 print(f"{report['images']} images, {report['objects']} objects, {len(report['bad_annotations'])} of them bad")
 
 epochs = -(-options.steps * batch // report["images"])
-print(f"$ python -m train fit --run {folder}/run --train-images {images} --train-annotations {annotations} ...")
+print(f"$ mdnkernels fit --run {folder}/run --train-images {images} --train-annotations {annotations} ...")
 run = fit(
     FitConfig(
         folder / "run",
@@ -63,11 +63,12 @@ run = fit(
     )
 )
 
-print(f"$ python -m train evaluate {run}")
+print(f"$ mdnkernels evaluate {run}")
 metrics = evaluate(EvaluateConfig(run, workers=0), say=lambda words: None)
-print(f"AP {100 * metrics['AP']:.1f}, shares of the components {[one['share'] for one in metrics['components']]}")
+shares = ", ".join(f"{100 * one['share']:.0f} %" for one in metrics["components"])
+print(f"AP {100 * metrics['AP']:.1f}, shares of the components {shares}")
 
-print(f"$ python -m train predict --run {run} {val_images}")
+print(f"$ mdnkernels predict --run {run} {val_images}")
 found = Predictor.from_run(run)(sorted(val_images.glob("*.jpg"))[:4])
 print(found[0])
 figure, panels = plt.subplots(1, 4, figsize=(12, 3.2), layout="constrained")

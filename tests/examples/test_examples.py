@@ -64,7 +64,7 @@ def test_calibration_and_crps_are_better_too(run):
 def test_own_data_are_checked_trained_on_scored_and_looked_for(run):
     printed = run("own_coco_data")
     assert re.search(r"32 images, \d+ objects, 0 of them bad", printed)
-    commands = re.findall(r"^\$ python -m train ([\w-]+)", printed, re.MULTILINE)
+    commands = re.findall(r"^\$ mdnkernels ([\w-]+)", printed, re.MULTILINE)
     assert commands == ["check-data", "fit", "evaluate", "predict"]
     assert re.search(r"^AP \d+\.\d, shares of the components", printed, re.MULTILINE)
     assert "in 96 x 96 pixels" in printed
