@@ -144,3 +144,37 @@ def test_copies_with_fixed_times_and_modes_hold_the_same_whoever_made_the_files(
     assert copies[0] == copies[1]
     unpacked = subprocess.run(["tar", "tzf", tmp_path / str(0o600) / "sdist"], capture_output=True, text=True)
     assert unpacked.stdout.split() == ["x-1/", "x-1/a.py", "x-1/z.so"]
+
+
+@pytest.fixture(
+    scope="module", params=sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.stem
+)
+def workflow(request) -> dict:
+    """Read a workflow of GitHub's."""
+    return pytest.importorskip("yaml").safe_load(request.param.read_text())
+
+
+def test_a_workflows_steps_use_pinned_actions_or_run_what_is_there(workflow: dict):
+    for job in workflow["jobs"].values():
+        assert (
+            {"runs-on", "steps"}
+            <= job.keys()
+            <= {
+                *("name", "if", "needs", "strategy", "runs-on", "container", "environment", "permissions", "env"),
+                *("timeout-minutes", "steps"),
+            }
+        )
+        for step in job["steps"]:
+            assert ("uses" in step) != ("run" in step)
+            assert step.keys() <= {"name", "uses", "run", "with", "env", "if"}
+            assert re.fullmatch(r"[\w-]+/[\w-]+@(v\d+|release/v\d+)", step.get("uses", "a/b@v1"))
+            for path in re.findall(r"(?:wheels|\.ci)/[\w.]+", step.get("run", "")):
+                assert (ROOT / path).is_file()
+        needed = job.get("needs", [])
+        assert {*([needed] if isinstance(needed, str) else needed)} <= workflow["jobs"].keys()
+
+
+def test_only_publishing_may_speak_for_the_repository(workflow: dict):
+    assert workflow["permissions"] == {"contents": "read"}
+    for name, job in workflow["jobs"].items():
+        assert ("id-token" in job.get("permissions", {})) == (name == "publish")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -26,6 +27,7 @@ PLATFORM = "manylinux_2_28"
 # What torch has loaded when the libraries are.
 TORCHS = ("libtorch_cpu.so", "libc10.so", "libcudart.so.*")
 KINDS = ("sdist", "cpu", "cuda")
+FIRST_TIME = 315532800  # 1980, before which zip knows no time
 
 
 def build(kinds: Sequence[str], output: Path, objects: Path, root: Path = ROOT) -> list[Path]:
@@ -45,7 +47,9 @@ def build(kinds: Sequence[str], output: Path, objects: Path, root: Path = ROOT) 
     files = []
     for kind in kinds:
         with tempfile.TemporaryDirectory() as folder:
-            raw = _setup(kind, root, objects.resolve(), Path(folder), environment)
+            # The CUDA library's flags are others than those of a checkout.
+            compiled = objects.resolve() / "release" if kind == "cuda" else objects.resolve()
+            raw = _setup(kind, root, compiled, Path(folder), environment)
             if kind == "sdist":
                 files.append(output / raw.name)
                 write_sdist(raw, files[-1], epoch(root))
@@ -57,11 +61,12 @@ def build(kinds: Sequence[str], output: Path, objects: Path, root: Path = ROOT) 
 
 
 def epoch(root: Path) -> int:
-    """Return the time that all files get: SOURCE_DATE_EPOCH, or the last commit's."""
+    """Return the time that all files get: SOURCE_DATE_EPOCH, the last commit's, or without a repository zip's first."""
     if given := os.environ.get("SOURCE_DATE_EPOCH"):
         return int(given)
     command = ["git", "-C", str(root), "log", "-1", "--format=%ct"]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    commit = subprocess.run(command, capture_output=True, text=True) if shutil.which("git") else None
+    return int(commit.stdout) if commit is not None and commit.returncode == 0 else FIRST_TIME
 
 
 def _setup(kind: str, root: Path, objects: Path, folder: Path, environment: dict[str, str]) -> Path:
@@ -71,7 +76,7 @@ def _setup(kind: str, root: Path, objects: Path, folder: Path, environment: dict
     if kind == "sdist":
         command = [*egg, "sdist", "--dist-dir", str(folder / "dist")]
     else:
-        built = ["build", "--build-base", str(folder / "build"), "build_ext", "--build-temp", str(objects)]
+        built = ["build", "--build-base", str(folder / "build"), "--build-temp", str(objects)]
         command = [
             *egg,
             *built,
@@ -100,7 +105,7 @@ def _named_by_auditwheel(wheel: Path, output: Path) -> Path:
 
 def write_wheel(source: Path, target: Path, seconds: int) -> None:
     """Copy a wheel with fixed times and modes, its metadata last, where installers look for it first."""
-    date = time.gmtime(max(seconds, 315532800))[:6]  # zip knows no time before 1980
+    date = time.gmtime(max(seconds, FIRST_TIME))[:6]
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as new:
         for name in sorted((n for n in old.namelist() if not n.endswith("/")), key=lambda n: (".dist-info/" in n, n)):
             entry = zipfile.ZipInfo(name, date)

@@ -147,7 +147,7 @@ def try_wheels(python: str, torch: str, options: argparse.Namespace) -> dict[str
             (packages / "others.pth").write_text(str(options.packages.resolve()))
         trial.install("--no-deps" if options.packages else "--upgrade-strategy=only-if-needed", *wheels)
         row |= {"Python": trial.run("python", "--version").split()[1], **trial.state()}
-        if options.packages is None:
+        if options.packages is None or not (options.packages / "tyro").exists():
             trial.try_command()
         row["tests"] = trial.test(options.tests, options.chosen)
         if options.train:

@@ -65,7 +65,7 @@ def test_no_line_of_a_page_becomes_a_quotation(page: str):
 def commands(block: Block) -> list[list[str]]:
     """Return the words of each command of a bash block, without the variables set before it."""
     text = block.text.replace("\\\n", " ")
-    found = [shlex.split(line, comments=True) for line in text.split("\n")]
+    found = [shlex.split(part, comments=True) for line in text.split("\n") for part in line.split(" && ")]
     return [words for line in found if (words := [*_without_variables(line)])]
 
 
@@ -91,13 +91,13 @@ def problem_of(words: list[str]) -> str | None:
         return pip_problem(rest)
     if command in ("torchrun", "accelerate"):
         return module_problem(rest[rest.index("-m") + 1 :])
-    if command in ("python", "python3"):
+    if command in ("python", "python3", ".venv/bin/python"):
         return module_problem(rest[1:]) if rest[0] == "-m" else file_problem(rest)
     if command == "mdnkernels":
         return train_problem(rest) if rest else None
     if command == "pytest":
         return file_problem(rest)
-    return None if command in ("cd", "git") else f"{command} is not known to this test"
+    return None if command in ("cd", "git", "unzip") else f"{command} is not known to this test"
 
 
 def targets_of(words: list[str]) -> list[str]:

@@ -26,6 +26,10 @@ project = (ROOT / "pyproject.toml").read_text()
 toolkit = checkout["cuda_toolkit"]()
 if toolkit is None:
     raise SystemExit("no CUDA toolkit was found: set CUDA_HOME to one that holds bin/nvcc and libcudart.so")
+# For every GPU that this nvcc knows, whatever is present, and PTX for those to come.
+known = checkout["known_architectures"](toolkit / "bin" / "nvcc")
+architectures = [name for name in checkout["ARCHITECTURES"] if name in known]
+os.environ.setdefault("TORCH_CUDA_ARCH_LIST", f"{';'.join(architectures)}+PTX")
 major = checkout["toolkit_version"](toolkit).split(".")[0]
 version = re.search(r'^version = "(.+)"$', project, re.MULTILINE)[1]
 package = f"mdnkernels_cuda{major}"
