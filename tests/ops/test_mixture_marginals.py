@@ -64,7 +64,8 @@ def test_icdf_undoes_cdf_into_both_tails(family: Family, spread: float, dtype: t
     allowed = 16 * wide * (1 + quantile.abs() / sigma + p.log().abs()[:, None, None])
     assert ((back / p[:, None, None] - 1).abs() <= allowed.clamp(max=0.5)).all()
     upper = one.icdf(1 - inner[:, None, None].expand(-1, 2, C))
-    torch.testing.assert_close(one.cdf(upper), (1 - inner)[:, None, None].expand(-1, 2, C), rtol=0, atol=1e4 * wide)
+    off = (one.cdf(upper) - (1 - inner)[:, None, None]).abs()
+    assert (off <= 16 * wide * (1 + upper.abs() / sigma)).all()
 
 
 def test_quantiles_end_where_the_distribution_does() -> None:
