@@ -1,4 +1,7 @@
-"""Docstrings as Markdown: shapes such as (B, M*C, *P) are no emphasis, and `::` before a formula is a colon."""
+"""Docstrings as Markdown: shapes such as (B, M*C, *P) hold no emphasis.
+
+`::` before a formula is a colon.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,10 @@ from griffe import Extension, Object
 
 
 def as_markdown(text: str) -> str:
-    """Return a docstring whose stars outside of code are literal; formulas, indented below `::`, stay as they are."""
+    """Return a docstring whose stars outside of code are literal.
+
+    Formulas, indented below `::`, stay as they are.
+    """
     lines, formula = [], None
     for line in text.split("\n"):
         indent = len(line) - len(line.lstrip())
@@ -17,7 +23,10 @@ def as_markdown(text: str) -> str:
             formula = None
         if formula is None:
             words = re.split(r"(`[^`]*`)", line)
-            line = "".join(word if word.startswith("`") else word.replace("*", r"\*") for word in words)
+            line = "".join(
+                word if word.startswith("`") else word.replace("*", r"\*")
+                for word in words
+            )
             if line.endswith("::"):
                 formula, line = indent, line[:-1]
         lines.append(line)

@@ -1,4 +1,4 @@
-"""What mkdocs is told beyond mkdocs.yml: pages and pictures that lie outside of docs/, where GitHub shows them too."""
+"""What mkdocs is told beyond mkdocs.yml: pages and pictures from outside of docs/."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ PICTURES = "examples/pictures"
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Add the changelog as a page, and the examples' pictures."""
-    files.append(File.generated(config, "changelog.md", abs_src_path=str(ROOT / "CHANGELOG.md")))
+    files.append(
+        File.generated(config, "changelog.md", abs_src_path=str(ROOT / "CHANGELOG.md"))
+    )
     for path in sorted((ROOT / PICTURES).glob("*.png")):
-        files.append(File.generated(config, f"{PICTURES}/{path.name}", abs_src_path=str(path)))
+        files.append(
+            File.generated(config, f"{PICTURES}/{path.name}", abs_src_path=str(path))
+        )
     return files
 
 

@@ -111,7 +111,7 @@ def make_targets() -> set[str]:
 
 def pip_problem(words: list[str]) -> str | None:
     table = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")[2]
-    extras = re.findall(r"^([a-z]+) = \[", table.partition("\n[")[0], re.MULTILINE)
+    extras = re.findall(r"^([a-z0-9]+) = \[", table.partition("\n[")[0], re.MULTILINE)
     asked = {extra for word in words for found in re.findall(r"\[(.*)\]", word) for extra in found.split(",")}
     return None if asked <= set(extras) else f"no extra {asked - set(extras)}"
 
