@@ -14,7 +14,7 @@ endif
 CASES ?= 20000
 .PHONY: help setup emulator demo reproduce test test-slow test-torch test-torches wheels compare-wheels test-wheels \
         test-wheel fuzz sanitize sanitize-slow sanitized-libraries \
-        lint format benchmark gpu-check clean
+        lint format docs benchmark bench-report gpu-check clean
 
 help:
 	@echo "make demo       train and compare detectors on a synthetic data set; writes runs/demo/report"
@@ -25,7 +25,9 @@ help:
 	@echo "make lint       ruff, mypy, clang-format (make format: apply)"
 	@echo "make fuzz       random calls of every op against float64 (CASES=20000)"
 	@echo "make sanitize   the op tests under AddressSanitizer and UndefinedBehaviorSanitizer (make sanitize-slow: all of them)"
+	@echo "make docs       the site of docs/: build/site/index.html"
 	@echo "make benchmark  time the ops beside their peers"
+	@echo "make bench-report  one page of them with plots, and ratios to earlier ones (QUICK=1: seconds)"
 	@echo "make gpu-check  on a machine with a GPU, no set-up needed: checks and timings there (MINUTES=15)"
 	@echo "make setup      only the set-up: .venv, dependencies, native library"
 
@@ -36,7 +38,7 @@ $(SETUP): pyproject.toml setup.py $(NATIVE)
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --quiet "torch>=2.10" "setuptools>=77" "ninja>=1.11"
-	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[train,export,test,lint,wheels]"
+	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[train,export,test,lint,docs,wheels]"
 	$(RUN) -m mdnkernels
 	touch $(SETUP)
 
@@ -145,8 +147,17 @@ format: setup
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/clang-format -i $(NATIVE) $(EMULATOR)
 
+# Links, anchors and references that lead nowhere are errors. The blocks of code run in `make test` (tests/docs).
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+	@echo build/site/index.html
+
 benchmark: setup
 	$(RUN) -m pytest benchmarks --benchmark-only --benchmark-columns=median,min,rounds -s
+
+# Ten minutes on two quiet cores. OUTPUT=DIR, QUICK=1; earlier reports of DIR are kept and compared with.
+bench-report: setup
+	$(RUN) -m benchmarks.report $(if $(QUICK),--quick) $(if $(OUTPUT),--output $(OUTPUT))
 
 # Needs no set-up: it builds for the GPU at hand with the Python that is there, unless TORCH_CUDA_ARCH_LIST came from
 # outside. MINUTES=8 OUTPUT=DIR.

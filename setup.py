@@ -415,5 +415,19 @@ class PlatformWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
+def description() -> str:
+    """Return the README as an index of packages shows it: relative links and pictures lead nowhere there.
+
+    A picture becomes its caption, a link its words.
+    """
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.sub(r"!?\[([^\]]*)\]\((?!https?:)[^)]*\)", r"\1", text)
+
+
 if __name__ == "__main__":
-    setup(ext_modules=[CPU_LIBRARY, CUDA_LIBRARY], cmdclass={"build_ext": BuildNative, "bdist_wheel": PlatformWheel})
+    setup(
+        ext_modules=[CPU_LIBRARY, CUDA_LIBRARY],
+        cmdclass={"build_ext": BuildNative, "bdist_wheel": PlatformWheel},
+        long_description=description(),
+        long_description_content_type="text/markdown",
+    )

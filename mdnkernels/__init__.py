@@ -9,7 +9,9 @@ from mdnkernels.mixture.correlation import (
     tril_from_correlation,
     tril_from_covariance,
 )
+from mdnkernels.mixture.distribution import Mixture
 from mdnkernels.mixture.families import DiscretisedLogistic, Family, Gaussian, Laplace, Logistic, StudentT
+from mdnkernels.mixture.heads import MixtureConv2d, MixtureHead, MixtureLinear
 from mdnkernels.mixture.spec import MixtureSpec
 from mdnkernels.mixture.start import MixtureStart, init_from_targets, start_from_targets
 from mdnkernels.native import empty_cache
@@ -32,6 +34,10 @@ __all__ = [
     "Gaussian",
     "Laplace",
     "Logistic",
+    "Mixture",
+    "MixtureConv2d",
+    "MixtureHead",
+    "MixtureLinear",
     "MixtureMode",
     "MixtureNLLLoss",
     "MixtureSpec",

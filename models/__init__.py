@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from mdnkernels import Family
+from mdnkernels.models.architectures import ARCHITECTURES, Architecture
 from mdnkernels.models.checkpoints import load_imagenet, load_published, save_published
 from mdnkernels.models.decode import Detections, decode_detections
 from mdnkernels.models.detector import Detector, size_regression
 from mdnkernels.models.dla import DLA34
 from mdnkernels.models.heads import Head, HeadConfig
-from mdnkernels.models.hourglass import HOURGLASS104, HOURGLASS_SMALL, HOURGLASS_TINY, Hourglass, HourglassConfig
+from mdnkernels.models.hourglass import Hourglass, HourglassConfig
 from mdnkernels.models.merging import merge_scales, placed
 from mdnkernels.models.network import Backbone, Network
 from mdnkernels.models.pose import PoseEstimator, Poses, pose_regression
@@ -50,20 +48,6 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """Says how to make a backbone, and the width of the heads that it carries."""
-
-    backbone: Callable[[], Backbone]
-    head_width: int
-
-
-ARCHITECTURES = {
-    "hourglass104": Architecture(lambda: Hourglass(HOURGLASS104), head_width=256),
-    "dla34": Architecture(DLA34, head_width=256),
-    "hourglass_small": Architecture(lambda: Hourglass(HOURGLASS_SMALL), head_width=64),
-    "hourglass_tiny": Architecture(lambda: Hourglass(HOURGLASS_TINY), head_width=48),
-}
 TASKS = ("detection", "pose")
 
 

@@ -1,8 +1,8 @@
 """The files of the published networks: CenterNet's, those of the paper's code, and DLA-34's ImageNet weights.
 
 A published checkpoint holds {"epoch": ..., "state_dict": ...}, perhaps an optimizer's state, perhaps a "module." before
-every name. Its layers have the same shapes as ours under other names, which the tables below translate. What differs
-beside the names:
+every name. Its layers have the same shapes as ours under other names, which `models.published_names` translates.
+What differs beside the names:
 
 - Channels. Means are m * C + d there and here (component m, dimension d; x and y in turn), sigmas m * 2 + (x, y),
   logits m; class-specific mixtures have each of these times K, plus the class, in both. (The published loss calls the
@@ -21,9 +21,7 @@ beside the names:
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,92 +31,13 @@ from torch import Tensor, nn
 from mdnkernels.models.dla import DLA34
 from mdnkernels.models.entries import describe_mismatch
 from mdnkernels.models.files import write_atomically
-from mdnkernels.models.hourglass import Hourglass
+from mdnkernels.models.identity import describe_other_network
 from mdnkernels.models.network import Backbone, Network
+from mdnkernels.models.published_names import DLA_RULES, form_of, published_names, renamed
 from mdnkernels.models.regression import SingleMode
 
 # Of images that a network takes, after normalisation.
 Colours = Literal["BGR", "RGB"]
-
-# Patterns in our names and what stands there in the published ones, applied in turn.
-Rules = Sequence[tuple[str, str]]
-
-HOURGLASS_RULES: Rules = (
-    (r"^stem\.0\.0\.", "pre.0.conv."),
-    (r"^stem\.0\.1\.", "pre.0.bn."),
-    (r"^stem\.1\.", "pre.1."),
-    (r"^hourglasses\.", "kps."),
-    (r"\bstay\b", "up1"),
-    (r"\bdown\b", "low1"),
-    (r"\binner\b", "low2"),
-    (r"\bup\b", "low3"),
-    (r"^outputs\.(\d+)\.0\.", r"cnvs.\1.conv."),
-    (r"^outputs\.(\d+)\.1\.", r"cnvs.\1.bn."),
-    (r"^merges\.(\d+)\.residual\.", r"inters.\1."),
-    (r"^merges\.(\d+)\.from_input\.", r"inters_.\1."),
-    (r"^merges\.(\d+)\.from_feature\.", r"cnvs_.\1."),
-)
-DLA_RULES: Rules = (
-    (r"^levels\.0\.0\.", "base.base_layer."),
-    (r"^levels\.0\.1\.", "base.level0."),
-    (r"^levels\.(\d)\.", r"base.level\1."),
-    (r"\bfirst\b", "tree1"),
-    (r"\bsecond\b", "tree2"),
-    (r"\broot\.0\.", "root.conv."),
-    (r"\broot\.1\.", "root.bn."),
-    (r"\bunread\b", "project"),
-    (r"^up\.(\d)\.", r"dla_up.ida_\1."),
-    (r"^join\.", "ida_up."),
-    # Published aggregations count their layers from 1.
-    *(
-        (rf"\b(ida_\w+)\.{ours}\.{i}\.", rf"\1.{theirs}_{i + 1}.")
-        for ours, theirs in (("project", "proj"), ("upsample", "up"), ("node", "node"))
-        for i in range(3)
-    ),
-    (r"\b((?:proj|node)_\d)\.(weight|bias)$", r"\1.conv.\2"),
-    (r"\b((?:proj|node)_\d)\.taps\.", r"\1.conv.conv_offset_mask."),
-    (r"\b((?:proj|node)_\d)\.bn\.", r"\1.actf.0."),
-)
-HEADS = {
-    "heatmap": "hm",
-    "offset": "reg",
-    "size": "wh",
-    "logits": "mdn_logits",
-    "scale": "mdn_sigma",
-    "keypoints": "hps",
-    "keypoint_heatmap": "hm_hp",
-    "keypoint_offset": "hp_offset",
-}
-# A mixture's means have the name of what they stand in for.
-MEANS = {"size": "wh", "pose": "hps"}
-
-
-@dataclass(frozen=True)
-class Form:
-    """How published files hold one architecture.
-
-    backbone: rules for its names. hidden, output: what a head's two layers are called. first: our name of the weight
-    that reads the image. ignored: published entries that no published network reads either.
-    """
-
-    backbone: Rules
-    hidden: str
-    output: str
-    first: str
-    ignored: frozenset[str] = frozenset()
-
-
-FORMS: dict[type[Backbone], Form] = {
-    Hourglass: Form(HOURGLASS_RULES, "{head}.{stack}.0.conv", "{head}.{stack}.1", first="stem.0.0.weight"),
-    # The classifier of the ImageNet weights that training began with stays in the file.
-    DLA34: Form(
-        DLA_RULES,
-        "{head}.0",
-        "{head}.2",
-        first="levels.0.0.0.weight",
-        ignored=frozenset({"base.fc.weight", "base.fc.bias"}),
-    ),
-}
 
 
 def load_published(model: Network, path: str | os.PathLike[str], *, colours: Colours = "BGR") -> None:
@@ -132,13 +51,15 @@ def load_published(model: Network, path: str | os.PathLike[str], *, colours: Col
     mdn_min_sigma - 1, which is 9 for the published default. With any other, its sigmas are wrong, and with them what
     select="density" chooses.
 
-    Only tensors are read; code in the file is not executed. Raises ValueError that names the file and every entry that
-    is missing, surplus or of another shape (a dozen, then how many more), and the model is as it was. Two things are
+    Only tensors are read; code in the file is not executed. Raises ValueError that names the file, the num_classes,
+    components, task or arch that it was made with where the model has others, and every entry that is missing, surplus
+    or of another shape (a dozen, then how many more), and the model is as it was. Two things are
     not asked for: num_batches_tracked, which files of old versions of PyTorch lack, and the ImageNet classifier that
     DLA-34's files carry along.
     """
-    form = _form(model.backbone)
-    _fill(model, path, published_names(model), _orders(model, colours), form.ignored)
+    form = form_of(model.backbone)
+    given = read_published(path)
+    _fill(model, path, given, published_names(model), _orders(model, colours), form.ignored)
 
 
 def save_published(model: Network, path: str | os.PathLike[str], *, colours: Colours = "BGR") -> None:
@@ -169,35 +90,8 @@ def load_imagenet(backbone: Backbone, path: str | os.PathLike[str]) -> None:
     if not isinstance(backbone, DLA34):
         raise ValueError(f"there are ImageNet weights for a DLA34 backbone, not for {type(backbone).__name__}")
     prefix = "levels."
-    names = {name: _renamed(prefix + name, DLA_RULES).removeprefix("base.") for name in backbone.levels.state_dict()}
-    _fill(backbone.levels, path, names, {}, frozenset({"fc.weight", "fc.bias"}))
-
-
-def published_names(model: Network) -> dict[str, str]:
-    """Return what published files call each entry of the model's state dict."""
-    form = _form(model.backbone)
-    heads = HEADS | {"loc": MEANS[model.regression.quantity]}
-    names = {f"backbone.{name}": _renamed(name, form.backbone) for name in model.backbone.state_dict()}
-    for stack, group in enumerate(model.head_groups):
-        for name in group.heads:
-            for layer in ("hidden", "output"):
-                theirs = getattr(form, layer).format(head=heads[name], stack=stack)
-                for kind in ("weight", "bias"):
-                    names[f"heads.{stack}.heads.{name}.{layer}.{kind}"] = f"{theirs}.{kind}"
-    return names
-
-
-def _form(backbone: Backbone) -> Form:
-    if type(backbone) not in FORMS:
-        known = ", ".join(kind.__name__ for kind in FORMS)
-        raise ValueError(f"published files hold backbones {known}, not {type(backbone).__name__}")
-    return FORMS[type(backbone)]
-
-
-def _renamed(name: str, rules: Rules) -> str:
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name
+    names = {name: renamed(prefix + name, DLA_RULES).removeprefix("base.") for name in backbone.levels.state_dict()}
+    _fill(backbone.levels, path, read_published(path), names, {}, frozenset({"fc.weight", "fc.bias"}))
 
 
 def _orders(model: Network, colours: str) -> dict[str, tuple[int, Tensor]]:
@@ -206,7 +100,7 @@ def _orders(model: Network, colours: str) -> dict[str, tuple[int, Tensor]]:
         raise ValueError(f"colours must be 'BGR' or 'RGB', not {colours!r}")
     orders = {}
     if colours == "RGB":
-        orders[f"backbone.{_form(model.backbone).first}"] = (1, torch.tensor([2, 1, 0]))
+        orders[f"backbone.{form_of(model.backbone).first}"] = (1, torch.tensor([2, 1, 0]))
     regression = model.regression
     if isinstance(regression, SingleMode):
         class_outer = torch.arange(regression.classes * regression.dims).view(regression.classes, regression.dims)
@@ -219,19 +113,20 @@ def _orders(model: Network, colours: str) -> dict[str, tuple[int, Tensor]]:
 def _fill(
     module: nn.Module,
     path: str | os.PathLike[str],
+    given: Mapping[Any, Any],
     names: Mapping[str, str],
     orders: Mapping[str, tuple[int, Tensor]],
     ignored: frozenset[str],
 ) -> None:
-    """Fill the module from the file, all of it or, with a ValueError, nothing."""
-    given = _read(path)
+    """Fill the module from what the file holds, all of it or, with a ValueError, nothing."""
     needed = module.state_dict()
     counts = {theirs for name, theirs in names.items() if name.endswith("num_batches_tracked")}
     wrong = describe_mismatch(
         {names[name]: value for name, value in needed.items()}, given, optional=counts, ignored=ignored
     )
     if wrong:
-        raise ValueError(f"{path}: does not hold this model: {wrong}")
+        other = describe_other_network(module, given, published=True) if isinstance(module, Network) else None
+        raise ValueError(f"{path}: does not hold this model: {'' if other is None else f'{other}: '}{wrong}")
     values: dict[str, Tensor] = {}
     for name, ours in needed.items():
         value = given[names[name]] if names[name] in given else torch.zeros_like(ours)
@@ -239,8 +134,11 @@ def _fill(
     module.load_state_dict(values)
 
 
-def _read(path: str | os.PathLike[str]) -> dict[Any, Any]:
-    """Read the state dict in a file, without its wrapper and prefix."""
+def read_published(path: str | os.PathLike[str]) -> dict[Any, Any]:
+    """Read the state dict in a file, without its wrapper and prefix.
+
+    Only tensors are read. Raises ValueError for a file that holds none, and OSError for one that cannot be opened.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
@@ -248,6 +146,11 @@ def _read(path: str | os.PathLike[str]) -> dict[Any, Any]:
     except Exception as error:  # a file of another kind makes torch.load raise almost anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: is not a readable checkpoint (damaged, or of another kind?): {reason}") from error
+    if isinstance(content, Mapping) and {"format", "config", "model"} <= content.keys():
+        raise ValueError(
+            f"{path}: is not a published checkpoint but one of `python -m train fit`: "
+            "mdnkernels.train.Predictor.from_checkpoint reads it"
+        )
     entries = content.get("state_dict", content) if isinstance(content, Mapping) else content
     if not isinstance(entries, Mapping) or not any(isinstance(value, Tensor) for value in entries.values()):
         raise ValueError(

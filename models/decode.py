@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d, pad
 
 from mdnkernels import Peaks, topk_peaks
 from mdnkernels.models.reading import read_cells
@@ -59,7 +60,27 @@ def find_peaks(heatmap: Tensor, k: int, *, logits: bool = True) -> Peaks:
 
     Scores are at least float32: bfloat16 ties many.
     """
-    return topk_peaks(at_least_float32(heatmap), k, logits=logits)
+    heatmap = at_least_float32(heatmap)
+    if torch.onnx.is_in_onnx_export():
+        return peaks_in_onnx(heatmap, k, logits=logits)
+    return topk_peaks(heatmap, k, logits=logits)
+
+
+def peaks_in_onnx(heatmap: Tensor, k: int, *, logits: bool) -> Peaks:
+    """Return what `mdnkernels.topk_peaks` does, of operations that ONNX has.
+
+    ONNX has no stable sort, but its TopK takes equal values in the order of their places, as `topk_peaks` does; torch's
+    own promises no order. A peak of -inf counts as none.
+    """
+    cells = heatmap.shape[2] * heatmap.shape[3]
+    is_peak = max_pool2d(heatmap, 3, stride=1, padding=1) == heatmap
+    value, place = torch.where(is_peak, heatmap, -torch.inf).flatten(1).topk(min(k, heatmap.shape[1] * cells))
+    found = value > -torch.inf
+    missing = (0, k - value.shape[1])
+    score = torch.where(found, value.sigmoid() if logits else value, 0)
+    label = torch.where(found, place.div(cells, rounding_mode="floor"), -1)
+    index = torch.where(found, place % cells, -1)
+    return Peaks(pad(score, missing), pad(label, missing, value=-1), pad(index, missing, value=-1))
 
 
 def find_peaks_of_views(views: Sequence[Tensor], k: int) -> Peaks:

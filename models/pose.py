@@ -215,7 +215,8 @@ def move_to_peaks(keypoints: Tensor, box: Tensor, place: Tensor, peak_score: Ten
     """
     usable = peak_score > MIN_KEYPOINT_SCORE
     regressed = keypoints.transpose(1, 2)  # (B, J, N, 2)
-    distance = torch.hypot(*(regressed[:, :, :, None] - place[:, :, None]).unbind(4))
+    x, y = (regressed[:, :, :, None] - place[:, :, None]).unbind(4)
+    distance = (x * x + y * y).sqrt()  # ONNX has no hypot
     distance = torch.where(usable[:, :, None], distance, torch.inf)
     nearest, chosen = distance.min(dim=3)  # (B, J, N)
     target = place.gather(2, chosen[..., None].expand(-1, -1, -1, 2))

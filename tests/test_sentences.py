@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 VERBS = Path(__file__).with_name("imperative_verbs.txt")
-ROOMS = ("mdnkernels", "models", "train", "benchmarks", "csrc", "tests", "docs")
+ROOMS = ("mdnkernels", "models", "train", "examples", "benchmarks", "csrc", "tests", "docs")
 SUFFIXES = {".py", ".cpp", ".cu", ".cuh", ".h", ".md", ".toml", ".txt"}
 LONGEST = 600
 # Why a file is longer than LONGEST lines.

@@ -23,3 +23,11 @@ class TrainingError(UserError):
 
 class EvaluationError(UserError):
     """An evaluation cannot go on: a process that is needed has died."""
+
+
+class UnreadableImageError(UserError):
+    """An image cannot be read: the message names it, and `reason` says why without its name."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.reason = reason

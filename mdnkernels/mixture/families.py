@@ -10,13 +10,16 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, distributions
+from torch.distributions import Distribution
 from torch.nn import functional
 
 from mdnkernels import checks
+from mdnkernels.mixture import student
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Family(ABC):
     name: ClassVar[str]
     log_sigma: ClassVar[bool] = True
     """Whether -log phi has the term log sigma; the mass of a discrete target has none."""
+    spherical: ClassVar[bool] = False
+    """Whether sums of independent dimensions are of the family: those of the Gaussian alone."""
 
     @abstractmethod
     def value(self, z: Tensor, inverse: Tensor) -> Tensor:
@@ -51,12 +56,57 @@ class Family(ABC):
     def information(self) -> tuple[float, float] | None:
         """Fisher's information of loc and of sigma at sigma = 1; None where it does not fall as sigma^-2."""
 
+    @property
+    def has_mean(self) -> bool:
+        """Whether there is a mean, which then is 0."""
+        return True
+
+    def slope(self, z: Tensor) -> Tensor:
+        """Return d value / dz, elementwise."""
+        raise self.refusal("slope that depends on z alone")
+
+    def density(self, z: Tensor) -> Tensor:
+        """Return the density of z where loc is 0 and sigma 1, elementwise."""
+        return torch.exp(-self.value(z, torch.ones_like(z)) - self.constant)
+
+    def cdf(self, z: Tensor) -> Tensor:
+        """Return the distribution function of z where loc is 0 and sigma 1, exact to rounding in the lower tail.
+
+        All families are symmetric: the upper tail is cdf(-z).
+        """
+        raise self.refusal("continuous distribution function")
+
+    def quantile(self, p: Tensor) -> Tensor:
+        """Return the z of which `cdf` is p, for p of at most 1/2; -inf for 0. Not differentiable."""
+        raise self.refusal("continuous quantiles")
+
+    def draw(self, like: Tensor) -> Tensor:
+        """Return independent draws where loc is 0 and sigma 1, of the shape, dtype and device of `like`."""
+        raise self.refusal("draws")
+
+    def distance(self, offset: Tensor, sigma: Tensor) -> Tensor:
+        """Return E |offset + sigma Z|, elementwise."""
+        raise self.refusal("closed form of the CRPS")
+
+    def distance_of_two(self, offset: Tensor, sigma: Tensor, other: Tensor) -> Tensor:
+        """Return E |offset + sigma Z + other Z'| of independent Z and Z', elementwise."""
+        raise self.refusal("closed form of the CRPS of a mixture")
+
+    def to_torch(self, loc: Tensor, scale: Tensor) -> Distribution:
+        """Return the distribution of torch that has this location and scale."""
+        raise self.refusal("like in torch.distributions")
+
+    def refusal(self, what: str) -> NotImplementedError:
+        """Return the error of a family that has no such thing."""
+        return NotImplementedError(f"{self} has no {what}")
+
 
 @dataclass(frozen=True)
 class Gaussian(Family):
     """value(z) = z^2 / 2, constant = log(2 pi) / 2."""
 
     name: ClassVar[str] = "gaussian"
+    spherical: ClassVar[bool] = True
 
     @property
     def variance(self) -> float:
@@ -68,6 +118,28 @@ class Gaussian(Family):
 
     def value(self, z: Tensor, inverse: Tensor) -> Tensor:
         return 0.5 * z.square()
+
+    def slope(self, z: Tensor) -> Tensor:
+        return z
+
+    def cdf(self, z: Tensor) -> Tensor:
+        return torch.erfc(-math.sqrt(0.5) * z) / 2  # torch.special.ndtr has no digits of the lower tail
+
+    def quantile(self, p: Tensor) -> Tensor:
+        return torch.special.ndtri(p)
+
+    def draw(self, like: Tensor) -> Tensor:
+        return torch.randn_like(like)
+
+    def distance(self, offset: Tensor, sigma: Tensor) -> Tensor:
+        z = offset / sigma
+        return offset * torch.erf(z / math.sqrt(2)) + 2 * sigma * self.density(z)
+
+    def distance_of_two(self, offset: Tensor, sigma: Tensor, other: Tensor) -> Tensor:
+        return self.distance(offset, torch.hypot(sigma, other))
+
+    def to_torch(self, loc: Tensor, scale: Tensor) -> Distribution:
+        return distributions.Normal(loc, scale)
 
     @property
     def constant(self) -> float:
@@ -90,6 +162,42 @@ class Laplace(Family):
 
     def value(self, z: Tensor, inverse: Tensor) -> Tensor:
         return z.abs()
+
+    def slope(self, z: Tensor) -> Tensor:
+        return z.sign()
+
+    def cdf(self, z: Tensor) -> Tensor:
+        half = 0.5 * torch.exp(-z.abs())
+        return torch.where(z < 0, half, 1 - half)
+
+    def quantile(self, p: Tensor) -> Tensor:
+        return torch.log(2 * p)
+
+    def draw(self, like: Tensor) -> Tensor:
+        return torch.empty_like(like).exponential_() - torch.empty_like(like).exponential_()
+
+    def distance(self, offset: Tensor, sigma: Tensor) -> Tensor:
+        offset = offset.abs()
+        return offset + sigma * torch.exp(-offset / sigma)
+
+    def distance_of_two(self, offset: Tensor, sigma: Tensor, other: Tensor) -> Tensor:
+        """Return |offset| + (g(sigma) - g(other)) / (sigma^2 - other^2) with g(b) = b^3 exp(-|offset| / b).
+
+        Where the two are near each other the difference is the integral of g' between them, by Gauss and Legendre.
+        """
+        offset, total = offset.abs(), sigma + other
+        near = (sigma - other).abs() < 0.1 * total
+        apart = torch.where(near, 2 * other + offset, sigma)  # any number that is not near
+        quotient = (apart**3 * torch.exp(-offset / apart) - other**3 * torch.exp(-offset / other)) / (apart - other)
+        nodes, weights = np.polynomial.legendre.leggauss(8)
+        mean = torch.zeros_like(total)
+        for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
+            between = total / 2 + node / 2 * (sigma - other)
+            mean = mean + weight / 2 * (3 * between.square() + between * offset) * torch.exp(-offset / between)
+        return offset + torch.where(near, mean, quotient) / total
+
+    def to_torch(self, loc: Tensor, scale: Tensor) -> Distribution:
+        return distributions.Laplace(loc, scale)
 
     @property
     def constant(self) -> float:
@@ -134,12 +242,44 @@ class StudentT(Family):
         return (self.df + 1) / 2 * torch.log1p(z.square() / self.df)
 
     @property
+    def has_mean(self) -> bool:
+        return self.df > 1
+
+    def slope(self, z: Tensor) -> Tensor:
+        return (self.df + 1) * z / (self.df + z.square())
+
+    def cdf(self, z: Tensor) -> Tensor:
+        result: Tensor = _DistributionOfT.apply(z, self)
+        return result
+
+    def quantile(self, p: Tensor) -> Tensor:
+        return student.quantile(p, self.df)
+
+    def draw(self, like: Tensor) -> Tensor:
+        half = torch.full_like(like, self.df / 2)
+        return torch.randn_like(like) * torch.rsqrt(torch._standard_gamma(half) / half)
+
+    def to_torch(self, loc: Tensor, scale: Tensor) -> Distribution:
+        return distributions.StudentT(self.df, loc, scale)
+
+    @property
     def constant(self) -> float:
-        half = self.df / 2
-        if half < 100:
-            return math.log(self.df * math.pi) / 2 + math.lgamma(half) - math.lgamma(half + 0.5)
-        # The difference cancels where it is large; this is its expansion.
-        return math.log(2 * math.pi) / 2 + 1 / (8 * half) - 1 / (192 * half**3) + 1 / (640 * half**5)
+        return student.constant(self.df)
+
+
+class _DistributionOfT(torch.autograd.Function):
+    """The distribution function of Student's t, whose derivative is its density."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, family: StudentT) -> Tensor:
+        ctx.family = family
+        ctx.save_for_backward(z)
+        return student.cdf(z, family.df)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (z,) = ctx.saved_tensors
+        return gradient * ctx.family.density(z), None
 
 
 @dataclass(frozen=True)
@@ -158,6 +298,24 @@ class Logistic(Family):
 
     def value(self, z: Tensor, inverse: Tensor) -> Tensor:
         return -functional.logsigmoid(z) - functional.logsigmoid(-z)
+
+    def slope(self, z: Tensor) -> Tensor:
+        return torch.tanh(z / 2)
+
+    def cdf(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(z)
+
+    def quantile(self, p: Tensor) -> Tensor:
+        return torch.logit(p)
+
+    def draw(self, like: Tensor) -> Tensor:
+        # Two exponentials' ratio: exact in both tails, where the logit of a uniform number has the steps of that.
+        return torch.empty_like(like).exponential_().log() - torch.empty_like(like).exponential_().log()
+
+    def to_torch(self, loc: Tensor, scale: Tensor) -> Distribution:
+        uniform = distributions.Uniform(torch.zeros_like(loc), torch.ones_like(loc))
+        steps = [distributions.SigmoidTransform().inv, distributions.AffineTransform(loc, scale)]
+        return distributions.TransformedDistribution(uniform, steps)
 
     @property
     def constant(self) -> float:
@@ -204,6 +362,9 @@ class DiscretisedLogistic(Family):
     @property
     def parameter(self) -> float:
         return float(self.bin_width)
+
+    def draw(self, like: Tensor) -> Tensor:
+        return Logistic().draw(like)
 
     def value(self, z: Tensor, inverse: Tensor) -> Tensor:
         half = self.bin_width / 2 * inverse

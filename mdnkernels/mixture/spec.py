@@ -11,10 +11,14 @@ from torch import Tensor
 
 from mdnkernels import checks
 from mdnkernels.mixture.arguments import check_block_size, check_scale_options, entries_of, is_interleaved
+from mdnkernels.mixture.distribution import Mixture
 from mdnkernels.mixture.eager import activate_scale
 from mdnkernels.mixture.families import Family, family_of
+from mdnkernels.mixture.layout import check_dim
 from mdnkernels.ops.mixture_mode import MixtureMode, mixture_mode
 from mdnkernels.ops.mixture_nll import mixture_nll, mixture_posterior
+
+_OPTIONS = ("family", "scale_activation", "min_scale", "scale_order", "dim")
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,12 @@ class MixtureSpec:
         family, scale_activation, min_scale, scale_order: as in `mixture_nll`.
         block_size: D, how many neighbouring dimensions are correlated; 1 for none, and no tril.
         shared_tril: whether all blocks share the entries of one L.
+        dim: of the channels in all tensors, as in `mixture_nll`: 1, or -1 for (B, T, K) features. The methods' shapes
+            are those of dim 1.
 
     Raises:
-        TypeError: components, dims, scales or block_size that are no int, min_scale that is no number, family that is
-            none.
+        TypeError: components, dims, scales, block_size or dim that are no int, min_scale that is no number, family that
+            is none.
         ValueError: one of them out of its range, scales or a block_size that do not divide dims, an unknown family,
             scale_activation or scale_order.
     """
@@ -50,6 +56,7 @@ class MixtureSpec:
     scale_order: str | None = None
     block_size: int = 1
     shared_tril: bool = False
+    dim: int = 1
 
     def __post_init__(self) -> None:
         for name in ("components", "dims", "scales"):
@@ -59,6 +66,7 @@ class MixtureSpec:
         is_interleaved(self.scale_order, self.scales, self.dims)
         check_block_size(self.block_size, self.dims, family_of(self.family))
         check_scale_options(self.scale_activation, self.min_scale)
+        check_dim(self.dim)
 
     @property
     def channels(self) -> dict[str, int]:
@@ -76,7 +84,11 @@ class MixtureSpec:
     @property
     def _options(self) -> dict[str, Any]:
         """Those of every op."""
-        return {name: getattr(self, name) for name in ("family", "scale_activation", "min_scale", "scale_order")}
+        return {name: getattr(self, name) for name in _OPTIONS}
+
+    @property
+    def _where(self) -> str:
+        return "" if self.dim == 1 else f" in dimension {self.dim}"
 
     @property
     def _correlation(self) -> int | None:
@@ -187,6 +199,33 @@ class MixtureSpec:
             **self._options,
         )
 
+    def distribution(
+        self,
+        logits: Tensor,
+        loc: Tensor,
+        scale: Tensor,
+        *,
+        tril: Tensor | None = None,
+        dim_scale: Tensor | None = None,
+        validate_args: bool | None = None,
+    ) -> Mixture:
+        """Return the mixture of these parameters as a distribution, of batch shape (B, *P) and event shape (C,).
+
+        The arguments are those of `nll`; validate_args is that of `mdnkernels.Mixture`. Raises as that does, and
+        ValueError for parameters of another number of channels than this mixture has.
+        """
+        self._check_channels(logits=logits, loc=loc, scale=scale, tril=tril)
+        return Mixture(
+            logits,
+            loc,
+            scale,
+            tril=tril,
+            block_size=self._correlation,
+            dim_scale=dim_scale,
+            **self._options,
+            validate_args=validate_args,
+        )
+
     def sigma(self, scale: Tensor) -> Tensor:
         """Return each component's sigma (B, M*S, *P), in the target's units, from raw scales of that shape.
 
@@ -204,8 +243,10 @@ class MixtureSpec:
         for name, value in parameters.items():
             if name == "tril" and (value is None) != (name not in self.channels):
                 raise ValueError(f"tril must be {'given' if value is None else 'None'} for {self}")
-            if isinstance(value, Tensor) and (value.ndim < 2 or value.shape[1] != self.channels[name]):
+            if not isinstance(value, Tensor):
+                continue
+            if not -value.ndim <= self.dim < value.ndim or value.shape[self.dim] != self.channels[name]:
                 raise ValueError(
                     f"{name} must be (B, {letters[name]}, *P) with {letters[name]} = {self.channels[name]} channels "
-                    f"for {self}, got shape {tuple(value.shape)}"
+                    f"for {self}{self._where}, got shape {tuple(value.shape)}"
                 )

@@ -50,12 +50,15 @@ def start_from_targets(
 
     Args:
         spec: the mixture.
-        targets: (N, C), what is regressed, in the target's units; of maps, the columns with something observed.
-        mask: (N, C), bool, True where observed; None: everything is.
+        targets: (N, C), or (B, C, *P) with the channels where spec.dim says, what is regressed, in the target's units.
+            What is no number there must not be observed.
+        mask: bool, True where observed, as targets, or (., G, *P) with G a divisor of C, as in `mixture_nll`; None:
+            everything is.
         dim_scale: (C,), as in `mixture_nll`.
-        features: (N, F), what k-means compares in the place of the targets: logarithms of sizes, for instance. Finite
-            where observed.
-        features_mask: (N, F), bool, True where a feature is observed, at least one of each row; None: everything is.
+        features: (N, F), or (B, F, *P), what k-means compares in the place of the targets: logarithms of sizes, for
+            instance. Finite where observed.
+        features_mask: as features, bool, True where a feature is observed, at least one of each row; None: everything
+            is.
         seed: of k-means. The same arguments give the same bits for any number of threads.
 
     Raises:
@@ -66,11 +69,11 @@ def start_from_targets(
     Source: k-means++ of Arthur and Vassilvitskii, 2007, with Dixon's distance for missing values, 1979.
     """
     checks.tensor("targets", targets, checks.FLOATS)
-    if targets.ndim != 2 or targets.shape[1] != spec.dims:
-        raise ValueError(f"targets must be (N, C) with C = {spec.dims} of {spec}, got shape {tuple(targets.shape)}")
+    shape = targets.shape
+    targets = _as_rows("targets", targets, spec.dims, spec)
     if mask is not None:
         checks.tensor("mask", mask, (torch.bool,))
-        checks.shape("mask", mask, targets.shape, "that of targets")
+        mask = _mask_as_rows(mask, shape, spec)
     kappa = np.ones(spec.dims)
     if dim_scale is not None:
         checks.tensor("dim_scale", dim_scale, checks.FLOATS)
@@ -89,12 +92,15 @@ def start_from_targets(
         clusters = k_means(values / kappa, seen, clusters=spec.components, seed=seed)
     else:
         checks.tensor("features", features, checks.FLOATS)
-        if features.ndim != 2 or len(features) != len(targets):
-            raise ValueError(f"features must be (N, F) with N = {len(targets)}, got shape {tuple(features.shape)}")
-        known = None
         if features_mask is not None:
             checks.tensor("features_mask", features_mask, (torch.bool,))
             checks.shape("features_mask", features_mask, features.shape, "that of features")
+            features_mask = _as_rows("features_mask", features_mask, None, spec)
+        features = _as_rows("features", features, None, spec)
+        if len(features) != len(targets):
+            raise ValueError(f"features must be (N, F) with N = {len(targets)}, got shape {tuple(features.shape)}")
+        known = None
+        if features_mask is not None:
             known = features_mask.cpu().numpy()
             if not known.any(1).all():
                 raise ValueError("features_mask must have something observed in each row of features")
@@ -167,6 +173,41 @@ def init_from_targets(
     bias.copy_(torch.cat([start.logits, start.loc, start.scale, start.tril]))
     weight.mul_(weight_factor)
     return start
+
+
+def _as_rows(name: str, value: Tensor, channels: int | None, spec: MixtureSpec) -> Tensor:
+    """Return (N, K), or (B, K, *P) with the channels where spec.dim says, as rows (N, K).
+
+    channels: K; None for any number. Where it is 1 every element is a row, however they are arranged.
+    """
+    if channels == 1:
+        return value.reshape(-1, 1)
+    rows = value.movedim(spec.dim, -1) if value.ndim > 1 and -value.ndim <= spec.dim < value.ndim else None
+    if rows is None or (channels is not None and rows.shape[-1] != channels):
+        letter, wanted = ("F", "any F") if channels is None else ("C", f"C = {channels}")
+        raise ValueError(
+            f"{name} must be (N, {letter}) with {wanted}, or (B, {letter}, *P) with these in dimension {spec.dim}, of "
+            f"{spec}, got shape {tuple(value.shape)}"
+        )
+    return rows.reshape(-1, rows.shape[-1])
+
+
+def _mask_as_rows(mask: Tensor, shape: torch.Size, spec: MixtureSpec) -> Tensor:
+    """Return a mask (B, G, *P), or (B, *P), of targets of this shape as rows (N, C)."""
+    if spec.dims == 1:
+        if mask.numel() != shape.numel():
+            raise ValueError(f"mask must be of the targets' shape {tuple(shape)}, got {tuple(mask.shape)}")
+        return mask.reshape(-1, 1)
+    mask = mask.unsqueeze(spec.dim) if mask.ndim == len(shape) - 1 else mask
+    groups = mask.shape[spec.dim] if mask.ndim == len(shape) else 0
+    expected = list(shape)
+    expected[spec.dim] = groups
+    if groups == 0 or spec.dims % groups or list(mask.shape) != expected:
+        raise ValueError(
+            f"mask must be of the targets' shape {tuple(shape)}, or have a divisor of {spec.dims} channels, "
+            f"got {tuple(mask.shape)}"
+        )
+    return _as_rows("mask", mask, groups, spec).repeat_interleave(spec.dims // groups, 1)
 
 
 def _mean(values: np.ndarray, seen: np.ndarray, otherwise: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import mdnkernels
 from tests import cuda_on_cpu
-from tests.examples import examples
+from tests.example_count import examples
 from tests.ops.agreement import outputs_of
 from tests.ops.table import OPS, Draw
 from tests.ops.table.mixture import ACTIVATIONS

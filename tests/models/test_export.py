@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mdnkernels.models import Skeleton, save_published
 from mdnkernels.models.export import export_inference, export_onnx, main, write_graph
+from mdnkernels.models.regression import Flip
 from tests.models.networks import BOTH_TASKS, IMAGES, awake
 from tests.processes import python
 
@@ -70,7 +71,7 @@ def test_onnxruntime_gives_the_maps(arch: str, task: str, components: int, tmp_p
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     model = awake(arch, task, components, torch.float32).eval()
-    names = export_onnx(model, tmp_path / "maps.onnx", size=(32, 64))
+    names = export_onnx(model, tmp_path / "maps.onnx", size=(32, 64), maps=True)
     assert [file.name for file in tmp_path.iterdir()] == ["maps.onnx"]
     try:
         session = onnxruntime.InferenceSession(tmp_path / "maps.onnx")
@@ -85,6 +86,23 @@ def test_onnxruntime_gives_the_maps(arch: str, task: str, components: int, tmp_p
             (expected,) = model(images)
         same(found, expected)
         assert torch.equal(model.decode(found, k=5).label, model.decode(expected, k=5).label)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("task", "flip"), [("detection", None), pytest.param("pose", "average", marks=pytest.mark.slow)]
+)
+def test_onnxruntime_gives_what_predict_gives(task: str, flip: Flip | None, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model = awake("hourglass_tiny", task, 3, torch.float32).eval()
+    file = tmp_path / "graph.onnx"
+    names = export_onnx(model, file, size=(32, 64), k=7, flip=flip, description="a text")
+    session = onnxruntime.InferenceSession(file)
+    assert session.get_modelmeta().custom_metadata_map["mdnkernels"] == "a text"
+    for images in BATCHES:
+        found = dict(zip(names, map(torch.from_numpy, session.run(None, {"images": images.numpy()})), strict=True))
+        same(found, model.predict(images, k=7, flip=flip)._asdict())
 
 
 def test_without_the_packages_an_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +153,9 @@ def test_a_published_network_becomes_a_graph_on_the_command_line(
 ) -> None:
     pytest.importorskip("onnxscript")
     output = published.with_name("graph.onnx")
-    assert main(["dla34", "pose", str(published), str(output), "--components", "2", "--size", "32", "64"]) == 0
+    assert (
+        main(["dla34", "pose", str(published), str(output), "--components", "2", "--size", "32", "64", "--maps"]) == 0
+    )
     assert "graph.onnx: images (B, 3, 32, 64) to maps heatmap, offset, size, logits" in capsys.readouterr().out
     assert sorted(file.name for file in output.parent.iterdir()) == ["graph.onnx", "published.pth"]
 
@@ -145,7 +165,8 @@ def test_a_published_network_becomes_a_graph_on_the_command_line(
     [
         ("published.pth", (), "must end in .pt2"),
         ("there.onnx", (), "is there already"),
-        ("graph.onnx", ("--flip", "average"), "an ONNX file has the maps alone"),
+        ("graph.onnx", ("--maps", "--flip", "average"), "before peaks and flips"),
+        ("graph.pt2", ("--maps",), "maps are of ONNX files"),
         ("graph.onnx", ("--components", "3"), "does not hold this model"),
         ("graph.pt2", ("--size", "32", "60"), "multiples of 32"),
         ("graph.pt2", ("--classes", "4"), "has one class"),
@@ -171,6 +192,6 @@ def test_the_command_line_explains_itself(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0
-    text = capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
     for expected in ("weights", "output", "--size", "python -m train export"):
         assert expected in text

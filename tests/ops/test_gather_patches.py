@@ -10,7 +10,7 @@ from torch.nn import functional
 
 import mdnkernels
 from mdnkernels import gather_patches
-from tests.examples import examples
+from tests.example_count import examples
 from tests.native.simd import LEVELS, run_at_level
 from tests.ops.table import LAYOUTS, laid_out
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdnkernels
-from tests.examples import examples
+from tests.example_count import examples
 from tests.native.simd import LEVELS, run_at_level
 
 BACKENDS = ["native", "eager"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import mdnkernels
 from mdnkernels.mixture.eager import activate_scale
-from tests.examples import examples
+from tests.example_count import examples
 from tests.native.simd import LEVELS, run_at_level
 from tests.ops.agreement import outputs_of
 from tests.ops.table.mixture import ACTIVATIONS

@@ -14,7 +14,7 @@ import mdnkernels
 from mdnkernels import MixtureNLLLoss, mixture_nll, native
 from mdnkernels.mixture.families import family_of
 from mdnkernels.mixture.objective import Objective
-from tests.examples import examples
+from tests.example_count import examples
 from tests.native.simd import LEVELS, run_at_level
 from tests.ops import reference
 from tests.ops.mixture_cases import NAMES, MixtureCase, loss_and_gradients, mixture_cases

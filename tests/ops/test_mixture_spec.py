@@ -133,7 +133,7 @@ def test_what_is_no_tensor_gets_the_ops_own_message() -> None:
 def test_defaults_are_the_ops_own(op: Any) -> None:
     """Or a mixture that was made without options would not be what the bare op takes it for."""
     defaults = inspect.signature(op).parameters
-    for name in ("family", "scale_activation", "min_scale", "scale_order"):
+    for name in ("family", "scale_activation", "min_scale", "scale_order", "dim"):
         if name in defaults:
             assert getattr(MixtureSpec(1, 1, scales=1), name) == defaults[name].default
 
@@ -144,7 +144,7 @@ def test_defaults_are_the_ops_own(op: Any) -> None:
 def test_every_option_of_an_op_is_the_specs_or_the_calls(method: str, op: Any) -> None:
     """An option that an op gains must not be lost on the way."""
     here = inspect.signature(getattr(MixtureSpec, method)).parameters
-    own = {"family", "scale_activation", "min_scale", "scale_order", "block_size"}
+    own = {"family", "scale_activation", "min_scale", "scale_order", "block_size", "dim"}
     assert here.keys() - {"self"} == inspect.signature(op).parameters.keys() - own
     for name, parameter in inspect.signature(op).parameters.items():
         assert name in own or here[name].default == parameter.default, name

@@ -16,7 +16,7 @@ from torch.nn import functional
 import mdnkernels
 from mdnkernels import mixture_nll
 from mdnkernels.mixture.eager import activate_scale
-from tests.examples import examples
+from tests.example_count import examples
 from tests.ops.mixture_cases import MixtureCase, loss_and_gradients, mixture_cases
 from tests.ops.reference import scale_of
 from tests.ops.table.mixture import is_discrete

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mdnkernels
-from tests.examples import examples
+from tests.example_count import examples
 from tests.ops.table import OPS, Draw
 
 BACKENDS = ["native", "eager"]

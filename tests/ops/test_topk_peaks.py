@@ -10,7 +10,7 @@ from torch import Tensor
 
 import mdnkernels
 from mdnkernels import topk_peaks
-from tests.examples import examples
+from tests.example_count import examples
 
 BACKENDS = ["native", "eager"]
 

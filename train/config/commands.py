@@ -15,6 +15,7 @@ from mdnkernels.train.config.options import (
     Device,
     ImageFolder,
     InferenceConfig,
+    Keep,
     KeypointSigmas,
     ModelConfig,
     OptimizerConfig,
@@ -82,6 +83,9 @@ class FitConfig:
     """Save a checkpoint when so much time has passed since the last one; every epoch's end saves one too."""
     evaluate_every: AtLeastZero = 0
     """Epochs between two evaluations on the val set; 0 evaluates at the end only."""
+    keep: Keep = "last"
+    """last keeps the last checkpoint. best keeps beside it the one whose evaluation had the highest AP on the val set,
+    the earlier of two alike, for --checkpoint best of evaluate, predict and export; it needs --evaluate-every."""
     stop_after: AtLeastOne | None = None
     """Stop in good order after so many steps of this session, as an interruption would; --resume goes on."""
     resume: NewRunFolder | None = None
@@ -89,9 +93,13 @@ class FitConfig:
     that change which images an epoch takes, or their order, only between two epochs."""
 
     def check_together(self) -> None:
-        """Raise ConfigError where the single-mode base is asked for what only a mixture has."""
+        """Raise ConfigError where the base is asked for what only a mixture has, and --keep best lacks evaluations."""
         if self.model.components == 0 and self.optimizer.mixture_stacks == "last":
             raise ConfigError("--mixture-stacks last: needs a mixture, and --components 0 is the single-mode base")
+        if self.keep == "best" and self.evaluate_every == 0:
+            raise ConfigError("--keep best: needs --evaluate-every 1 or more: of one evaluation the best is the last")
+        if self.keep == "best" and self.data.coco is None and self.data.val_images is None:
+            raise ConfigError("--keep best: needs --val-images and --val-annotations to tell what is best")
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ class EvaluateConfig:
     run: Annotated[RunFolder | None, Positional, arg(metavar="[RUN]")] = None
     """Run directory whose last checkpoint and val set are taken."""
     checkpoint: CheckpointFile | None = None
-    """Checkpoint to evaluate instead of the run's last one."""
+    """Checkpoint to evaluate instead of the run's last one: a file, or best for the run's best one."""
     split: Literal["val", "test-dev"] = "val"
     """test-dev writes the server's file of an image list without annotations (--images, --annotations) and no score."""
     images: ImageFolder | None = None
@@ -149,7 +157,7 @@ class PredictConfig:
     run: RunFolder | None = None
     """Run directory whose last checkpoint is taken."""
     checkpoint: CheckpointFile | None = None
-    """Checkpoint to use instead of a run's last one."""
+    """Checkpoint to use instead of a run's last one: a file, or best for the run's best one."""
     output: OutputFolder | None = None
     """New or empty folder to write to. Without it: RUN/predictions or, without a run, runs/predictions, -2, -3, ..."""
     threshold: ZeroToOne = 0.3
@@ -169,22 +177,38 @@ class PredictConfig:
     free at the start."""
 
 
+ExportFormat = Literal["onnx", "pt2", "safetensors"]
+
+
 @dataclass(frozen=True)
 class ExportConfig:
-    """Write a trained network as a graph that runs without this code: torch.export (.pt2) or ONNX (.onnx)."""
+    """Write a trained network for use elsewhere: ONNX or torch.export, from images to detections or poses, for any
+    batch; or its weights with their configuration as safetensors."""
 
-    output: Annotated[Path, CheckedBy("mdnkernels.models.export:write_graph")]
-    """File to write: NAME.pt2, from images to detections or poses, or NAME.onnx, from images to maps."""
     run: Annotated[RunFolder | None, Positional, arg(metavar="[RUN]")] = None
     """Run directory whose last checkpoint is taken."""
     checkpoint: CheckpointFile | None = None
-    """Checkpoint to use instead of a run's last one."""
+    """Checkpoint to use instead of a run's last one: a file, or best for the run's best one."""
+    to: ExportFormat | None = None
+    """What to write. Without it: what the end of --output says."""
+    output: Annotated[Path | None, CheckedBy("mdnkernels.models.export:write_graph")] = None
+    """File to write, which must not be there yet. Without it: RUN/network.onnx, .pt2 or .safetensors."""
     size: Annotated[tuple[int, int], must_be("two sides of at least 1", lambda size: min(size) >= 1)] | None = None
-    """Height and width of the images that the graph takes. Without it: the square of the training."""
+    """Graphs: height and width of the images. Without it: the square of the training."""
     flip: bool = False
-    """.pt2: look at the mirror image too, and average the two."""
+    """Graphs: look at the mirror image too, and average the two."""
     detections: AtLeastOne = 100
-    """.pt2: objects per image that are given."""
+    """Graphs: objects per image that are given."""
+    maps: bool = False
+    """ONNX: give the network's maps instead, before peaks are looked for."""
+
+    def check_together(self) -> None:
+        """Raise ConfigError where weights alone are asked for what only a graph has."""
+        weights = self.to == "safetensors" or (self.output is not None and self.output.suffix == ".safetensors")
+        if weights and (self.size is not None or self.flip or self.detections != 100 or self.maps):
+            raise ConfigError(
+                "--size, --flip, --detections, --maps: are of graphs; safetensors holds the weights alone"
+            )
 
 
 @dataclass(frozen=True)

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
-
 from mdnkernels.train.config.commands import PredictConfig
-from mdnkernels.train.config.options import Orientation
-from mdnkernels.train.config.rules import check_config
+from mdnkernels.train.config.serialisation import settled
 from mdnkernels.train.data.image_files import find_images
-from mdnkernels.train.data.images import ImageError, exif_orientation, image_size, open_image, read_rgb, warp
-from mdnkernels.train.data.transforms import Views
-from mdnkernels.train.errors import ConfigError
-from mdnkernels.train.inference.evaluation import predict_batch, views_of
-from mdnkernels.train.inference.preparation import autocast_context, prepare_for_inference
-from mdnkernels.train.loop.network import check_inference, find_checkpoint, pick_device, restore_network
-from mdnkernels.train.run.checkpoint import load_checkpoint
+from mdnkernels.train.errors import ConfigError, UnreadableImageError
+from mdnkernels.train.inference.found import Prediction
+from mdnkernels.train.inference.predictor import Predictor
+from mdnkernels.train.loop.network import find_checkpoint, pick_device, pick_precision
 from mdnkernels.train.run.files import write_json, write_picture
-from mdnkernels.train.tasks.base import Task
 from mdnkernels.train.threads import use_free_cores
 
 logger = logging.getLogger("mdnkernels.train")
@@ -41,49 +32,49 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     found by then is written, and the rest is named under "not_done". For poses "keypoints" names the keypoints of each
     detection in their order. Raises ConfigError, CheckpointError.
     """
-    check_config(config)
+    config = settled(config)
     paths = find_images(config.images)
     if config.output is not None:
         _check_free(config.output)
     device = pick_device(config.device)
+    pick_precision(config.inference.precision, device)  # a mistake is told before a large file is read
     use_free_cores(device, config.threads)
-    autocast = autocast_context(config.inference, device)
-    checkpoint = load_checkpoint(find_checkpoint(config.run, config.checkpoint))
-    model, task = restore_network(checkpoint)
-    check_inference(model, task, config.inference)
-    views = views_of(config.inference, checkpoint.config.data.input_size, model.divisor)
-    model = prepare_for_inference(model, config.inference, device)
+    predictor = Predictor.from_checkpoint(
+        find_checkpoint(config.run, config.checkpoint),
+        threshold=config.threshold,
+        orientation=config.orientation,
+        device=config.device,
+        ellipse_score=config.ellipse_score,
+        **vars(config.inference),
+    )
     output = _make_folder(config)
 
     done: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     names = FreeNames()
     result: dict[str, Any] = {"orientation": config.orientation, "images": done, "failed": failed}
-    if task.skeleton is not None:
-        result["keypoints"] = list(task.skeleton.names)
+    if predictor.task.skeleton is not None:
+        result["keypoints"] = list(predictor.task.skeleton.names)
     try:
         for path in paths:
             try:
-                with autocast:
-                    entry = predict_image(model, task, path, views, config)
-            except ImageError as error:
-                logger.warning("skipped image %s: %s", path, error)
-                failed.append({"file": str(path), "reason": str(error)})
+                found = predictor(path)
+            except UnreadableImageError as error:
+                logger.warning("skipped image %s", error)
+                failed.append({"file": str(path), "reason": error.reason})
             else:
+                entry = _entry(path, found)
                 if config.pictures:
                     entry["picture"] = f"{names.take(path.stem)}.png"
-                    picture = draw_entry(
-                        path, entry["detections"], task, model.components, config.ellipse_score, config.orientation
-                    )
-                    write_picture(output / entry["picture"], picture)
+                    write_picture(output / entry["picture"], found.draw())
                 done.append(entry)
     finally:
         result["not_done"] = [str(path) for path in paths[len(done) + len(failed) :]]
         write_json(output / "predictions.json", result)
         if result["not_done"]:
             logger.warning("%s: %d of %d images are not done", output, len(result["not_done"]), len(paths))
-    found = sum(len(entry["detections"]) for entry in done)
-    print(f"{output}: {len(done)} images, {found} detections, {len(failed)} failed")
+    count = sum(len(entry["detections"]) for entry in done)
+    print(f"{output}: {len(done)} images, {count} detections, {len(failed)} failed")
     return result
 
 
@@ -112,45 +103,16 @@ def _make_folder(config: PredictConfig) -> Path:
         return folder
 
 
-def predict_image(model: Any, task: Task, path: Path, views: Views, config: PredictConfig) -> dict[str, Any]:
-    """Return the entry of one image in predictions.json, its detections best first. Raises ImageError."""
-    with open_image(path) as image:
-        turn = exif_orientation(image)
-        width, height = image_size(image, config.orientation)
-    scales = []
-    for place in views.of((width, height)):
-        with open_image(path) as image:
-            shown = warp(image, place.matrix, place.size, config.orientation)
-        pixels = torch.from_numpy(shown.transpose(2, 0, 1).copy())
-        scales.append({"image": pixels[None], "transform": torch.from_numpy(place.matrix)[None]})
-    (found,) = predict_batch(model, scales, task, config.inference, next(model.parameters()).device)
-    names = {category.id: category.name for category in task.categories}
+def _entry(path: Path, found: Prediction) -> dict[str, Any]:
+    """Return the entry of one image in predictions.json, its detections best first."""
     return {
         "file": str(path),
-        "width": width,
-        "height": height,
-        "exif_orientation": turn,
+        "width": found.size[0],
+        "height": found.size[1],
+        "exif_orientation": found.image.turn,
         "picture": None,
-        "detections": [
-            {**entry, "category": names[entry["category_id"]]}
-            for entry in task.results(found._make(values[0] for values in found), (width, height))
-            if entry["score"] >= config.threshold
-        ],
+        "detections": [{**entry, "category": name} for entry, name in zip(found.to_coco(), found.names, strict=True)],
     }
-
-
-def draw_entry(
-    path: Path,
-    results: Sequence[dict[str, Any]],
-    task: Task,
-    components: int,
-    ellipse_score: float,
-    orientation: Orientation,
-) -> Image.Image:
-    """Draw the task's `results` over the image of a file, in that orientation. Raises ImageError."""
-    with open_image(path) as image:
-        picture = read_rgb(image, orientation)
-    return task.picture(picture, results, min_score=0, num_components=components, ellipse_score=ellipse_score)
 
 
 class FreeNames:

@@ -15,6 +15,7 @@ from mdnkernels.train.config.options import Device, InferenceConfig, OptimizerCo
 from mdnkernels.train.data.skeletons import check_mirroring
 from mdnkernels.train.errors import ConfigError
 from mdnkernels.train.run.checkpoint import Checkpoint, load_weights
+from mdnkernels.train.run.directory import RunDirectory
 from mdnkernels.train.tasks import make_task
 from mdnkernels.train.tasks.base import Task
 
@@ -58,14 +59,25 @@ def restore_network(checkpoint: Checkpoint) -> tuple[Any, Task]:
 
 
 def find_checkpoint(run: Path | None, checkpoint: Path | None) -> Path:
-    """Return the checkpoint that is meant. Raises ConfigError where neither is given or there is no such run."""
+    """Return the checkpoint that is meant: a run's last one, or the one that is named.
+
+    checkpoint: a file, or beside a run one of the words "last" and "best" for the run's own. Raises ConfigError where
+    neither is given, there is no such run, or the run has kept no best one.
+    """
     if run is not None and not run.is_dir():
         raise ConfigError(f"{run}: there is no such run directory")
-    if checkpoint is not None:
-        return checkpoint
     if run is None:
-        raise ConfigError("a run directory or --checkpoint: one of them is needed")
-    return run / "checkpoints" / "last.pt"
+        if checkpoint is None:
+            raise ConfigError("a run directory or --checkpoint: one of them is needed")
+        return checkpoint
+    own = RunDirectory(run)
+    if checkpoint is None or str(checkpoint) == "last":
+        return own.last
+    if str(checkpoint) != "best":
+        return checkpoint
+    if not own.best.is_file():
+        raise ConfigError(f"--checkpoint best: {run} has none: `fit --keep best` keeps one; take --checkpoint last")
+    return own.best
 
 
 def pick_device(device: Device) -> torch.device:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from mdnkernels.models.entries import describe_mismatch
 from mdnkernels.models.files import write_atomically
+from mdnkernels.models.identity import describe_other_network
+from mdnkernels.models.network import Network
 from mdnkernels.models.skeleton import Skeleton
 from mdnkernels.train.config.commands import FitConfig
 from mdnkernels.train.config.serialisation import from_plain, to_plain
@@ -56,6 +58,8 @@ class Checkpoint:
     """The moving average of the weights, where the run keeps one."""
     skeleton: Skeleton | None
     """Of the poses that the model estimates."""
+    ap: float | None
+    """COCO's AP on the val set, of a best checkpoint."""
 
 
 def save_checkpoint(
@@ -70,6 +74,7 @@ def save_checkpoint(
     scaler: Mapping[str, Any] | None = None,
     average: Mapping[str, Tensor] | None = None,
     skeleton: Skeleton | None = None,
+    ap: float | None = None,
 ) -> None:
     """Write a checkpoint to `path`; the one that stands there stays whole until the new one replaces it.
 
@@ -87,6 +92,7 @@ def save_checkpoint(
         "scaler": None if scaler is None else dict(scaler),
         "average": None if average is None else dict(average),
         "skeleton": None if skeleton is None else to_plain(skeleton),
+        "ap": ap,
     }
     try:
         write_atomically(path, lambda file: torch.save(content, file))
@@ -137,6 +143,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         scaler=content.get("scaler"),
         average=None if content.get("average") is None else _field(path, content, "average", dict),
         skeleton=_skeleton(path, content, task_class(config.model.task).skeleton),
+        ap=None if content.get("ap") is None else _field(path, content, "ap", float),
     )
 
 
@@ -187,14 +194,18 @@ def _training_list(path: Path, entry: dict[str, Any]) -> ImageList:
 def load_weights(model: nn.Module, checkpoint: Checkpoint, *, average: bool = False) -> None:
     """Fill the model with the weights, or with their moving average where it is asked for and there is one.
 
-    Raises CheckpointError that names missing and superfluous tensors and other shapes.
+    Raises CheckpointError that names the arguments of `build_model` that the file's network was made with, where the
+    model has others, and missing and superfluous tensors and other shapes.
     """
     source, given = "model", checkpoint.model
     if average and checkpoint.average is not None:
         source, given = "average", checkpoint.average
     wrong = describe_mismatch(model.state_dict(), given)
     if wrong:
-        raise CheckpointError(f"{checkpoint.path}: {source}: does not hold this model: {wrong}")
+        other = describe_other_network(model, given, published=False) if isinstance(model, Network) else None
+        raise CheckpointError(
+            f"{checkpoint.path}: {source}: does not hold this model: {'' if other is None else f'{other}: '}{wrong}"
+        )
     model.load_state_dict(given)
 
 

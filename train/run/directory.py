@@ -4,6 +4,7 @@ config.json        the exact configuration
 status.json        {"state": "running" | "finished" | "interrupted" | "failed", "reason": ...}
 log.jsonl          one record per logged step, epoch and evaluation
 checkpoints/last.pt
+checkpoints/best.pt   with `fit --keep best`, the one of the best evaluation
 events.out.*       TensorBoard
 evaluation/        detections.json and metrics.json of the last evaluation, and made.json, how it was made
 evaluations/       those that analyses asked for, likewise
@@ -35,6 +36,7 @@ class RunDirectory:
         self.status = path / "status.json"
         self.log = path / "log.jsonl"
         self.last = path / "checkpoints" / "last.pt"
+        self.best = path / "checkpoints" / "best.pt"
         self.evaluation = path / "evaluation"
         self.evaluations = path / "evaluations"
 

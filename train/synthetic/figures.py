@@ -113,7 +113,7 @@ def draw_figure(rng: np.random.Generator, longer: float, look: Look, spread: flo
         rim=rim.view(bool),
         cue=cue.view(bool),
         keypoints=keypoints,
-        shown=np.array(shown) & ~(face & ~(look.front and look.featured)),
+        shown=np.array(shown) & ~(face & (not (look.front and look.featured))),
         placed=~face | look.front,
         head=(x1, y1, x2, y2),
     )

@@ -111,6 +111,13 @@ class Task(ABC):
         """
 
     @abstractmethod
+    def rows(self, found: Any, image_size: tuple[int, int]) -> list[int]:
+        """Return which rows `results` gives entries of, in its order: not padding, nor what lies outside the image.
+
+        The arguments are those of `results`.
+        """
+
+    @abstractmethod
     def results(self, found: Any, image_size: tuple[int, int]) -> list[dict[str, Any]]:
         """Return COCO's entries, without image_id, of what was found in one image of (width, height).
 

@@ -153,6 +153,9 @@ class DetectionTask(Task):
     def predict_each(self, model: Detector, images: Tensor, config: InferenceConfig) -> list[Detections]:
         return model.predict_each(images, **predict_each_options(config))
 
+    def rows(self, found: Detections, image_size: tuple[int, int]) -> list[int]:
+        return [row for row, _ in _boxes_inside(found, image_size)]
+
     def results(self, found: Detections, image_size: tuple[int, int]) -> list[dict[str, Any]]:
         """Return category_id, bbox (x, y, width, height), score, component, its weight, and sigma of width and height.
 
@@ -167,8 +170,7 @@ class DetectionTask(Task):
                 "weight": round(float(found.weight[row]), 3),
                 "sigma": rounded(found.sigma[row]),
             }
-            for row, box in clipped_boxes(found, image_size)
-            if min(box[2:]) > 0
+            for row, box in _boxes_inside(found, image_size)
         ]
 
     def picture(
@@ -194,6 +196,11 @@ class DetectionTask(Task):
     def score(self, annotations: CocoAnnotations, results: Sequence[dict[str, Any]]) -> Score:
         areas = [entry["bbox"][2] * entry["bbox"][3] for entry in results]
         return score_results(annotations, results, areas, kind="bbox", metrics=self.metrics)
+
+
+def _boxes_inside(found: Detections, image_size: tuple[int, int]) -> list[tuple[int, list[float]]]:
+    """Return the row and what is inside the image of each box that is not wholly outside."""
+    return [(row, box) for row, box in clipped_boxes(found, image_size) if min(box[2:]) > 0]
 
 
 TASK = DetectionTask

@@ -241,6 +241,9 @@ class PoseTask(Task):
     def predict_each(self, model: PoseEstimator, images: Tensor, config: InferenceConfig) -> list[Poses]:
         return model.predict_each(images, **predict_each_options(config), refine=config.refine)
 
+    def rows(self, found: Poses, image_size: tuple[int, int]) -> list[int]:
+        return [row for row, _ in clipped_boxes(found, image_size)]
+
     def results(self, found: Poses, image_size: tuple[int, int]) -> list[dict[str, Any]]:
         """Return category_id, bbox (x, y, width, height), keypoints (x, y, 1 in turn), score, component, weight, sigma.
 

@@ -20,6 +20,7 @@ from mdnkernels.mixture.arguments import (
     unflatten,
 )
 from mdnkernels.mixture.families import Family, family_of
+from mdnkernels.mixture.layout import FIRST, Parameters, dim_of, parameters_to_op, shapes_of_op
 from mdnkernels.ops.mixture_mode import eager
 
 SELECTIONS = ("weight", "density", "mean")
@@ -53,6 +54,7 @@ def mixture_mode(
     scale_activation: str = "softplus",
     min_scale: float = 1e-3,
     scale_order: str | None = None,
+    dim: int = 1,
 ) -> MixtureMode:
     """Predict from the mixture at every position: one component, or the mean.
 
@@ -69,6 +71,8 @@ def mixture_mode(
         components: the components that may be chosen, all where None: the paper's per-component tables.
         family, scale_activation, min_scale: as in `mixture_nll`.
         scale_order: as in `mixture_nll`; asked for where a variance or a mass is computed.
+        dim: of the channels of what goes in and comes out, as in `mixture_nll`; (B, N, .) beside an index unless it is
+            1. A parameter of size 1 in the batch or along a position serves as many as the others have there.
 
     Returns:
         loc (B, C, *P), the chosen component's mean, or sum_m alpha_m mu_m for "mean", in the target's units;
@@ -92,6 +96,42 @@ def mixture_mode(
     family = family_of(family)
     if select == "density" and scale is None:
         raise ValueError('select="density" compares densities and needs scale, got None')
+    layout, given = FIRST, Parameters(logits, loc, scale, tril)
+    if isinstance(logits, Tensor) and logits.ndim > 1:
+        layout, given = parameters_to_op(dim_of(dim, logits), *given, index)
+    options = (block_size, index, dim_scale, select, components, family, scale_activation, min_scale, scale_order)
+    if layout is FIRST:
+        return _mode(given, *options)
+    with shapes_of_op(layout):
+        mode = _mode(given, *options)
+
+    def from_op(value: Tensor | None) -> Tensor | None:
+        return None if value is None else layout.from_op(value, index is not None)
+
+    return MixtureMode(
+        layout.from_op(mode.loc, index is not None),
+        from_op(mode.scale),
+        layout.each_from_op(mode.component),
+        layout.each_from_op(mode.weight),
+        from_op(mode.tril),
+        from_op(mode.variance),
+    )
+
+
+def _mode(
+    parameters: Parameters,
+    block_size: int | None,
+    index: Tensor | None,
+    dim_scale: Tensor | None,
+    select: str,
+    components: Sequence[int] | None,
+    family: Family,
+    scale_activation: str,
+    min_scale: float,
+    scale_order: str | None,
+) -> MixtureMode:
+    """Check and predict from parameters (B, K, *P). Raises what `mixture_mode` says."""
+    logits, loc, scale, tril = parameters
     channels = check_parameters(logits, loc, scale, scale_activation, min_scale)
     if tril is not None and scale is None:
         raise ValueError("tril correlates residuals over their sigmas and needs scale, got None")

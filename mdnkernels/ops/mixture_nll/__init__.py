@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from mdnkernels import backends, checks
 from mdnkernels.mixture.arguments import SCALE_ORDERS, check_scale_options
 from mdnkernels.mixture.families import Family, family_of
+from mdnkernels.mixture.layout import FIRST, check_dim, shapes_of_op
 from mdnkernels.mixture.objective import check_temperature, objective_of
-from mdnkernels.ops.mixture_nll.arguments import check_observation
+from mdnkernels.ops.mixture_nll.arguments import Arranged, Observation, arranged, check_observation
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -43,6 +44,7 @@ def mixture_nll(
     beta: float = 0.0,
     gradient: str = "likelihood",
     reduction: str = "mean",
+    dim: int = 1,
 ) -> Tensor:
     r"""Return the negative log-likelihood of `target` under a mixture of M components at every position.
 
@@ -61,14 +63,18 @@ def mixture_nll(
     Everything stays in the log domain; neither alpha nor sigma is clamped, and a loss below 0 is a density above 1 and
     right. A position with nothing observed gives exactly 0 loss and 0 gradient, whatever its inputs hold. A component
     whose logit is -inf is left out. `*P` is any number of position dimensions, none included: (B, C, H, W) maps,
-    (B, C, N) points, (B, C) rows; contiguous and channels_last maps are read in place.
+    (B, C, N) points, (B, C) rows; contiguous and channels_last maps are read in place. With `dim` the channels may be
+    elsewhere, and (B, K, *P) below then stands for tensors that have them there.
+
+    logits, loc, scale and tril of size 1 in the batch or along a position serve all that `target` has there: one
+    mixture for many points. Beside an index they may have size 1 where others of them, or the index's batch, have more.
 
     Args:
         logits: (B, M, *P), mixing logits; alpha = softmax over M.
         loc: (B, M*C, *P), component means in the target's units, channel m*C + d.
         scale: (B, M*S, *P), raw scales, channel m*S + s, S any divisor of C: 1 is isotropic, C diagonal. Which scale a
             dimension has in between is `scale_order`'s to say.
-        target: (B, C, *P), what was observed.
+        target: (B, C, *P), what was observed; of C = 1 also (B, *P).
         tril: (B, M*Q, *P), correlation: dimensions come in blocks of D = `block_size` neighbours, and within a block
             w = z + L z takes the place of z in the formulas above. Channel m*Q + q holds the strictly lower entries of
             L row by row, block after block, Q = (C / D) D (D - 1) / 2; or Q = D (D - 1) / 2 entries that all blocks
@@ -77,7 +83,7 @@ def mixture_nll(
         block_size: D, at least 2 and a divisor of C; C is full covariance. Beside `tril` alone.
         mask: (B, G, *P), bool, True where observed, G any divisor of C; dimension d uses mask d // (C // G). An
             unobserved dimension is marginalised: it leaves every component's density. With `tril` a block is observed
-            wholly or not at all: G divides C / D.
+            wholly or not at all: G divides C / D. Also (B, *P), G = 1.
         weight: (B, *P), factor on a position's loss.
         index: (B, N), int64, evaluate only at these flat positions of logits, loc, scale and tril; target, mask, weight
             and an `assign` are then (B, ., N), the per-position result (B, N). -1 is padding; a repeated position adds
@@ -100,6 +106,9 @@ def mixture_nll(
         gradient: "likelihood", or "natural": see the notes.
         reduction: "mean" divides the sum by the number of positions with something observed (by the sum of their
             weights where `weight` is given), and is 0 where there are none; "sum"; "none" gives (B, *P) or (B, N).
+        dim: of the channels of logits, loc, scale, tril, target and mask: 1, or -1 for (B, T, K) features; any but the
+            batch's, 0. *P are all others but the batch. They are read in place, without a copy, wherever the positions
+            of a tensor are evenly spaced in memory. Beside an index, target and mask are (B, N, .) unless dim is 1.
 
     Returns:
         The loss, a scalar or per position; float32 for half-precision inputs, else of their dtype. Gradients flow to
@@ -129,25 +138,12 @@ def mixture_nll(
     """
     family = family_of(family)
     checks.choice("reduction", reduction, REDUCTIONS)
-    call = check_observation(
-        *(logits, loc, scale, target, tril, block_size, mask, index, dim_scale),
-        *(family, scale_activation, min_scale, scale_order),
-    )
-    batch, components = logits.shape[:2]
-    for name, value in (("weight", weight), ("assign", assign if isinstance(assign, Tensor) else None)):
-        if value is None:
-            continue
-        if name == "weight":
-            checks.companion(name, value, loc)
-        else:
-            checks.tensor(name, value, (torch.int64,), loc)
-        checks.shape(name, value, (batch, *call.points), f"(B, {call.letters})")
-    if weight is not None and weight.requires_grad:
-        raise ValueError("weight requires a gradient, but mixture_nll has none for it: pass weight.detach()")
-    if isinstance(assign, Tensor):
-        checks.bounds("assign", assign, -1, components, "the components of logits; -1 leaves a position out")
-    elif assign not in (None, "best"):
-        raise ValueError(f"assign must be None, 'best' or a tensor of components, got {assign!r}")
+    given = arranged(dim, logits, loc, scale, target, tril, mask, weight, assign, index)
+    if given.layout is FIRST:
+        call = _check(given, block_size, index, dim_scale, family, scale_activation, min_scale, scale_order)
+    else:
+        with shapes_of_op(given.layout):
+            call = _check(given, block_size, index, dim_scale, family, scale_activation, min_scale, scale_order)
     objective = objective_of(
         family,
         assign="given" if isinstance(assign, Tensor) else assign or "likelihood",
@@ -157,10 +153,46 @@ def mixture_nll(
         correlated=tril is not None,
     )
 
-    return backends.select("mixture_nll", logits, loc, scale, target, tril, weight, dim_scale)(
+    logits, loc, scale, target, tril, mask, weight, assign = given[1:]
+    loss = backends.select("mixture_nll", logits, loc, scale, target, tril, weight, dim_scale)(
         *(logits, loc, scale, target, tril, mask, weight, index, dim_scale),
         *(assign if isinstance(assign, Tensor) else None, call.density, objective, reduction),
     )
+    return loss if reduction != "none" else given.layout.each_from_op(loss)
+
+
+def _check(
+    given: Arranged,
+    block_size: int | None,
+    index: Tensor | None,
+    dim_scale: Tensor | None,
+    family: Family,
+    scale_activation: str,
+    min_scale: float,
+    scale_order: str | None,
+) -> Observation:
+    """Check a loss's tensors. Raises what `mixture_nll` says."""
+    weight, assign = given.weight, given.assign
+    call = check_observation(
+        *(given.logits, given.loc, given.scale, given.target, given.tril, block_size, given.mask, index, dim_scale),
+        *(family, scale_activation, min_scale, scale_order),
+    )
+    batch, components = given.logits.shape[:2]
+    for name, value in (("weight", weight), ("assign", assign if isinstance(assign, Tensor) else None)):
+        if value is None:
+            continue
+        if name == "weight":
+            checks.companion(name, value, given.loc)
+        else:
+            checks.tensor(name, value, (torch.int64,), given.loc)
+        checks.shape(name, value, (batch, *call.points), f"(B, {call.letters})")
+    if weight is not None and weight.requires_grad:
+        raise ValueError("weight requires a gradient, but mixture_nll has none for it: pass weight.detach()")
+    if isinstance(assign, Tensor):
+        checks.bounds("assign", assign, -1, components, "the components of logits; -1 leaves a position out")
+    elif assign not in (None, "best"):
+        raise ValueError(f"assign must be None, 'best' or a tensor of components, got {assign!r}")
+    return call
 
 
 def mixture_posterior(
@@ -179,6 +211,7 @@ def mixture_posterior(
     min_scale: float = 1e-3,
     scale_order: str | None = None,
     temperature: float = 1.0,
+    dim: int = 1,
 ) -> Tensor:
     """Return the share r_m = softmax(e / temperature)_m that each component has in explaining `target`.
 
@@ -186,20 +219,25 @@ def mixture_posterior(
     statistics of which component takes which targets, and for soft labels.
 
     Returns:
-        (B, M, *P), or (B, M, N) beside an index, without a gradient; float32 for half-precision inputs, else of their
-        dtype. Sums to 1 over M where something is observed; 0 elsewhere, padding of the index included.
+        (B, M, *P), or (B, M, N) beside an index, with M where target has its channels, without a gradient; float32 for
+        half-precision inputs, else of their dtype. Sums to 1 over M where something is observed; 0 elsewhere, padding
+        of the index included.
 
     Raises: as `mixture_nll`.
     """
     family = family_of(family)
     check_temperature(temperature)
-    call = check_observation(
-        *(logits, loc, scale, target, tril, block_size, mask, index, dim_scale),
-        *(family, scale_activation, min_scale, scale_order),
-    )
-    return backends.select("mixture_posterior", logits, loc, scale, target, tril, dim_scale)(
+    given = arranged(dim, logits, loc, scale, target, tril, mask, None, None, index)
+    with shapes_of_op(given.layout):
+        call = check_observation(
+            *(given.logits, given.loc, given.scale, given.target, given.tril, block_size, given.mask, index, dim_scale),
+            *(family, scale_activation, min_scale, scale_order),
+        )
+    logits, loc, scale, target, tril, mask = given[1:7]
+    posterior = backends.select("mixture_posterior", logits, loc, scale, target, tril, dim_scale)(
         *(logits, loc, scale, target, tril, mask, index, dim_scale, call.density, float(temperature)),
     )
+    return given.layout.from_op(posterior, index is not None)
 
 
 class MixtureNLLLoss(nn.Module):
@@ -219,10 +257,12 @@ class MixtureNLLLoss(nn.Module):
         beta: float = 0.0,
         gradient: str = "likelihood",
         reduction: str = "mean",
+        dim: int = 1,
     ) -> None:
         super().__init__()
         check_scale_options(scale_activation, min_scale)
         checks.choice("reduction", reduction, REDUCTIONS)
+        check_dim(dim)
         if scale_order is not None:
             checks.choice("scale_order", scale_order, SCALE_ORDERS)
         objective_of(
@@ -243,6 +283,7 @@ class MixtureNLLLoss(nn.Module):
             "beta": beta,
             "gradient": gradient,
             "reduction": reduction,
+            "dim": dim,
         }
 
     def forward(

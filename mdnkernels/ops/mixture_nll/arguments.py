@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from mdnkernels.mixture.arguments import (
 )
 from mdnkernels.mixture.density import Density
 from mdnkernels.mixture.families import Family
+from mdnkernels.mixture.layout import FIRST, Layout, dim_of, is_plain, parameters_to_op, with_channel
 
 
 class Observation(NamedTuple):
@@ -30,6 +31,65 @@ class Observation(NamedTuple):
     """*P, or (N,) beside an index."""
     letters: str
     """What an error calls them."""
+
+
+class Arranged(NamedTuple):
+    """A call's tensors as (B, K, *P), and weight and assign, where they are tensors, as (B, *P)."""
+
+    layout: Layout
+    logits: Tensor
+    loc: Tensor
+    scale: Tensor
+    target: Tensor
+    tril: Tensor | None
+    mask: Tensor | None
+    weight: Tensor | None
+    assign: Any
+
+    def each_from_op(self, value: Tensor) -> Tensor:
+        """Return a result as the caller has its positions; a reduced one as it is."""
+        return value if value.ndim == 0 else self.layout.each_from_op(value)
+
+
+def arranged(
+    dim: int,
+    logits: Tensor,
+    loc: Tensor,
+    scale: Tensor,
+    target: Tensor,
+    tril: Tensor | None,
+    mask: Tensor | None,
+    weight: Tensor | None,
+    assign: Any,
+    index: Tensor | None,
+) -> Arranged:
+    """Return a call's tensors as views in the one order of dimensions that its checks and backends take.
+
+    What is no tensor, or none of this call's, is left for the checks to refuse. Raises TypeError and ValueError for a
+    `dim` that is none.
+    """
+    if not isinstance(logits, Tensor) or logits.ndim < 2 or not isinstance(loc, Tensor):
+        return Arranged(FIRST, logits, loc, scale, target, tril, mask, weight, assign)
+    dim = dim_of(dim, logits)
+    if dim == 1 and index is None and is_plain(logits, loc, scale, target, tril, mask):
+        return Arranged(FIRST, logits, loc, scale, target, tril, mask, weight, assign)
+    ndim = logits.ndim if index is None else 3
+    dim_of_observed = dim if index is None else min(dim, 2)
+    if loc.ndim == logits.ndim and loc.shape[dim] == logits.shape[dim]:  # C = 1
+        target = with_channel(target, ndim, dim_of_observed)
+    mask = with_channel(mask, ndim, dim_of_observed)
+    layout, parameters = parameters_to_op(dim, logits, loc, scale, tril, index, target)
+    if layout is not FIRST:
+        if isinstance(target, Tensor) and target.ndim == ndim:
+            target = layout.to_op(target, index is not None)
+        if isinstance(mask, Tensor) and mask.ndim == ndim:
+            mask = layout.to_op(mask, index is not None)
+        weight, assign = (
+            layout.each_to_op(value) if isinstance(value, Tensor) and value.ndim == ndim - 1 else value
+            for value in (weight, assign)
+        )
+    logits, loc, scale, tril = parameters  # type: ignore[assignment]
+    return Arranged(layout, logits, loc, scale, target, tril, mask, weight, assign)
 
 
 def check_observation(

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 import mdnkernels.train.inference.evaluation
-import mdnkernels.train.inference.prediction
+import mdnkernels.train.inference.predictor
 from mdnkernels.train.config.commands import EvaluateConfig, PredictConfig
 from mdnkernels.train.config.options import InferenceConfig
 from mdnkernels.train.errors import ConfigError
 from mdnkernels.train.inference.evaluation import evaluate
-from mdnkernels.train.inference.prediction import predict
+from mdnkernels.train.inference.predictor import predict
 from mdnkernels.train.inference.preparation import autocast_context, prepare_for_inference
 from mdnkernels.train.loop.engine import fit
 from tests.train.drawn_data import DataPaths, tiny_fit
@@ -63,7 +63,7 @@ def test_batch_norms_are_folded_and_the_results_are_the_same(
     monkeypatch.setattr(nn.BatchNorm2d, "forward", counting)
     folded = find(run, tmp_path / "folded", InferenceConfig())
     assert not calls
-    for module in (mdnkernels.train.inference.evaluation, mdnkernels.train.inference.prediction):
+    for module in (mdnkernels.train.inference.evaluation, mdnkernels.train.inference.predictor):
         monkeypatch.setattr(module, "prepare_for_inference", lambda model, config, device: model)
     plain = find(run, tmp_path / "plain", InferenceConfig())
     assert calls

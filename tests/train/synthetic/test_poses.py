@@ -232,6 +232,7 @@ def test_own_body_hides_keypoints() -> None:
     assert 0.02 < 1 - shown.mean() < 0.3
     assert shown[:, NAMES.index("nose")].mean() > 0.9
     hooded = draw_figure(np.random.default_rng(0), 120, Look(True, False, False))
+    assert hooded.shown.dtype == bool
     assert not hooded.shown[FACE].any()
     assert hooded.placed.all()
     assert not draw_figure(np.random.default_rng(0), 120, Look(False, True, True)).placed[FACE].any()
