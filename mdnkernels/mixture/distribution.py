@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,24 +13,18 @@ from torch.distributions import (
     Independent,
     MixtureSameFamily,
     MultivariateNormal,
-    constraints,
 )
 
 from mdnkernels import checks
-from mdnkernels.mixture import marginals, pathwise
-from mdnkernels.mixture.arguments import check_dim_scale, check_parameters, check_tril, is_interleaved
+from mdnkernels.mixture import conditioning, marginals, pathwise
 from mdnkernels.mixture.blocks import correlated, factors
-from mdnkernels.mixture.eager import activate_scale
-from mdnkernels.mixture.families import Family, family_of
-from mdnkernels.mixture.layout import FIRST, Layout, Parameters, check_dim, common_sizes, shapes_of_op, spread
+from mdnkernels.mixture.components import Components, wide
+from mdnkernels.mixture.families import Family
 from mdnkernels.mixture.objective import check_temperature
-from mdnkernels.ops.mixture_mode import mixture_mode
 from mdnkernels.ops.mixture_nll import mixture_nll, mixture_posterior
 
-Self = TypeVar("Self", bound="Mixture")
 
-
-class Mixture(Distribution):
+class Mixture(Components):
     """The mixture of M components over C dimensions that `mixture_nll` is the loss of.
 
     The batch shape is (B, *P), or that of whatever dimensions the parameters have beside their channels, none included;
@@ -57,168 +50,6 @@ class Mixture(Distribution):
     Raises:
         TypeError, ValueError: as `mixture_nll`; ValueError for NaN where arguments are validated.
     """
-
-    support = constraints.real_vector
-    has_enumerate_support = False
-
-    def __init__(
-        self,
-        logits: Tensor,
-        loc: Tensor,
-        scale: Tensor,
-        *,
-        tril: Tensor | None = None,
-        block_size: int | None = None,
-        dim_scale: Tensor | None = None,
-        family: str | Family = "gaussian",
-        scale_activation: str = "softplus",
-        min_scale: float = 1e-3,
-        scale_order: str | None = None,
-        dim: int = 1,
-        validate_args: bool | None = None,
-    ) -> None:
-        self.family = family_of(family)
-        self.scale_activation, self.min_scale, self.scale_order = scale_activation, min_scale, scale_order
-        self.block_size = block_size
-        self.dim_scale = dim_scale
-        given = _channels_last(dim, logits, loc, scale, tril)
-        self.logits, self.loc, self.tril = given.logits, given.loc, given.tril
-        self.scale: Tensor = given.scale  # type: ignore[assignment]
-        with shapes_of_op(FIRST if dim == 1 else Layout(dim)):
-            dims = self._check()
-        self.components = self.logits.shape[-1]
-        super().__init__(self.logits.shape[:-1], torch.Size((dims,)), validate_args)
-
-    def _check(self) -> int:
-        """Check the parameters as an op does and return C."""
-        logits, loc, scale = (_to_op(value) for value in (self.logits, self.loc, self.scale))
-        tril = None if self.tril is None else _to_op(self.tril)
-        dims = check_parameters(logits, loc, scale, self.scale_activation, self.min_scale)
-        self._interleaved = is_interleaved(self.scale_order, scale.shape[1] // logits.shape[1], dims)
-        self._block = check_tril(tril, self.block_size, logits, dims, None, self.family)
-        check_dim_scale(self.dim_scale, loc, dims)
-        return dims
-
-    @property
-    def arg_constraints(self) -> dict[str, constraints.Constraint]:
-        real = constraints.real_vector
-        return {name: real for name in ("logits", "loc", "scale", "tril") if getattr(self, name) is not None}
-
-    @property
-    def has_rsample(self) -> bool:  # type: ignore[override]
-        """Whether draws have pathwise derivatives."""
-        return type(self.family).cdf is not Family.cdf
-
-    @property
-    def _parameters(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        return self.logits, self.loc, self.scale, self.tril
-
-    @property
-    def _options(self) -> dict[str, Any]:
-        names = ("family", "scale_activation", "min_scale", "scale_order", "block_size", "dim_scale")
-        return {name: getattr(self, name) for name in names}
-
-    def __repr__(self) -> str:
-        parts = [f"batch_shape={tuple(self.batch_shape)}", f"event_shape={tuple(self.event_shape)}"]
-        parts += [f"components={self.components}", f"family={self.family}"]
-        parts += [] if self.tril is None else [f"block_size={self._block}"]
-        return f"Mixture({', '.join(parts)})"
-
-    def expand(self: Self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
-        """Return this mixture with the dimensions of its batch expanded to `batch_shape`, all views."""
-        logits, loc, scale, tril = (
-            None if value is None else value.expand(*batch_shape, value.shape[-1]) for value in self._parameters
-        )
-        assert logits is not None
-        assert loc is not None
-        assert scale is not None
-        return type(self)(logits, loc, scale, tril=tril, **self._options, dim=-1, validate_args=False)
-
-    # The parameters of the components.
-
-    @property
-    def weights(self) -> Tensor:
-        """alpha (*batch_shape, M), the mixing weights."""
-        return torch.softmax(self._wide(self.logits), -1)
-
-    @property
-    def component_loc(self) -> Tensor:
-        """mu (*batch_shape, M, C)."""
-        return self._wide(self.loc).unflatten(-1, (self.components, -1))
-
-    @property
-    def component_scale(self) -> Tensor:
-        """sigma kappa (*batch_shape, M, C), of z where dimensions are correlated."""
-        return self._sigma(self.scale.unflatten(-1, (self.components, -1)))
-
-    @property
-    def component_tril(self) -> Tensor | None:
-        """The entries of L (*batch_shape, M, Q), None where no dimensions are correlated."""
-        return None if self.tril is None else self._wide(self.tril).unflatten(-1, (self.components, -1))
-
-    @property
-    def component_variance(self) -> Tensor:
-        """The variance of each component's dimensions (*batch_shape, M, C), that of the family and of correlation."""
-        if self.family.variance is None:
-            raise self.family.refusal("variance in closed form")
-        return self.family.variance * self._marginal_scale().square()
-
-    def _wide(self, value: Tensor) -> Tensor:
-        return value.to(torch.promote_types(value.dtype, torch.float32))
-
-    def _sigma(self, raw: Tensor) -> Tensor:
-        """Return sigma kappa (..., C) of raw scales (..., S)."""
-        sigma = activate_scale(self._wide(raw), self.scale_activation, self.min_scale)
-        scales, dims = sigma.shape[-1], self.event_shape[0]
-        if self._interleaved:
-            sigma = sigma.unsqueeze(-2).expand(*sigma.shape[:-1], dims // scales, scales).flatten(-2)
-        else:
-            sigma = sigma.unsqueeze(-1).expand(*sigma.shape, dims // scales).flatten(-2)
-        return sigma if self.dim_scale is None else sigma * self.dim_scale.to(sigma.dtype)
-
-    def _marginal_scale(self) -> Tensor:
-        """Return the sigma (*batch_shape, M, C) of each dimension by itself, but for the family's factor."""
-        sigma, tril = self.component_scale, self.component_tril
-        if tril is None:
-            return sigma
-        return torch.linalg.vector_norm(factors(sigma, tril, self._block), dim=-1).flatten(-2)
-
-    # Moments.
-
-    @property
-    def mean(self) -> Tensor:
-        """sum_m alpha_m mu_m (*batch_shape, C); NaN for StudentT of df <= 1, which has none."""
-        mean = (self.weights.unsqueeze(-1) * self.component_loc).sum(-2)
-        return mean if self.family.has_mean else mean * math.nan
-
-    @property
-    def aleatoric_variance(self) -> Tensor:
-        """sum_m alpha_m v_m (*batch_shape, C), the variance within components: what no better choice could remove.
-
-        Infinite for StudentT of df <= 2. Raises NotImplementedError for the discretised logistic.
-        """
-        return (self.weights.unsqueeze(-1) * self.component_variance).sum(-2)
-
-    @property
-    def epistemic_variance(self) -> Tensor:
-        """sum_m alpha_m (mu_m - mean)^2 (*batch_shape, C), the variance between components."""
-        return (self.weights.unsqueeze(-1) * (self.component_loc - self.mean.unsqueeze(-2)).square()).sum(-2)
-
-    @property
-    def variance(self) -> Tensor:
-        """The variance (*batch_shape, C) of each dimension, aleatoric and epistemic."""
-        return self.aleatoric_variance + self.epistemic_variance
-
-    @property
-    def mode(self) -> Tensor:
-        """mu (*batch_shape, C) of the component that has the largest density at it, as `mixture_mode` chooses by
-        select="density": the mixture's mode where components lie apart."""
-        logits, loc, scale = (_to_op(value) for value in self._parameters[:3])
-        options = {name: value for name, value in self._options.items() if name != "block_size"}
-        mode = mixture_mode(logits, loc, scale, select="density", **options)
-        return self._wide(mode.loc.movedim(1, -1).reshape(*self.batch_shape, *self.event_shape))
-
-    # Densities.
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log density (*sample_shape, *batch_shape) of `value` (*sample_shape, *batch_shape, C).
@@ -290,7 +121,7 @@ class Mixture(Distribution):
         shape, event = samples.shape, self.loc.ndim
         moved = pathwise.attach(
             samples.reshape(-1, *shape[len(shape) - event :]),
-            self._wide(self.logits),
+            wide(self.logits),
             self.component_loc,
             self.component_scale,
             self.component_tril,
@@ -303,18 +134,19 @@ class Mixture(Distribution):
         """Draw a component for each sample, gather its parameters, and draw from it."""
         count, mixtures = math.prod(sample_shape), self.batch_shape.numel()
         if count == 0 or mixtures == 0:
-            return self._wide(self.loc).new_zeros(*sample_shape, *self.batch_shape, *self.event_shape)
+            return wide(self.loc).new_zeros(*sample_shape, *self.batch_shape, *self.event_shape)
         weights = self.weights.reshape(mixtures, self.components)
         component = torch.multinomial(weights, count, replacement=True).t().reshape(*sample_shape, *self.batch_shape)
-        # Each mixture's own number, so that an index reads the chosen component's channels where they are.
-        places = torch.meshgrid(
-            *(torch.arange(size, device=component.device) for size in self.batch_shape), indexing="ij"
+        # Each mixture's place, so that an index reads the chosen component's channels where they are.
+        dims = len(self.batch_shape)
+        places = (
+            torch.arange(size, device=component.device).view(-1, *[1] * (dims - 1 - d))
+            for d, size in enumerate(self.batch_shape)
         )
-
         where = (*places, component)
 
         def of_component(value: Tensor) -> Tensor:
-            return self._wide(value.unflatten(-1, (self.components, -1))[where])
+            return wide(value.unflatten(-1, (self.components, -1))[where])
 
         loc = of_component(self.loc)
         tril = None if self.tril is None else of_component(self.tril)
@@ -393,24 +225,77 @@ class Mixture(Distribution):
         Raises TypeError and ValueError for a temperature that is not above 0.
         """
         check_temperature(temperature)
-        return self._with(
-            self.logits / temperature,
-            self.component_loc,
-            self.component_scale * math.sqrt(temperature),
-            self.component_tril,
-        )
+        parts = self._parts
+        return self._with(self.logits / temperature, parts._replace(sigma=parts.sigma * math.sqrt(temperature)))
 
-    def _with(self, logits: Tensor, loc: Tensor, sigma: Tensor, tril: Tensor | None) -> Mixture:
-        """Return a mixture of this family; its sigma has kappa in it.
+    def marginal(self, dims: int | Sequence[int]) -> Mixture:
+        """Return the mixture of some dimensions, in the order of `dims`, whatever the others are.
 
-        logits: (*batch, M). loc, sigma: (*batch, M, C). tril: (*batch, M, Q).
+        dims: one or more of 0 .. C - 1, each once; those of one correlated block stand side by side. Of correlated
+        dimensions of a family that is no Gaussian, the first ones of a block can be had, in their order.
+
+        Raises:
+            TypeError, ValueError: dims are not such numbers.
+            NotImplementedError: dimensions that the family has no closed form for.
         """
+        some = self._dims(dims)
+        return self._with(self.logits, conditioning.marginal(self._parts, some, self.family))
+
+    def condition(self, dims: int | Sequence[int], values: Tensor) -> Mixture:
+        """Return the mixture of all other dimensions, in ascending order, given what those of `dims` are.
+
+        Each component's weight is multiplied by its density there. Of independent dimensions nothing else changes;
+        within a correlated block the others' means and spreads are the conditional ones.
+
+        Args:
+            dims: as in `marginal`, but in any order, and not all. Of correlated dimensions of a family that is no
+                Gaussian, the first ones of a block, in their order.
+            values: (*batch_shape, k), for the k dimensions in the order of `dims`, or more dimensions before, which the
+                result has too.
+
+        Raises: as `marginal`; ValueError for values of another shape.
+        """
+        some = sorted(self._dims(dims))
+        checks.companion("values", values, self.loc)
+        if values.ndim == 0 or values.shape[-1] != len(some):
+            raise ValueError(
+                f"values must be (*batch_shape, k) for k = {len(some)} dims, got shape {tuple(values.shape)}"
+            )
+        if len(some) == self.event_shape[0]:
+            raise ValueError(f"dims must leave a dimension of C = {len(some)}, got all of them")
+        order = [self._dims(dims).index(d) for d in some]
+        values = wide(values)[..., order]
+        observed = conditioning.marginal(self._parts, some, self.family)
+        logits = torch.log_softmax(wide(self.logits), -1)
+        logits = logits + conditioning.log_density(values, observed, self.family)
+        rest = conditioning.conditional(self._parts, some, values, self.family)
+        batch = logits.shape
+        loc, sigma = (each.expand(*batch, each.shape[-1]) for each in rest[:2])
+        tril = None if rest.tril is None else rest.tril.expand(*batch, rest.tril.shape[-1])
+        return self._with(logits, conditioning.Components(loc, sigma, tril, rest.block_size))
+
+    def _dims(self, dims: int | Sequence[int]) -> list[int]:
+        """Check dimensions and return them."""
+        some = [dims] if isinstance(dims, int) else list(dims)
+        for d in some:
+            checks.integer("dims", d, 0)
+        if not some or len(set(some)) < len(some) or max(some) >= self.event_shape[0]:
+            raise ValueError(f"dims must be distinct numbers below C = {self.event_shape[0]}, at least one, got {dims}")
+        return some
+
+    @property
+    def _parts(self) -> conditioning.Components:
+        return conditioning.Components(self.component_loc, self.component_scale, self.component_tril, self._block)
+
+    def _with(self, logits: Tensor, parts: conditioning.Components) -> Mixture:
+        """Return a mixture of this family of logits (*batch, M) and of components whose sigma has kappa in it."""
+        loc, sigma, tril, block_size = parts
         return Mixture(
-            self._wide(logits),
+            wide(logits),
             loc.flatten(-2),
             sigma.flatten(-2),
             tril=None if tril is None else tril.flatten(-2),
-            block_size=self.block_size,
+            block_size=None if tril is None else block_size,
             family=self.family,
             scale_activation="identity",
             dim=-1,
@@ -423,7 +308,7 @@ class Mixture(Distribution):
         Its log_prob holds (samples, M, C). Raises NotImplementedError for families that torch does not have, and for
         correlated dimensions that are not Gaussian.
         """
-        choice = Categorical(logits=self._wide(self.logits), validate_args=False)
+        choice = Categorical(logits=wide(self.logits), validate_args=False)
         loc, sigma, tril = self.component_loc, self.component_scale, self.component_tril
         if tril is None:
             of_components: Distribution = Independent(self.family.to_torch(loc, sigma), 1)
@@ -439,28 +324,6 @@ class Mixture(Distribution):
         return MixtureSameFamily(choice, of_components)
 
 
-def _channels_last(dim: int, *given: Tensor | None) -> Parameters:
-    """Return a mixture's parameters with their channels last and one batch shape, views; what is none as it is."""
-    check_dim(dim, batch=False)
-    logits = given[0]
-    if not isinstance(logits, Tensor) or not all(
-        each is None or (isinstance(each, Tensor) and each.ndim == logits.ndim) for each in given
-    ):
-        return Parameters(*given)  # type: ignore[arg-type]
-    if not -logits.ndim <= dim < logits.ndim:
-        raise ValueError(f"dim must be the channels' among the {logits.ndim} dimensions of logits, got {dim}")
-    moved = [None if each is None else each.movedim(dim, -1) for each in given]
-    sizes = common_sizes(moved, logits.ndim - 1)
-    return Parameters(*(None if each is None else spread(each, sizes, logits.ndim - 1) for each in moved))  # type: ignore[arg-type]
-
-
 def _with_batch(value: Tensor | None) -> Tensor | None:
     """Return parameters with a dimension for the batch, which a mixture of no batch shape does not have."""
     return value.unsqueeze(0) if value is not None and value.ndim == 1 else value
-
-
-def _to_op(value: Tensor) -> Tensor:
-    """Return parameters (*batch_shape, K) as (B, K, *P); what is no tensor is left for the op's checks to refuse."""
-    if not isinstance(value, Tensor) or value.ndim == 0:
-        return value
-    return value.unsqueeze(0) if value.ndim == 1 else value.movedim(-1, 1)

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch.distributions import Distribution
 from torch.nn import functional
 
 from mdnkernels import checks
+from mdnkernels.mixture import student
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Gaussian(Family):
         return z
 
     def cdf(self, z: Tensor) -> Tensor:
-        return torch.special.ndtr(z)
+        return torch.erfc(-math.sqrt(0.5) * z) / 2  # torch.special.ndtr has no digits of the lower tail
 
     def quantile(self, p: Tensor) -> Tensor:
         return torch.special.ndtri(p)
@@ -247,6 +248,13 @@ class StudentT(Family):
     def slope(self, z: Tensor) -> Tensor:
         return (self.df + 1) * z / (self.df + z.square())
 
+    def cdf(self, z: Tensor) -> Tensor:
+        result: Tensor = _DistributionOfT.apply(z, self)
+        return result
+
+    def quantile(self, p: Tensor) -> Tensor:
+        return student.quantile(p, self.df)
+
     def draw(self, like: Tensor) -> Tensor:
         half = torch.full_like(like, self.df / 2)
         return torch.randn_like(like) * torch.rsqrt(torch._standard_gamma(half) / half)
@@ -256,11 +264,22 @@ class StudentT(Family):
 
     @property
     def constant(self) -> float:
-        half = self.df / 2
-        if half < 100:
-            return math.log(self.df * math.pi) / 2 + math.lgamma(half) - math.lgamma(half + 0.5)
-        # The difference cancels where it is large; this is its expansion.
-        return math.log(2 * math.pi) / 2 + 1 / (8 * half) - 1 / (192 * half**3) + 1 / (640 * half**5)
+        return student.constant(self.df)
+
+
+class _DistributionOfT(torch.autograd.Function):
+    """The distribution function of Student's t, whose derivative is its density."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, family: StudentT) -> Tensor:
+        ctx.family = family
+        ctx.save_for_backward(z)
+        return student.cdf(z, family.df)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (z,) = ctx.saved_tensors
+        return gradient * ctx.family.density(z), None
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,20 @@ def common_sizes(values: Sequence[Tensor | None], dim: int) -> Sizes:
     return tuple(next((size for size in sizes if size != 1), 1) for sizes in zip(*shapes, strict=True))
 
 
+def is_plain(logits: Tensor, *others: object) -> bool:
+    """Tell whether tensors have their channels in dimension 1 and all else as logits: most calls, told in no time."""
+    ndim, batch, positions = logits.ndim, logits.shape[0], logits.shape[2:]
+    for each in others:
+        if each is None:
+            continue
+        if not isinstance(each, Tensor) or each.ndim != ndim:
+            return False
+        shape = each.shape
+        if shape[0] != batch or shape[2:] != positions:
+            return False
+    return True
+
+
 def collapses(value: Tensor, first: int, last: int) -> bool:
     """Tell whether dimensions first to last of `value` are one dimension to a view."""
     steps = [(value.shape[d], value.stride(d)) for d in range(first, last + 1) if value.shape[d] != 1]

@@ -11,10 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from mdnkernels.mixture import roots
 from mdnkernels.mixture.families import Family
-
-# Of the search for a quantile, every third of them a bisection: more than any dtype has digits.
-_STEPS = 200
 
 
 def _components(weights: Tensor, loc: Tensor, sigma: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -61,10 +59,7 @@ def icdf(probability: Tensor, weights: Tensor, loc: Tensor, sigma: Tensor, famil
 
 
 def _search(probability: Tensor, weights: Tensor, loc: Tensor, sigma: Tensor, family: Family) -> Tensor:
-    """Return quantiles by Newton's method on the logarithm of the nearer tail, within a bracket.
-
-    The quantiles of the components enclose that of the mixture. A third of the steps halve the bracket.
-    """
+    """Return quantiles by the logarithm of the nearer tail, between the smallest and largest of the components'."""
     upper = probability > 0.5
     tail = torch.where(upper, 1 - probability, probability)
     side = torch.where(upper, -1.0, 1.0).to(loc.dtype)
@@ -73,22 +68,13 @@ def _search(probability: Tensor, weights: Tensor, loc: Tensor, sigma: Tensor, fa
     for _, centre, spread in _components(weights, loc, sigma):
         own = centre + spread * standard
         low, high = torch.minimum(low, own), torch.maximum(high, own)
-    x = low / 2 + high / 2
-    settled = ~(low < high)  # also where they are infinite, or NaN
-    for step in range(1, _STEPS + 1):
-        if settled.all():
-            break
+
+    def evaluate(x: Tensor) -> roots.Evaluation:
         here, density = cdf(x, weights, loc, sigma, family, side), _density(x, weights, loc, sigma, family)
-        excess = side * (here - tail)
-        low, high = torch.where(excess < 0, x, low), torch.where(excess > 0, x, high)
         newton = x - side * (torch.log(here) - torch.log(tail)) * here / density
-        inside = (newton > low) & (newton < high)
-        following = torch.where(inside, newton, low / 2 + high / 2) if step % 3 else low / 2 + high / 2
-        following = torch.where(settled | (excess == 0), x, following)
-        precision = torch.finfo(loc.dtype).eps * (x.abs() + here / density)
-        settled = settled | ((following - x).abs() <= precision)
-        x = following
-    return x
+        return side * (here - tail), newton, torch.finfo(loc.dtype).eps * (x.abs() + here / density)
+
+    return roots.between(low, high, evaluate)
 
 
 def crps(value: Tensor, weights: Tensor, loc: Tensor, sigma: Tensor, family: Family) -> Tensor:

@@ -184,10 +184,10 @@ def _as_rows(name: str, value: Tensor, channels: int | None, spec: MixtureSpec) 
         return value.reshape(-1, 1)
     rows = value.movedim(spec.dim, -1) if value.ndim > 1 and -value.ndim <= spec.dim < value.ndim else None
     if rows is None or (channels is not None and rows.shape[-1] != channels):
-        wanted = "F" if channels is None else f"C = {channels}"
+        letter, wanted = ("F", "any F") if channels is None else ("C", f"C = {channels}")
         raise ValueError(
-            f"{name} must be (N, C), or (B, C, *P) with {wanted} channels in dimension {spec.dim}, of {spec}, "
-            f"got shape {tuple(value.shape)}"
+            f"{name} must be (N, {letter}) with {wanted}, or (B, {letter}, *P) with these in dimension {spec.dim}, of "
+            f"{spec}, got shape {tuple(value.shape)}"
         )
     return rows.reshape(-1, rows.shape[-1])
 

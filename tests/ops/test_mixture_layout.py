@@ -189,7 +189,7 @@ def test_a_mask_of_whole_positions_needs_no_channel() -> None:
         ({"target": torch.zeros(2, 4, 1).double()}, {}, ValueError, ["target", "(2, 4, 7)", "(2, 4, 1)"]),
         ({"logits": torch.zeros(2, 3, 2).double()}, {}, ValueError, ["loc", "(2, 12, 2)", "(2, 12, 7)"]),
         ({"mask": torch.ones(2, 2, 1).bool()}, {}, ValueError, ["mask", "(2, 2, 7)", "(2, 2, 1)"]),
-        ({}, {"dim": -1}, ValueError, ["loc", "(2, 7, 12)", "shapes are said with the channels of dim=2 in dimension 1"]),
+        ({}, {"dim": -1}, ValueError, ["loc", "(2, 7, 12)", "with the channels of dim=2 in dimension 1"]),
     ],
     ids=["batch", "beyond", "before", "float", "no channel of four", "one target", "other points", "one mask", "moved"],
 )

@@ -129,7 +129,12 @@ def test_started_components_take_their_kinds_where_equal_ones_collapse():
         (torch.full((4, 2), torch.inf), {}, ValueError, "targets must be finite where they are observed"),
         (torch.zeros(0, 2), {}, ValueError, "got none"),
         (torch.zeros(4, 2), {"mask": torch.ones(4, 2)}, TypeError, "mask must be bool"),
-        (torch.zeros(4, 2), {"mask": torch.ones(4, 1, dtype=torch.bool)}, ValueError, "mask must have shape"),
+        (
+            torch.zeros(4, 2),
+            {"mask": torch.ones(4, 3, dtype=torch.bool)},
+            ValueError,
+            "mask must be of the targets' shape",
+        ),
         (torch.zeros(4, 2), {"dim_scale": torch.tensor([1.0, 0.0])}, ValueError, "dim_scale must be positive"),
         (torch.zeros(4, 2), {"mask": torch.zeros(4, 2, dtype=torch.bool)}, ValueError, "observed, got none"),
         (torch.zeros(4, 2), {"features": torch.zeros(3, 1)}, ValueError, r"features must be \(N, F\) with N = 4"),

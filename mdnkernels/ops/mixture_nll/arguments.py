@@ -20,7 +20,7 @@ from mdnkernels.mixture.arguments import (
 )
 from mdnkernels.mixture.density import Density
 from mdnkernels.mixture.families import Family
-from mdnkernels.mixture.layout import FIRST, Layout, dim_of, parameters_to_op, with_channel
+from mdnkernels.mixture.layout import FIRST, Layout, dim_of, is_plain, parameters_to_op, with_channel
 
 
 class Observation(NamedTuple):
@@ -71,6 +71,8 @@ def arranged(
     if not isinstance(logits, Tensor) or logits.ndim < 2 or not isinstance(loc, Tensor):
         return Arranged(FIRST, logits, loc, scale, target, tril, mask, weight, assign)
     dim = dim_of(dim, logits)
+    if dim == 1 and index is None and is_plain(logits, loc, scale, target, tril, mask):
+        return Arranged(FIRST, logits, loc, scale, target, tril, mask, weight, assign)
     ndim = logits.ndim if index is None else 3
     dim_of_observed = dim if index is None else min(dim, 2)
     if loc.ndim == logits.ndim and loc.shape[dim] == logits.shape[dim]:  # C = 1
