@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -59,6 +60,7 @@ class Network(nn.Module):
         self.backbone = backbone
         self.heads = nn.ModuleList(HeadGroup(heads, backbone.feature_dim, head_width) for _ in range(backbone.stacks))
         self.regression = regression
+        self._input_is_known = False
 
     @property
     def components(self) -> int:
@@ -137,8 +139,31 @@ class Network(nn.Module):
     def read(self, images: Tensor, flip: Flip | None = None) -> SparseReader:
         """Return the last stack, to be read at chosen cells.
 
-        With a flip the mirror images go through the backbone too.
+        With a flip the mirror images go through the backbone too. The first images of a network that look as if they
+        were not normalised are warned of.
         """
+        self._warn_of_other_scale(images)
         if flip is not None:
             images = torch.cat((images, images.flip(3)))
         return SparseReader(self.head_groups[-1], self.features(images)[-1], views=1 if flip is None else 2)
+
+    def _warn_of_other_scale(self, images: Tensor) -> None:
+        """Warn where the first images that are predicted hold x / 255, or x: the network would find next to nothing.
+
+        Of normalised photographs hardly one has neither a value below 0 nor one above 1. Only the first are looked at:
+        to read them waits for the device. A graph, traced or captured, holds no values to look at.
+        """
+        if torch.compiler.is_compiling() or self._input_is_known or type(images) is not Tensor:
+            return
+        if images.is_meta or not images.numel() or (images.is_cuda and torch.cuda.is_current_stream_capturing()):
+            return
+        self._input_is_known = True
+        low, high = (float(value) for value in images.detach().aminmax())
+        form = "x / 255" if 0 <= low < 0.2 and 0.5 < high <= 1 else "x" if low >= 0 and 20 < high <= 255 else None
+        if form is not None:
+            warnings.warn(
+                f"the images hold values from {low:.3g} to {high:.3g}, as pixels x do that are given as {form}; this "
+                "network takes (x / 255 - mean) / std, and finds next to nothing in others: mdnkernels.train.Predictor "
+                "takes images as they are, and mdnkernels.train.data.colour has MEAN and STD",
+                stacklevel=4,
+            )

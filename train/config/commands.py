@@ -15,6 +15,7 @@ from mdnkernels.train.config.options import (
     Device,
     ImageFolder,
     InferenceConfig,
+    Keep,
     KeypointSigmas,
     ModelConfig,
     OptimizerConfig,
@@ -82,6 +83,9 @@ class FitConfig:
     """Save a checkpoint when so much time has passed since the last one; every epoch's end saves one too."""
     evaluate_every: AtLeastZero = 0
     """Epochs between two evaluations on the val set; 0 evaluates at the end only."""
+    keep: Keep = "last"
+    """last keeps the last checkpoint. best keeps beside it the one whose evaluation had the highest AP on the val set,
+    the earlier of two alike, for --checkpoint best of evaluate, predict and export; it needs --evaluate-every."""
     stop_after: AtLeastOne | None = None
     """Stop in good order after so many steps of this session, as an interruption would; --resume goes on."""
     resume: NewRunFolder | None = None
@@ -89,9 +93,13 @@ class FitConfig:
     that change which images an epoch takes, or their order, only between two epochs."""
 
     def check_together(self) -> None:
-        """Raise ConfigError where the single-mode base is asked for what only a mixture has."""
+        """Raise ConfigError where the base is asked for what only a mixture has, and --keep best lacks evaluations."""
         if self.model.components == 0 and self.optimizer.mixture_stacks == "last":
             raise ConfigError("--mixture-stacks last: needs a mixture, and --components 0 is the single-mode base")
+        if self.keep == "best" and self.evaluate_every == 0:
+            raise ConfigError("--keep best: needs --evaluate-every 1 or more: of one evaluation the best is the last")
+        if self.keep == "best" and self.data.coco is None and self.data.val_images is None:
+            raise ConfigError("--keep best: needs --val-images and --val-annotations to tell what is best")
 
 
 @dataclass(frozen=True)

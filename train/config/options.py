@@ -35,6 +35,7 @@ Threads = AtLeastOne | None
 Resolution = Literal["fixed", "original"]
 Orientation = Literal["stored", "exif"]
 Start = Literal["data", "zero"]
+Keep = Literal["last", "best"]
 Select = Literal["weight", "density", "mean"]
 FamilyName = Annotated[
     str,

@@ -35,6 +35,22 @@ def from_plain(kind: type[C], plain: Any, source: str) -> C:
     return config
 
 
+def settled(config: C) -> C:
+    """Return a configuration that was made in Python as the command line makes it, checked by `check_config`.
+
+    Texts become paths, lists tuples, and whole numbers floating-point ones, where the fields are of these types. Raises
+    ConfigError that names the field for a value of another type, and as `check_config` does.
+    """
+    kind = type(config)
+    try:
+        same = _CONVERTER.structure(_CONVERTER.unstructure(config), kind)
+    except Exception as error:  # as in from_plain
+        problems = cattrs.transform_error(error, path=kind.__name__, format_exception=_describe)
+        raise ConfigError("; ".join(problems)) from error
+    check_config(same)
+    return same
+
+
 # --mixed-precision, as --precision was called in earlier versions.
 _OLD_PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}
 

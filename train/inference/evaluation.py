@@ -18,7 +18,7 @@ from torch import Tensor
 from mdnkernels.models import merge_scales, placed
 from mdnkernels.train.config.commands import EvaluateConfig
 from mdnkernels.train.config.options import InferenceConfig
-from mdnkernels.train.config.rules import check_config
+from mdnkernels.train.config.serialisation import settled
 from mdnkernels.train.data.coco import Category, CocoAnnotations
 from mdnkernels.train.data.colour import normalise
 from mdnkernels.train.data.images import ImageError, open_image, read_rgb
@@ -33,9 +33,10 @@ from mdnkernels.train.inference.record import EvaluationRecord, name_of_device
 from mdnkernels.train.loop.network import check_inference, find_checkpoint, pick_device, pick_precision, restore_network
 from mdnkernels.train.loop.processes import Processes, launched_processes, what_died
 from mdnkernels.train.run.checkpoint import Checkpoint, load_checkpoint
+from mdnkernels.train.run.directory import RunDirectory
 from mdnkernels.train.run.files import write_json
 from mdnkernels.train.tasks.base import Task
-from mdnkernels.train.tasks.score import Score
+from mdnkernels.train.tasks.score import Score, category_table
 from mdnkernels.train.threads import use_free_cores
 
 logger = logging.getLogger("mdnkernels.train")
@@ -62,11 +63,13 @@ class Findings(NamedTuple):
 def evaluate(config: EvaluateConfig, *, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Score a checkpoint on its run's val set, or on the configured one; write detections.json and metrics.json.
 
-    say: is told COCO's table, that of the components, and the speed.
+    say: is told COCO's table, that of the categories where there are several, that of the components, and the speed.
 
     Under a launcher (torchrun, accelerate launch) the processes share the images out; the main one scores and writes.
-    Returns COCO's numbers by name, and "images_per_second", for test-dev the latter alone; of a mixture "components"
-    too, for each component its "share" and COCO's numbers of it alone (`describe_components`). Raises ConfigError,
+    Returns a dict of COCO's numbers by name, such as "AP" and "AP50", -1 where there is nothing to measure;
+    "categories", a list with each category's own (`Score.categories`); "images_per_second"; of a mixture "components",
+    for each component its "share" and COCO's numbers of it alone (`describe_components`). For test-dev
+    "images_per_second" alone. metrics.json holds the same, and how many images could not be read. Raises ConfigError,
     DatasetError, CheckpointError; EvaluationError where a process that is needed has died.
     """
     try:
@@ -79,8 +82,9 @@ def evaluate(config: EvaluateConfig, *, say: Callable[[str], None] = print) -> d
 
 
 def _evaluate(config: EvaluateConfig, say: Callable[[str], None]) -> dict[str, Any]:
-    check_config(config)
-    checkpoint = load_checkpoint(find_checkpoint(config.run, config.checkpoint))
+    config = settled(config)
+    file = find_checkpoint(config.run, config.checkpoint)
+    checkpoint = load_checkpoint(file)
     model, task = restore_network(checkpoint)
     check_inference(model, task, config.inference)
     labelled = config.split == "val"
@@ -125,7 +129,7 @@ def _evaluate(config: EvaluateConfig, say: Callable[[str], None]) -> dict[str, A
         )
         record = EvaluationRecord(
             step=checkpoint.progress.step,
-            checkpoint=None if config.checkpoint is None else config.checkpoint.resolve(),
+            checkpoint=None if config.run is not None and file == RunDirectory(config.run).last else file.resolve(),
             images=images.resolve(),
             annotations=annotations.resolve(),
             orientation=orientation,
@@ -142,6 +146,8 @@ def _evaluate(config: EvaluateConfig, say: Callable[[str], None]) -> dict[str, A
         metrics = write_evaluation(output, found, score, record, described)
         if score is not None:
             say(score.table.rstrip("\n"))
+            if len(score.categories) > 1:
+                say(category_table(score.categories))
         if described:
             say(component_table(described, metrics).rstrip("\n"))
         where = f"{device}" if processes.count == 1 else f"{processes.count} processes ({device.type})"
@@ -332,6 +338,8 @@ def write_evaluation(
         results = [{name: entry[name] for name in SERVER_FIELDS if name in entry} for entry in results]
     write_json(folder / "detections.json", results, indent=None)
     metrics: dict[str, Any] = {} if score is None else dict(score.metrics)
+    if score is not None and score.categories:
+        metrics["categories"] = list(score.categories)
     metrics["images_per_second"] = found.images / found.seconds if found.seconds else 0.0
     if components:
         metrics["components"] = list(components)

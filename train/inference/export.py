@@ -9,7 +9,7 @@ from typing import Any, get_args
 from mdnkernels.models.export import check_output, write_graph
 from mdnkernels.models.regression import Flip
 from mdnkernels.train.config.commands import ExportConfig, ExportFormat
-from mdnkernels.train.config.rules import check_config
+from mdnkernels.train.config.serialisation import settled
 from mdnkernels.train.data.colour import MEAN, STD
 from mdnkernels.train.errors import ConfigError
 from mdnkernels.train.inference.weights_file import write_weights
@@ -24,7 +24,7 @@ def export(config: ExportConfig) -> Path:
     A graph holds how its images are to be normalised, and the names of its classes, as JSON: of ONNX as the metadata
     "mdnkernels", of .pt2 as the extra file "mdnkernels.json".
     """
-    check_config(config)
+    config = settled(config)
     kind, output = _format_and_file(config)
     checkpoint = load_checkpoint(find_checkpoint(config.run, config.checkpoint))
     model, task = restore_network(checkpoint)

@@ -15,8 +15,7 @@ from mdnkernels.models.skeleton import Skeleton
 from mdnkernels.train.config.commands import FitConfig
 from mdnkernels.train.config.data_paths import with_data_paths
 from mdnkernels.train.config.options import InferenceConfig
-from mdnkernels.train.config.rules import check_config
-from mdnkernels.train.config.serialisation import to_json
+from mdnkernels.train.config.serialisation import settled, to_json
 from mdnkernels.train.data.objects import can_be_targets, why_no_object
 from mdnkernels.train.data.sets import EvaluationSet, TrainingSet, open_annotations
 from mdnkernels.train.data.skeletons import check_mirroring, check_sigmas
@@ -39,14 +38,18 @@ ACCELERATE_NAMES = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def fit(config: FitConfig) -> Path:
-    """Train, or with `config.resume` go on training, and return the run directory.
+    """Train, or with `config.resume` go on training, and return the path of the run directory.
+
+    What came of it lies there, as `train.run.directory` says: checkpoints/last.pt, and best.pt with `keep="best"`;
+    log.jsonl, whose losses and AP numbers `read_log(run / "log.jsonl")` gives as a list of dicts; evaluation/ with
+    metrics.json. Paths may be texts. Progress goes to stderr.
 
     The run's status.json says afterwards whether it is finished, was interrupted (SIGINT, SIGTERM or `stop_after`: the
     step is finished and saved) or has failed. Where torchrun has restarted the processes of a run, it goes on from its
     last checkpoint. Raises ConfigError, DatasetError, CheckpointError, TrainingError; and KeyboardInterrupt after a
     SIGINT, in good order: what comes next in a script, or in the program, was not meant to run on half a training.
     """
-    check_config(config)
+    config = settled(config)
     if config.resume is None:
         config.optimizer.check_drops()
     config = with_data_paths(config)

@@ -31,11 +31,13 @@ from mdnkernels.train.loop.network import freeze_untrained_heads, pick_precision
 from mdnkernels.train.loop.processes import Processes
 from mdnkernels.train.loop.step import Stepper
 from mdnkernels.train.loop.usage import UnusedComponents, share_text
+from mdnkernels.train.run.best import BestScore
 from mdnkernels.train.run.checkpoint import Checkpoint, Progress, load_optimizer, load_weights, save_checkpoint
 from mdnkernels.train.run.directory import RunDirectory
-from mdnkernels.train.run.log import LossMeter, RunLog
+from mdnkernels.train.run.log import LossMeter, RunLog, read_log
 from mdnkernels.train.run.resuming import resumed_progress
 from mdnkernels.train.tasks.base import Task
+from mdnkernels.train.tasks.score import Score
 from mdnkernels.train.tasks.start import describe_start
 
 logger = logging.getLogger("mdnkernels.train")
@@ -99,6 +101,7 @@ class Trainer:
         self.bad = BadSamples(len(train_set), train_set.annotations.path)
         self.meter = LossMeter()
         self.unused = UnusedComponents(config)
+        self.best = BestScore()
         self.saved = time.monotonic()
         self.stop_at = None if config.stop_after is None else self.progress.step + config.stop_after
 
@@ -141,16 +144,20 @@ class Trainer:
         )
         log.say(self._introduction(run))
         self._log_start(log)
-        evaluated = False
+        if self.config.keep == "best" and self.processes.is_main:
+            self.best = BestScore.of_run(run, self.config)
         try:
+            evaluated = self._owes_evaluation(run)
+            stopped = self._evaluate(run, log, interrupt) if evaluated else None
+            if stopped is not None:
+                return stopped
             while self.progress.epoch < epochs:
                 stopped = self._train_epoch(run, log, interrupt)
                 self.save(run.last)
                 if stopped is not None:
                     log.say(f"stopped ({stopped}) after step {self.progress.step}; go on with --resume {run.path}")
                     return stopped
-                every = self.config.evaluate_every
-                evaluated = every > 0 and self.progress.epoch % every == 0
+                evaluated = self._is_evaluation_due()
                 stopped = self._evaluate(run, log, interrupt) if evaluated else None
                 if stopped is not None:
                     return stopped
@@ -161,6 +168,18 @@ class Trainer:
             return None
         finally:
             log.close()
+
+    def _is_evaluation_due(self) -> bool:
+        """Tell whether the epochs that are done end with an evaluation."""
+        every = self.config.evaluate_every
+        return every > 0 and self.progress.epoch % every == 0
+
+    def _owes_evaluation(self, run: RunDirectory) -> bool:
+        """Tell whether a run that goes on was stopped in an evaluation, perhaps that of its best network."""
+        if self.config.keep != "best" or self.progress.images or not self.progress.epoch:
+            return False
+        steps = [entry["step"] for entry in read_log(run.log) if entry["kind"] == "evaluation"]
+        return self.processes.send_from_main(self._is_evaluation_due() and self.progress.step not in steps)
 
     def _log_start(self, log: RunLog) -> None:
         """Say where the regression starts, and record the centres of its clusters."""
@@ -286,12 +305,14 @@ class Trainer:
         stopped = self._signal(interrupt)
         if stopped is not None:
             epoch, epochs = self.progress.epoch, self.config.optimizer.epochs
-            left_out = "does it" if epoch >= epochs else "leaves it out and goes on"
+            does_it = epoch >= epochs or self.config.keep == "best"
+            left_out = "does it" if does_it else "leaves it out and goes on"
             log.say(f"stopped ({stopped}) in the evaluation after epoch {epoch}; --resume {run.path} {left_out}")
             return stopped
         together = merge_findings(found, self.val_set, self.processes)
-        if together is not None:
-            score = self.task.score(self.val_set.annotations, together.results)
+        score = None if together is None else self.task.score(self.val_set.annotations, together.results)
+        self._keep_best(run, log, score)
+        if together is not None and score is not None:
             shares = describe_components(together.results, model.components)
             write_evaluation(run.evaluation, together, score, self._evaluation_record(inference, batch), shares)
             log.say(score.table.rstrip())
@@ -301,6 +322,18 @@ class Trainer:
                 log.picture(name, picture, step=self.progress.step)
         self.processes.wait()
         return None
+
+    def _keep_best(self, run: RunDirectory, log: RunLog, score: Score | None) -> None:
+        """Save the network as the run's best where its score, which the main process has, is the highest so far.
+
+        Before the score is recorded: a run that is killed in between evaluates again.
+        """
+        if self.config.keep != "best":
+            return
+        is_best = score is not None and self.best.beaten_by(score.metrics["AP"])
+        if self.processes.send_from_main(is_best):
+            self._write(run.best, ap=self.best.ap)
+            log.say(f"{run.best}: the best so far by its AP")
 
     def _evaluation_record(self, inference: InferenceConfig, batch: int) -> EvaluationRecord:
         data = self.config.data
@@ -323,6 +356,11 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write a checkpoint. Raises TrainingError, and keeps the last one, where a loss or weights are not finite."""
+        self._write(path)
+        self.saved = time.monotonic()
+
+    def _write(self, path: Path, ap: float | None = None) -> None:
+        """Write a checkpoint, as `save` does. ap: of the best one."""
         self.stepper.check()
         if self.processes.is_main:
             scaler = self.accelerator.scaler
@@ -341,8 +379,8 @@ class Trainer:
                 average=None if self.average is None else self.average.model.state_dict(),
                 optimizer=self.optimizer.state_dict(),
                 scaler=None if scaler is None else scaler.state_dict(),
+                ap=ap,
             )
-        self.saved = time.monotonic()
 
     def _introduction(self, run: RunDirectory) -> str:
         model = self.accelerator.unwrap_model(self.model)

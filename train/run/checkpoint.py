@@ -58,6 +58,8 @@ class Checkpoint:
     """The moving average of the weights, where the run keeps one."""
     skeleton: Skeleton | None
     """Of the poses that the model estimates."""
+    ap: float | None
+    """COCO's AP on the val set, of a best checkpoint."""
 
 
 def save_checkpoint(
@@ -72,6 +74,7 @@ def save_checkpoint(
     scaler: Mapping[str, Any] | None = None,
     average: Mapping[str, Tensor] | None = None,
     skeleton: Skeleton | None = None,
+    ap: float | None = None,
 ) -> None:
     """Write a checkpoint to `path`; the one that stands there stays whole until the new one replaces it.
 
@@ -89,6 +92,7 @@ def save_checkpoint(
         "scaler": None if scaler is None else dict(scaler),
         "average": None if average is None else dict(average),
         "skeleton": None if skeleton is None else to_plain(skeleton),
+        "ap": ap,
     }
     try:
         write_atomically(path, lambda file: torch.save(content, file))
@@ -139,6 +143,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         scaler=content.get("scaler"),
         average=None if content.get("average") is None else _field(path, content, "average", dict),
         skeleton=_skeleton(path, content, task_class(config.model.task).skeleton),
+        ap=None if content.get("ap") is None else _field(path, content, "ap", float),
     )
 
 

@@ -18,6 +18,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -104,10 +105,14 @@ class RunLog:
             self._bar.close()
 
 
-def read_log(log: Path) -> list[dict[str, Any]]:
-    """Read the records of a log.jsonl; a last line that a killed run left unfinished is not one."""
+def read_log(log: str | PathLike[str]) -> list[dict[str, Any]]:
+    """Read the records of a run's log.jsonl; a last line that a killed run left unfinished is not one.
+
+    Each is a dict with "kind", "step" and "epoch": of kind "step" with the losses, "loss/total" for one; of kind
+    "evaluation" with COCO's numbers, "metrics/AP" for one. The module says the rest.
+    """
     records = []
-    for line in log.read_text(encoding="utf-8").splitlines():
+    for line in Path(log).read_text(encoding="utf-8").splitlines():
         try:
             records.append(json.loads(line))
         except (ValueError, RecursionError):  # the second for lists that are nested without end

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,10 +21,16 @@ if TYPE_CHECKING:
 
 
 class Score(NamedTuple):
-    """COCO's numbers by name (-1 where there is nothing to measure), and its printed table."""
+    """COCO's numbers by name (-1 where there is nothing to measure), its printed table, and each category's numbers.
+
+    Of each category, in the order of the class indices: its "id", "name", how many "objects" count, and "AP", "AP50",
+    "AP75" and "AR" for objects of all sizes, -1 without any. The AP of all is the mean of these over the categories
+    that have objects.
+    """
 
     metrics: dict[str, float]
     table: str
+    categories: Sequence[dict[str, Any]] = ()
 
 
 def score_results(
@@ -49,7 +55,66 @@ def score_results(
         evaluator.accumulate()
     with contextlib.redirect_stdout(io.StringIO()) as table:
         evaluator.summarize()
-    return Score(dict(zip(metrics, map(float, evaluator.stats), strict=True)), table.getvalue())
+    numbers = dict(zip(metrics, map(float, evaluator.stats), strict=True))
+    return Score(numbers, table.getvalue(), _score_categories(evaluator, annotations, kind))
+
+
+def _score_categories(evaluator: COCOeval, annotations: CocoAnnotations, kind: str) -> list[dict[str, Any]]:
+    """Return `Score.categories` of an accumulated evaluation: of areas the first, all, of detections the most."""
+    counted = ~annotations.crowd
+    if kind == "keypoints":
+        counted = counted & (annotations.keypoints[..., 2] > 0).any(1)
+    objects = np.bincount(annotations.labels[counted], minlength=len(annotations.categories))
+    precision = evaluator.eval["precision"][:, :, :, 0, -1]  # (thresholds, recalls, categories)
+    recall = evaluator.eval["recall"][:, :, 0, -1]
+    thresholds = evaluator.params.iouThrs
+    place_of = {int(identity): place for place, identity in enumerate(evaluator.params.catIds)}
+    scores = []
+    for index, category in enumerate(annotations.categories):
+        place = place_of[category.id]
+        own = {"AP": precision[:, :, place], "AR": recall[:, place]}
+        for name, least in (("AP50", 0.5), ("AP75", 0.75)):
+            own[name] = own["AP"][np.isclose(thresholds, least)]
+        scores.append(
+            {
+                "id": category.id,
+                "name": category.name,
+                "objects": int(objects[index]),
+                **{name: _mean_of_defined(own[name]) for name in ("AP", "AP50", "AP75", "AR")},
+            }
+        )
+    return scores
+
+
+def _mean_of_defined(values: NDArray[np.float64]) -> float:
+    """Return the mean of what is above -1, which COCO writes where there is nothing to measure; -1 of nothing."""
+    defined = values[values > -1]
+    return float(defined.mean()) if len(defined) else -1.0
+
+
+# Rows of a table of categories: half of the best, and half of the worst, where there are more.
+CATEGORY_ROWS = 20
+
+
+def category_table(categories: Sequence[Mapping[str, Any]]) -> str:
+    """Return the lines of a table of `Score.categories`, the best AP first.
+
+    Of more than CATEGORY_ROWS those in the middle are left out, and so are those without objects, which are counted.
+    """
+    ranked = sorted((one for one in categories if one["objects"]), key=lambda one: -one["AP"])
+    width = max([len("category"), *(len(one["name"]) for one in ranked)])
+    names = ("AP", "AP50", "AP75", "AR")
+    rows = [
+        f"{one['name']:<{width}} {one['objects']:>8} " + " ".join(f"{one[name]:6.3f}" for name in names)
+        for one in ranked
+    ]
+    half = CATEGORY_ROWS // 2
+    if len(rows) > CATEGORY_ROWS:
+        rows[half:-half] = [f"... {len(rows) - 2 * half} categories between; metrics.json has them all"]
+    without = len(categories) - len(ranked)
+    if without:
+        rows.append(f"{without} categories have no objects here")
+    return "\n".join([f"{'category':<{width}} {'objects':>8} " + " ".join(f"{name:>6}" for name in names), *rows])
 
 
 def average_precision(
@@ -67,9 +132,7 @@ def average_precision(
             evaluator.computeOks = functools.partial(keypoint_similarities, evaluator)
         evaluator.evaluate()
         evaluator.accumulate()
-    precision = evaluator.eval["precision"]
-    defined = precision[precision > -1]
-    return float(defined.mean()) if len(defined) else -1.0
+    return _mean_of_defined(evaluator.eval["precision"])
 
 
 def keypoint_similarities(evaluator: COCOeval, image: int, category: int) -> NDArray[np.float64] | list[Any]:

@@ -55,8 +55,14 @@ def test_run_is_scored_as_at_the_end_of_training(run: Path, capsys: pytest.Captu
     assert metrics.pop("images_per_second") > 0
     shares = [one["share"] for one in metrics.pop("components")]
     assert [one["share"] for one in before.pop("components")] == shares
+    for mine, theirs in zip(metrics.pop("categories"), before.pop("categories"), strict=True):
+        assert mine.pop("name") == theirs.pop("name")
+        assert mine == pytest.approx(theirs)
     assert {**metrics, "skipped_images": 0} == pytest.approx(before)
-    assert "Average Precision" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Average Precision" in printed
+    for name in ("plate", "bar", "ring"):
+        assert f"\n{name:<8} " in printed
 
 
 def test_broken_image_in_the_val_set_has_no_detections_and_is_counted(
