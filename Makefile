@@ -12,18 +12,22 @@ endif
 
 .DEFAULT_GOAL := help
 CASES ?= 20000
-.PHONY: help setup emulator demo reproduce test test-slow test-torch test-torches fuzz sanitize sanitize-slow sanitized-libraries \
-        lint format benchmark gpu-check clean
+.PHONY: help setup emulator demo reproduce test test-slow test-torch test-torches wheels compare-wheels test-wheels \
+        test-wheel fuzz sanitize sanitize-slow sanitized-libraries \
+        lint format docs benchmark bench-report gpu-check clean
 
 help:
 	@echo "make demo       train and compare detectors on a synthetic data set; writes runs/demo/report"
 	@echo "make reproduce  which of the paper's findings show in synthetic worlds; writes docs/findings.md (2 cores: hours)"
 	@echo "make test       the test suite (make test-slow: the tests that take minutes too)"
 	@echo "make test-torch TORCH=2.10.0  build against another torch and run the op tests there (make test-torches: three)"
+	@echo "make wheels     sdist and wheels in dist (make compare-wheels: twice, the same bytes; make test-wheels: try them)"
 	@echo "make lint       ruff, mypy, clang-format (make format: apply)"
 	@echo "make fuzz       random calls of every op against float64 (CASES=20000)"
 	@echo "make sanitize   the op tests under AddressSanitizer and UndefinedBehaviorSanitizer (make sanitize-slow: all of them)"
+	@echo "make docs       the site of docs/: build/site/index.html"
 	@echo "make benchmark  time the ops beside their peers"
+	@echo "make bench-report  one page of them with plots, and ratios to earlier ones (QUICK=1: seconds)"
 	@echo "make gpu-check  on a machine with a GPU, no set-up needed: checks and timings there (MINUTES=15)"
 	@echo "make setup      only the set-up: .venv, dependencies, native library"
 
@@ -34,7 +38,7 @@ $(SETUP): pyproject.toml setup.py $(NATIVE)
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade pip
 	$(RUN) -m pip install --quiet "torch>=2.10" "setuptools>=77" "ninja>=1.11"
-	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[train,export,test,lint]"
+	$(RUN) -m pip install --quiet --no-build-isolation --editable ".[train,export,test,lint,docs,wheels]"
 	$(RUN) -m mdnkernels
 	touch $(SETUP)
 
@@ -84,6 +88,27 @@ test-torch: $(TORCH_ROOM)/.installed
 test-torches:
 	for version in $(TORCHES); do $(MAKE) test-torch TORCH=$$version || exit 1; done
 
+# What is handed on, in dist: the CUDA library for all GPUs, where nvcc is. Each wheel is tried in a fresh environment of
+# each Python with each torch, one at a time: 7 GB. `test-wheel` is quick: it takes torch from test-torch's environment.
+KINDS ?= sdist cpu $(if $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null),cuda)
+PYTHONS ?= python3.11 python3.12
+ANY_GPU := $(if $(filter file,$(origin TORCH_CUDA_ARCH_LIST)),env -u TORCH_CUDA_ARCH_LIST)
+wheels: setup
+	rm -rf dist
+	$(ANY_GPU) $(RUN) wheels/build.py $(KINDS) --check
+
+compare-wheels: setup
+	$(ANY_GPU) $(RUN) wheels/compare.py $(KINDS)
+
+test-wheels:
+	$(RUN) wheels/trial.py --python $(PYTHONS) --torch $(TORCHES) --train
+
+test-wheel: setup $(TORCH_ROOM)/.installed
+	rm -rf build/wheel
+	$(RUN) wheels/build.py cpu --output build/wheel
+	$(RUN) wheels/trial.py --wheels build/wheel --python $(TORCH_RUN) --packages $(TORCH_ROOM)/venv/lib/python*/site-packages \
+	    --tests tests/ops/test_topk_peaks.py tests/native/test_memory.py --chosen "native or memory"
+
 fuzz: setup
 	$(RUN) -m tests.ops.fuzz --cases $(CASES)
 
@@ -122,8 +147,17 @@ format: setup
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/clang-format -i $(NATIVE) $(EMULATOR)
 
+# Links, anchors and references that lead nowhere are errors. The blocks of code run in `make test` (tests/docs).
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet
+	@echo build/site/index.html
+
 benchmark: setup
 	$(RUN) -m pytest benchmarks --benchmark-only --benchmark-columns=median,min,rounds -s
+
+# Ten minutes on two quiet cores. OUTPUT=DIR, QUICK=1; earlier reports of DIR are kept and compared with.
+bench-report: setup
+	$(RUN) -m benchmarks.report $(if $(QUICK),--quick) $(if $(OUTPUT),--output $(OUTPUT))
 
 # Needs no set-up: it builds for the GPU at hand with the Python that is there, unless TORCH_CUDA_ARCH_LIST came from
 # outside. MINUTES=8 OUTPUT=DIR.

@@ -10,6 +10,9 @@ present. The build says on the terminal what it takes:
                            and PTX for those to come
     CUDA_HOME              the toolkit; by default /usr/local/cuda, or the one that the nvcc on PATH belongs to
     TORCH_CUDA_ARCH_LIST   the GPUs it is built for, "9.0" or "8.0;9.0+PTX" for instance, in place of those present
+    MDNKERNELS_RELEASE     1 builds libraries to hand on: the same bytes wherever they are built, as small as they get.
+                           They tell profilers no lines of the kernels, and debuggers no names
+    MDNKERNELS_TORCH       the folder of a torch to build against, in place of the installed one: to cross-compile
 
 Everything else about the package is in pyproject.toml.
 """
@@ -54,17 +57,20 @@ X86_LEVELS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
 }
-LEVELS = X86_LEVELS if platform.machine() in ("x86_64", "AMD64") else {"baseline": []}
+# Python's own variable names another machine than this one, "linux-aarch64", where it is cross-compiled for.
+MACHINE = os.environ.get("_PYTHON_HOST_PLATFORM", platform.machine()).lower()
+LEVELS = X86_LEVELS if MACHINE.endswith(("x86_64", "amd64")) else {"baseline": []}
 
 COMPILE_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math"]
 # Wide vectors pass only between functions that are inlined, so warnings about their calling convention are moot.
 WARNINGS = ["-Wall", "-Wextra", "-Wno-psabi", "-Wno-ignored-attributes", "-Wno-unknown-pragmas"]
 DEFINES = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]  # torch 2.10's stable API
+FIRST = CSRC / "core" / "glibc.h"  # included before every source, on Linux
 
 # The architectures of A100; RTX 30 and A10; RTX 40 and L4; H100; B200; RTX 50.
 ARCHITECTURES = ["8.0", "8.6", "8.9", "9.0", "10.0", "12.0"]
 # There is no fast-math, so that arithmetic stays IEEE's. Spills and local memory are worth a warning.
-NVCC_FLAGS = ["-std=c++17", "-O3", "-lineinfo", "-Xptxas=-warn-spills,-warn-lmem-usage"]
+NVCC_FLAGS = ["-std=c++17", "-O3", "-Xptxas=-warn-spills,-warn-lmem-usage"]
 NVCC_HOST_FLAGS = ["-fPIC", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas"]
 
 # How many seconds of one core it takes to compile the CPU library, and the CUDA library for one architecture.
@@ -91,6 +97,8 @@ def installed_torch() -> Torch:
 
 
 def torch_folder() -> Path:
+    if given := os.environ.get("MDNKERNELS_TORCH"):
+        return Path(given).resolve()
     folders = [
         sysconfig.get_path("purelib"),
         sysconfig.get_path("platlib"),
@@ -316,6 +324,25 @@ class BuildNative(build_ext):
         return cuda_ninja(compiler, toolkit, self.torch.folder, library, architectures)
 
 
+def release() -> bool:
+    """Tell whether the libraries are built to be handed on (MDNKERNELS_RELEASE=1)."""
+    value = os.environ.get("MDNKERNELS_RELEASE", "0")
+    if value not in ("0", "1"):
+        raise SystemExit(f"MDNKERNELS_RELEASE must be 0 or 1, got {value!r}")
+    return value == "1"
+
+
+def first_header() -> str:
+    """Return the option that includes what every source must begin with."""
+    return f"-include {FIRST}" if sys.platform == "linux" else ""
+
+
+def path_flags(torch: Path) -> list[str]:
+    """Return the compiler's options that keep this machine's folders out of the messages of a library's errors."""
+    folders = [ROOT, torch / "include", (torch / "include").resolve()]  # the compiler follows links, or does not
+    return [f"-ffile-prefix-map={folder}/=" for folder in folders]
+
+
 def built_of(library: str) -> str:
     """Return the compiler's option that writes the fingerprint of a library's sources into it."""
     return f"-DMDN_SOURCES='\"{fingerprint(CSRC, library)}\"'"
@@ -328,10 +355,10 @@ def object_name(source: Path) -> str:
 
 def cpu_ninja(compiler: str, torch: Path, library: Path) -> str:
     """Return the CPU library's build: one rule to compile, one to link."""
-    flags = " ".join([*COMPILE_FLAGS, *WARNINGS, *DEFINES, os.environ.get("CXXFLAGS", "")])
-    link_flags = os.environ.get("LDFLAGS", "")
+    flags = " ".join([*COMPILE_FLAGS, *WARNINGS, *DEFINES, *path_flags(torch), os.environ.get("CXXFLAGS", "")])
+    link_flags = f"{'-s' if release() else ''} {os.environ.get('LDFLAGS', '')}"
     lines = [
-        f"compile = {compiler} {flags} -I{CSRC} -isystem {torch}/include",
+        f"compile = {compiler} {flags} {first_header()} -I{CSRC} -isystem {torch}/include",
         "rule compile",
         "  command = $compile $flags -MMD -MF $out.d -c $in -o $out",
         "  depfile = $out.d",
@@ -356,7 +383,10 @@ def cuda_ninja(compiler: str, toolkit: Path, torch: Path, library: Path, archite
     The library looks up at run time what only a torch with CUDA has, so it is not linked to it.
     """
     nvcc = toolkit / "bin" / "nvcc"
-    flags = [*NVCC_FLAGS, *code_flags(architectures), f"-Xcompiler={','.join(NVCC_HOST_FLAGS)}", *DEFINES]
+    host_flags = ",".join([*NVCC_HOST_FLAGS, *path_flags(torch)])
+    # Line numbers hold the paths of the sources.
+    handed_on = ["--compress-mode=size"] if release() else ["-lineinfo"]
+    flags = [*NVCC_FLAGS, *handed_on, *code_flags(architectures), f"-Xcompiler={host_flags}", *DEFINES, first_header()]
     lines = [
         "rule compile",
         f"  command = {nvcc} -ccbin {compiler} {' '.join(flags)} -I{CSRC} -isystem {torch}/include "
@@ -365,14 +395,15 @@ def cuda_ninja(compiler: str, toolkit: Path, torch: Path, library: Path, archite
         "  deps = gcc",
         "rule link",
         f"  command = {compiler} -shared $in -o $out -L{torch}/lib -ltorch_cpu -lc10 -L{library_folder(toolkit)} "
-        "-lcudart -ldl",
+        f"-lcudart -ldl {'-s' if release() else ''}",
     ]
     objects = []
     for source in sorted(CSRC.rglob("*.cu")):
         objects.append(f"{object_name(source)}.o")
-        lines.append(f"build {objects[-1]}: compile {source}")
-        if source.stem == "launch":
-            lines.append(f"  flags = {built_of('cuda')}")
+        # nvcc makes names of what a file keeps to itself from the file's path and a random number.
+        names = f"-frandom-seed={objects[-1]} -Xcudafe --orig_src_path_name={source.relative_to(CSRC)}"
+        flags = f"{names} {built_of('cuda')}" if source.stem == "launch" else names
+        lines += [f"build {objects[-1]}: compile {source}", f"  flags = {flags}"]
     lines += [f"build {library}: link {' '.join(objects)}", f"default {library}", ""]
     return "\n".join(lines)
 
@@ -384,5 +415,19 @@ class PlatformWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
+def description() -> str:
+    """Return the README as an index of packages shows it: relative links and pictures lead nowhere there.
+
+    A picture becomes its caption, a link its words.
+    """
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.sub(r"!?\[([^\]]*)\]\((?!https?:)[^)]*\)", r"\1", text)
+
+
 if __name__ == "__main__":
-    setup(ext_modules=[CPU_LIBRARY, CUDA_LIBRARY], cmdclass={"build_ext": BuildNative, "bdist_wheel": PlatformWheel})
+    setup(
+        ext_modules=[CPU_LIBRARY, CUDA_LIBRARY],
+        cmdclass={"build_ext": BuildNative, "bdist_wheel": PlatformWheel},
+        long_description=description(),
+        long_description_content_type="text/markdown",
+    )

@@ -7,6 +7,29 @@ import time
 from collections.abc import Callable, Mapping
 
 
+def alternating_times(
+    contestants: Mapping[str, Callable[[], object]],
+    *,
+    seconds: float,
+    least: int,
+    most: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Return each contestant's seconds a call, of at least `least` turns and at most `most`.
+
+    A contestant takes its turns until it has used up its share of `seconds`, so a fast one has more of them.
+    """
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    share = seconds / len(contestants)
+    for turn in range(most):
+        for name, run in contestants.items():
+            if turn < least or (len(times[name]) == turn and sum(times[name]) < share):
+                begin = clock()
+                run()
+                times[name].append(clock() - begin)
+    return times
+
+
 def alternating_medians(
     contestants: Mapping[str, Callable[[], object]],
     *,
@@ -18,10 +41,5 @@ def alternating_medians(
 
     A `clock` of time.process_time leaves out what the machine does meanwhile for others, and adds up threads.
     """
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, run in contestants.items():
-            begin = clock()
-            run()
-            times[name].append(clock() - begin)
+    times = alternating_times(contestants, seconds=0.0, least=rounds, most=rounds, clock=clock)
     return {name: statistics.median(values[warmup:]) for name, values in times.items()}

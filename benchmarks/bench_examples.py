@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import peak_memory
 from benchmarks.alternating import alternating_medians
+from benchmarks.memory import CLEAR_REFS, peak_bytes
 from tests.examples.peers import PAIRS
 
 CONTESTANTS = {
@@ -45,7 +45,8 @@ def step_of(name: str, contestant: str) -> tuple[Callable[[], object], float]:
 def peak_of(name: str, contestant: str) -> tuple[float, float]:
     """Return the peak of a step and the size of its gradients, in MiB."""
     step, gradients = step_of(name, contestant)
-    return peak_memory.peak_of(step), gradients
+    step()
+    return peak_bytes(step) / 2**20, gradients
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -60,7 +61,7 @@ def test_the_usual_way_beside_mdnkernels(benchmark: Any, name: str) -> None:
     )
     for contestant, words in CONTESTANTS.items():
         peak = gradients = float("nan")
-        if peak_memory.READABLE:
+        if CLEAR_REFS.exists():
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 peak, gradients = pool.apply(peak_of, (name, contestant))
         ratio = medians["usual"] / medians[contestant]

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 import mdnkernels
 from benchmarks.alternating import alternating_medians
+from benchmarks.floors import moving
 from tests.ops.table import OPS, Case
 
 
@@ -57,16 +58,8 @@ def step(inputs: Inputs, function: Callable[[], Tensor], backward: bool, backend
 
 
 def floor(inputs: Inputs, backward: bool) -> Callable[[], object]:
-    source, output = inputs.grad, torch.zeros_like(inputs.grad)
-    gradient = torch.zeros_like(inputs.feature)
-
-    def run() -> object:
-        output.copy_(source)
-        if backward:
-            gradient.zero_()
-        return output
-
-    return run
+    zeroed = [torch.zeros_like(inputs.feature)] if backward else []
+    return moving(copied=[inputs.grad], zeroed=zeroed)
 
 
 PEERS: dict[str, Callable[[Inputs, bool], Callable[[], object]]] = {

@@ -10,29 +10,23 @@ import multiprocessing
 from typing import Any
 
 import pytest
-import torch
 
-import mdnkernels
-from benchmarks import peak_memory
+from benchmarks.floors import gradient_bytes
+from benchmarks.memory import CLEAR_REFS, peak_bytes
+from benchmarks.peers import peers
+from benchmarks.ways import COMPILED
 from tests.ops.table import OPS, Case
 
-PEERS = ("native", "torch.compile", "eager")
+PEERS = ("native", COMPILED, "eager")
 
 
 def peak_of(workload: str, peer: str) -> tuple[float, float]:
     """Return the peak of one forward and backward pass and the size of its gradients, in MiB."""
-    entry = OPS["mixture_nll"]
-    call = Case(entry, workload).call()
-    arguments = dict(call.arguments)
-    leaves = [arguments[name].requires_grad_() for name in entry.trained]
-
-    def loss() -> torch.Tensor:
-        return mdnkernels.mixture_nll(**arguments)
-
-    function = torch.compile(loss, fullgraph=True) if peer == "torch.compile" else loss
-    with mdnkernels.use_backend("native" if peer == "native" else "eager"):
-        peak = peak_memory.peak_of(lambda: torch.autograd.grad(function(), leaves))
-    return peak, sum(leaf.numel() * leaf.element_size() for leaf in leaves) / 2**20
+    call = Case(OPS["mixture_nll"], workload).call()
+    run = peers(call)[peer]
+    run()
+    peak = peak_bytes(run)
+    return peak / 2**20, gradient_bytes(call) / 2**20
 
 
 def peaks_of(workload: str) -> str:
@@ -45,7 +39,7 @@ def peaks_of(workload: str) -> str:
     return f"{', '.join(f'{peer} {peak:.0f} MiB' for peer, peak in peaks.items())}; gradients {gradients:.0f} MiB"
 
 
-@pytest.mark.skipif(not peak_memory.READABLE, reason="peaks are read from Linux's /proc")
+@pytest.mark.skipif(not CLEAR_REFS.exists(), reason="peaks are read from Linux's /proc")
 @pytest.mark.parametrize("workload", ["pose", "detection", "rows"])
 def test_peak_memory(benchmark: Any, workload: str) -> None:
     words = benchmark.pedantic(peaks_of, (workload,), rounds=1)

@@ -20,6 +20,7 @@ import torch
 import mdnkernels
 from benchmarks import PAPER
 from benchmarks.alternating import alternating_medians
+from benchmarks.floors import mode_floor
 from tests.ops.table import OPS, Case
 
 # Options, dtypes and layouts in the place of the table's: there the logits are smooth.
@@ -33,7 +34,8 @@ CASES: dict[str, dict[str, Any]] = {
 
 class Inputs:
     def __init__(self, case: str, select: str = "weight") -> None:
-        self.values, self.select = list(Case(OPS["mixture_mode"], "pose").call(**CASES[case]).tensors.values()), select
+        self.call = Case(OPS["mixture_mode"], "pose").call(**CASES[case])
+        self.values, self.select = list(self.call.tensors.values()), select
 
     def mode(self) -> mdnkernels.MixtureMode:
         return mdnkernels.mixture_mode(*self.values, select=self.select, **PAPER)
@@ -55,41 +57,12 @@ def lines_a_mode(inputs: Inputs) -> float:
     return sum((chosen == m).any(1).float().mean().item() for m in range(logits.shape[1]))
 
 
-def floor(inputs: Inputs, lines: bool) -> Callable[[], object]:
-    logits, loc, scale = (value.flatten(2) for value in inputs.values)
-    components, positions = logits.shape[1], logits[:, 0].shape
-    share = lines_a_mode(inputs) if lines else 1.0
-    sources = [value.flatten() for value in (loc.contiguous(), scale.contiguous())]
-    outputs = [torch.zeros(source.numel() // components, dtype=source.dtype) for source in sources]
-    component = torch.zeros(positions, dtype=torch.int64)
-    weight = torch.zeros(positions, dtype=logits.dtype)
-    read = torch.zeros(positions, dtype=logits.dtype)
-    turn = 0
-
-    def run() -> object:
-        nonlocal turn
-        turn = (turn + 1) % components
-        for output, source in zip(outputs, sources, strict=True):
-            output.copy_(source.narrow(0, turn * output.numel(), output.numel()))
-            rest, at = int((share - 1) * output.numel()), turn
-            while rest > 0:
-                at = (at + 1) % components
-                source.narrow(0, at * output.numel(), min(rest, output.numel()) // 2 * 2).view(torch.int32).amax()
-                rest -= output.numel()
-        torch.sum(logits, 1, out=read)
-        component.zero_()
-        weight.zero_()
-        return outputs
-
-    return run
-
-
 PEERS: dict[str, Callable[[Inputs], Callable[[], object]]] = {
     "native": lambda inputs: on("native", inputs.mode),
     "eager": lambda inputs: on("eager", inputs.mode),
     "torch.compile(eager)": lambda inputs: on("eager", torch.compile(inputs.mode, fullgraph=True)),
-    "floor (copy)": lambda inputs: floor(inputs, lines=False),
-    "floor (lines)": lambda inputs: floor(inputs, lines=True),
+    "floor (copy)": lambda inputs: mode_floor(inputs.call),
+    "floor (lines)": lambda inputs: mode_floor(inputs.call, lines_a_mode(inputs)),
 }
 
 

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributions
+from torch import Tensor
 
 import mdnkernels
 from benchmarks import PAPER
 from benchmarks.alternating import alternating_medians
+from benchmarks.floors import moving
+from benchmarks.ways import mixture_same_family
 from mdnkernels.mixture.objective import Objective
 from tests.ops.table import OPS, Case
 
@@ -76,36 +78,13 @@ def compiled(inputs: Inputs) -> Callable[[], object]:
     return run
 
 
-def mixture_same_family(inputs: Inputs) -> Callable[[], object]:
-    components, dims = inputs.parameters[0].shape[1], inputs.target.shape[1]
-
-    def last(value: Tensor) -> Tensor:  # (B, M*K, *P) -> (B, *P, M, K)
-        return value.unflatten(1, (components, -1)).movedim((1, 2), (-2, -1))
-
-    def loss() -> Tensor:
-        logits, loc, scale = inputs.parameters
-        sigma = torch.nn.functional.elu(last(scale)) + 2
-        sigma = sigma.repeat(*(1,) * (sigma.ndim - 1), dims // sigma.shape[-1])
-        mixture = distributions.MixtureSameFamily(
-            distributions.Categorical(logits=logits.movedim(1, -1)),
-            distributions.Independent(distributions.Normal(last(loc), sigma), 1),
-        )
-        return -mixture.log_prob(inputs.target.movedim(1, -1)).mean()
-
-    return step(loss, inputs.parameters)
+def same_family(inputs: Inputs) -> Callable[[], object]:
+    return step(lambda: mixture_same_family(*inputs.parameters, inputs.target), inputs.parameters)
 
 
 def floor(inputs: Inputs) -> Callable[[], object]:
     """Return what reads parameters, target and mask once and writes the gradients into memory already touched."""
-    sources = [value.detach() for value in inputs.parameters]
-    outputs = [torch.zeros_like(value) for value in sources]
-
-    def run() -> object:
-        for output, source in zip(outputs, sources, strict=True):
-            output.copy_(source)
-        return inputs.target.sum(), inputs.mask.view(torch.int8).sum()
-
-    return run
+    return moving(copied=inputs.parameters, read=[inputs.target, inputs.mask])
 
 
 def bare_kernel(inputs: Inputs) -> Callable[[], object]:
@@ -122,7 +101,7 @@ PEERS = {
     "native, bare op": bare_kernel,
     "eager": eager,
     "torch.compile(eager)": compiled,
-    "MixtureSameFamily": mixture_same_family,
+    "MixtureSameFamily": same_family,
     "floor (copy)": floor,
 }
 

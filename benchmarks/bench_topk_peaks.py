@@ -1,4 +1,4 @@
-"""topk_peaks beside its peers: CenterNet's decoding by max_pool2d and topk, the same compiled, and the floor."""
+"""topk_peaks beside its peers, in one run: CenterNet's decoding, the same compiled, the floor."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-import mdnkernels
+from benchmarks.peers import peers
+from benchmarks.ways import COMPILED, POOL_AND_TOPK, max_pool_and_topk
+from tests.ops.table import OPS, Call
 
 LABELS, SIDE, K = 80, 128, 100
-
-
-def centernet(heatmap: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    kept = heatmap * (functional.max_pool2d(heatmap, 3, stride=1, padding=1) == heatmap)
-    score, cell = kept.flatten(1).topk(K)
-    return score, cell // (SIDE * SIDE), cell % (SIDE * SIDE)
 
 
 def heatmap() -> Tensor:
@@ -26,28 +22,12 @@ def heatmap() -> Tensor:
     return background + functional.avg_pool2d(functional.max_pool2d(bumps, 5, 1, 2), 5, 1, 2) * 0.9
 
 
-def native(values: Tensor) -> object:
-    with mdnkernels.use_backend("native"):
-        return mdnkernels.topk_peaks(values, K)
-
-
-def eager(values: Tensor) -> object:
-    with mdnkernels.use_backend("eager"):
-        return mdnkernels.topk_peaks(values, K)
-
-
-PEERS = {
-    "native": native,
-    "eager": eager,
-    "max_pool2d + topk": centernet,
-    "torch.compile(max_pool2d + topk)": torch.compile(centernet, fullgraph=True),
-    "floor (one read)": lambda values: values.sum(),
-}
-
-
-@pytest.mark.parametrize("peer", PEERS)
+@pytest.mark.parametrize("peer", ["native", "eager", COMPILED, POOL_AND_TOPK, "the same, compiled", "floor"])
 def test_decode(benchmark, peer):
     benchmark.group = f"topk_peaks, 1 x {LABELS} x {SIDE} x {SIDE}, k = {K}"
-    values = heatmap()
-    PEERS[peer](values)
-    benchmark.pedantic(PEERS[peer], (values,), rounds=15, warmup_rounds=3)
+    scores = heatmap()
+    compiled = torch.compile(max_pool_and_topk, fullgraph=True)
+    found = peers(Call(OPS["topk_peaks"], {"heatmap": scores, "k": K}))
+    run = {**found, "the same, compiled": lambda: compiled(scores, K)}[peer]
+    run()
+    benchmark.pedantic(run, rounds=15, warmup_rounds=3)

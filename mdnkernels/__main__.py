@@ -1,9 +1,15 @@
-"""`python -m mdnkernels`: versions, what was built, and the state of each backend with its reason."""
+"""The command `mdnkernels`, which is also `python -m mdnkernels`.
+
+Without arguments it prints versions, what was built, and the state of each backend with its reason. With them it is the
+command line of mdnkernels.train, whose packages are those of the extra `train`.
+"""
 
 from __future__ import annotations
 
 import platform
+import re
 import sys
+from importlib import metadata
 
 import torch
 
@@ -38,11 +44,58 @@ def report() -> str:
     return "\n".join(lines)
 
 
+HELP = """\
+usage: {program} [COMMAND ...]
+
+Without a command: versions, what was built, and which backend each op runs on. --version: the version alone.
+Commands: fit, evaluate, predict, analyse, export, check-data, demo and reproduce, which need what
+{advice} brings."""
+
+
+def absent(extra: str) -> list[str]:
+    """Return the packages of an extra that are not installed; none for a checkout that never was installed."""
+    try:
+        needed = metadata.requires("mdnkernels") or []
+    except metadata.PackageNotFoundError:
+        return []
+    of_extra = [line for line in needed if re.search(rf"extra == ['\"]{extra}['\"]", line)]
+    return [name for name in (re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in of_extra) if not _installed(name)]
+
+
+def _installed(package: str) -> bool:
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def main() -> int:
-    """Print the report and return the exit status."""
-    print(report())
-    return 0
+    """Run what the arguments say; return the exit status: 2 where the packages of a command are not installed."""
+    arguments, program = sys.argv[1:], command_line.program()
+    if not arguments:
+        print(report())
+        return 0
+    if arguments == ["--version"]:
+        print(f"mdnkernels {mdnkernels.__version__}")
+        return 0
+    missing = absent("train")
+    if not missing:
+        from mdnkernels.train.__main__ import main as train
+
+        return train(arguments)
+    advice = "pip install 'mdnkernels[train]'"
+    if arguments[0] in ("-h", "--help"):
+        print(HELP.format(program=program, advice=advice))
+        return 0
+    print(f"error: {program} {arguments[0]} needs {', '.join(missing)}: {advice}", file=sys.stderr)
+    return 2
+
+
+def run() -> int:
+    """Run the console script; return its exit status."""
+    return command_line.exit_status(main)
 
 
 if __name__ == "__main__":
-    sys.exit(command_line.exit_status(main))
+    sys.exit(run())

@@ -29,28 +29,59 @@ BACKENDS = ("native", "triton", "eager")
 # its op, positionally and in one form.
 TABLE: dict[str, dict[str, Callable[..., Any]]] = {}
 
+_FOLDERS: dict[str, str] = {}  # of each op, as a package
+_loaded: set[str] = set()  # the ops whose implementation in Triton is in the table
+_TRITON_AT_ONCE = triton.problem is None and (
+    triton.INTERPRETED
+    or (
+        torch.cuda.device_count() > 0  # asks the driver's management library: forks stay usable
+        and (native.cuda_problem is not None or os.environ.get("MDNKERNELS_BACKEND") == "triton")
+    )
+)
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def add(*ops: str) -> None:
     """Take the implementations of `ops`, which share the folder of the first, into the table.
 
-    They are the functions of their names in mdnkernels.ops.OP.eager and in mdnkernels.ops.OP.triton, and those in
-    mdnkernels.ops.OP.autograd on the ops of the native library, once their fake kernels and gradients are registered.
+    They are the functions of their names in mdnkernels.ops.OP.eager, in mdnkernels.ops.OP.triton, which is loaded later
+    (`load_triton`), and in mdnkernels.ops.OP.autograd on the ops of the native library, once their fake kernels and
+    gradients are registered.
     """
     folder = f"mdnkernels.ops.{ops[0]}"
     autograd = importlib.import_module(f"{folder}.autograd")
     if native.problem is None:
         autograd.register(native.NAMESPACE, "native")
     for op in ops:
-        of_triton = triton.absent
-        if triton.problem is None:
-            of_triton = getattr(importlib.import_module(f"{folder}.triton"), op)
         TABLE[op] = {
             "native": functools.partial(getattr(autograd, op), native.NAMESPACE),
-            "triton": of_triton,
+            "triton": functools.partial(_load_and_run, op),
             "eager": getattr(importlib.import_module(f"{folder}.eager"), op),
         }
+        _FOLDERS[op] = folder
+    if _TRITON_AT_ONCE:
+        load_triton()
+
+
+def load_triton() -> None:
+    """Take the ops in Triton into the table and register them with torch, where that has not happened.
+
+    With its imports, of torch's compiler above all, that takes as long as importing torch. So it happens with the
+    package's import only where a call may choose Triton unasked: on a GPU for which there is no native library. What
+    torch.compile traces must find the ops registered.
+    """
+    there = triton.imports()
+    for op, folder in _FOLDERS.items():
+        if op not in _loaded:
+            TABLE[op]["triton"] = getattr(importlib.import_module(f"{folder}.triton"), op) if there else triton.absent
+            _loaded.add(op)
+
+
+def _load_and_run(op: str, *arguments: Any) -> Any:
+    """Stand for an op in Triton until it is loaded."""
+    load_triton()
+    return TABLE[op]["triton"](*arguments)
 
 
 def missing(op: str, backend: str, device_type: str) -> str | None:
@@ -188,6 +219,10 @@ def use_backend(name: str | None) -> Choice:
         reasons = [missing(op, name, device) for op in TABLE for device in ("cpu", "cuda")]
         if all(reason is not None for reason in reasons):
             raise RuntimeError(f"backend {name!r} was asked for, but {reasons[0]}")
+    if name == "triton":
+        load_triton()
+        if triton.problem is not None:
+            raise RuntimeError(f"backend {name!r} was asked for, but {triton.problem}")
     return Choice(name)
 
 

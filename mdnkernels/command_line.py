@@ -1,4 +1,7 @@
-"""How a command line ends whose output nobody reads any more, as that of `python -m mdnkernels | head`."""
+"""What command lines share: how they were called, and how one ends whose output nobody reads any more.
+
+As that of `python -m mdnkernels | head`.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,29 @@ import os
 import select
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 # What a shell reports of a program that SIGPIPE ended.
 NO_READER = 128 + 13
+
+
+def program() -> str:
+    """Return how this process was called, to put before a command: "mdnkernels", or in a checkout "python -m train"."""
+    if (name := _running_module()) in ("train", "mdnkernels", "mdnkernels.train"):
+        return f"python -m {name}"
+    in_checkout = (Path(__file__).parent / "train").is_symlink()
+    return "python -m train" if in_checkout and Path(sys.argv[0]).stem != "mdnkernels" else "mdnkernels"
+
+
+def program_of_models(module: str) -> str:
+    """Return how a module of mdnkernels.models, "models.export" for instance, was called: by that name or the whole."""
+    return f"python -m mdnkernels.{module}" if _running_module().startswith("mdnkernels.") else f"python -m {module}"
+
+
+def _running_module() -> str:
+    """Return NAME where this process is `python -m NAME`, else nothing."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    return "" if module is None else str(module.name).removesuffix(".__main__")
 
 
 def exit_status(main: Callable[[], int]) -> int:

@@ -14,7 +14,7 @@ from mdnkernels.models.cost import Cost, count
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Return the options of a command line; exit, with help or a message, as argparse does."""
     parser = argparse.ArgumentParser(
-        prog="python -m models",
+        prog=command_line.program_of_models("models"),
         description="Parameters, multiply-accumulates (GMAC) and output shapes of a network, for one image.",
     )
     parser.add_argument("arch", choices=ARCHITECTURES, help="backbone")

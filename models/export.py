@@ -15,7 +15,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from mdnkernels import use_backend
+from mdnkernels import command_line, use_backend
 from mdnkernels.models import ARCHITECTURES, TASKS, build_model, load_published
 from mdnkernels.models.decode import Detections
 from mdnkernels.models.detector import Detector
@@ -173,10 +173,10 @@ def _check(model: Detector | PoseEstimator, images: Tensor) -> None:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line. Exits, with help or a message, as argparse does."""
     parser = argparse.ArgumentParser(
-        prog="python -m models.export",
+        prog=command_line.program_of_models("models.export"),
         description="Write a network with published weights as a graph that needs none of this code: NAME.pt2 for "
-        "torch.export, NAME.onnx for ONNX, both from images to detections or poses. Batch norms are "
-        "folded. Of a network trained here: python -m train export RUN.",
+        "torch.export, NAME.onnx for ONNX, both from images to detections or poses. Batch norms are folded. Of a "
+        f"network trained here: {command_line.program()} export RUN.",
     )
     parser.add_argument("arch", choices=ARCHITECTURES, help="backbone")
     parser.add_argument("task", choices=TASKS, help="what its heads predict")

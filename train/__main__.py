@@ -1,4 +1,7 @@
-"""The command line: python -m train fit | evaluate | predict | analyse | export | check-data | demo | reproduce."""
+"""The command line: fit, evaluate, predict, analyse, export, check-data, demo and reproduce.
+
+`mdnkernels COMMAND` where the package is installed, `python -m train COMMAND` in a checkout.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from mdnkernels import command_line
 from mdnkernels.train.config.commands import (
     AnalyseConfig,
     CheckDataConfig,
@@ -51,7 +55,7 @@ COMMANDS: dict[str, type[Config]] = {
 
 DESCRIPTION = (
     "Object detection and pose estimation with mixture density networks: train, evaluate, predict, analyse. "
-    "Options and help of one: python -m train fit --help"
+    "Options and help of one: {program} fit --help"
 )
 
 
@@ -75,7 +79,7 @@ def parse(arguments: Sequence[str]) -> Config:
 def _parse_command(kind: Any, command: str, arguments: Sequence[str], default: Any) -> Any:
     return tyro.cli(
         kind,
-        prog=f"python -m train {command}".rstrip(),
+        prog=f"{command_line.program()} {command}".rstrip(),
         description=_about(command),
         args=arguments,
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.DisallowNone),
@@ -90,7 +94,7 @@ def _subcommand(name: str) -> Any:
 def _about(command: str) -> str:
     """Return what --help says of a command, or of them all."""
     if not command:
-        return DESCRIPTION
+        return DESCRIPTION.format(program=command_line.program())
     text = COMMANDS[command].__doc__ or ""
     return f"{text}\n\n{recipe_help()}" if command == "fit" else text
 
@@ -177,9 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        from mdnkernels.command_line import without_reader  # which imports torch
-
-        return without_reader()
+        return command_line.without_reader()
     except (UserError, FileNotFoundError, PermissionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

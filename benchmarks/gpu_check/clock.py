@@ -79,17 +79,3 @@ def _device_times(run: Callable[[T], object], inputs: Sequence[T], called_ms: fl
         done.synchronize()
         times.append(begin.elapsed_time(done))
     return times
-
-
-def peak_bytes(run: Callable[[T], object], value: T, device: str) -> int | None:
-    """Return the most memory that a call holds beside what was allocated before it, or None on a CPU."""
-    if device == "cpu":
-        return None
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    result = run(value)
-    torch.cuda.synchronize()
-    peak = torch.cuda.max_memory_allocated() - before
-    del result
-    return peak

@@ -11,7 +11,6 @@ disk while others use the GPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,7 +21,9 @@ import mdnkernels
 from benchmarks.gpu_check import clock
 from benchmarks.gpu_check.agreement import need
 from benchmarks.gpu_check.items import Items, Options, name_of
-from tests.ops.table import CASES, Call, Case
+from benchmarks.memory import peak_bytes
+from benchmarks.steps import require_gradients, step
+from tests.ops.table import CASES, Case
 from tests.ops.table.entry import size_of
 
 FORWARD, BOTH = "forward", "forward + backward"
@@ -79,18 +80,20 @@ def time_row(case: Case, dtype: torch.dtype, passes: str, way: str, options: Opt
         return {**row, **result, "peak_bytes": None}
     count = 1 if options.backend == "ahead" else clock.copies_for(size_of(*first.tensors.values()), device)
     calls = [first, *(case.call(device, dtype, options.small, seed) for seed in range(1, count))]
-    function = by_arguments(case.entry.function)
+    function = case.entry.function
     if way in COMPILED:
         torch.compiler.reset()
         chosen = {"backend": "eager"} if options.small else COMPILE_OPTIONS[way]
         function = torch.compile(function, fullgraph=True, dynamic=False, **chosen)
-    run = both_passes(function, calls, device) if passes == BOTH else forward_pass(function)
+    if passes == BOTH:
+        require_gradients(calls)
+    run = step(function, passes == BOTH)
     with mdnkernels.use_backend(backend):
         if options.backend == "ahead":
             run(first)
             return row
         result = clock.measure(run, calls, device, seconds)
-        peak = clock.peak_bytes(run, first, device)
+        peak = peak_bytes(partial(run, first), device)
     return {**row, **result, "peak_bytes": peak}
 
 
@@ -101,43 +104,3 @@ def copy_pairs(moved_bytes: int, device: str) -> list[tuple[Tensor, Tensor]]:
         (torch.ones(size, dtype=torch.uint8, device=device), torch.zeros(size, dtype=torch.uint8, device=device))
         for _ in range(clock.copies_for(2 * size, device))
     ]
-
-
-def by_arguments(function: Callable[..., Any]) -> Callable[[dict[str, Any]], Any]:
-    def run(arguments: dict[str, Any]) -> Any:
-        return function(**arguments)
-
-    return run
-
-
-def forward_pass(function: Callable[..., Any]) -> Callable[[Call], object]:
-    def run(call: Call) -> object:
-        with torch.no_grad():
-            return function(call.arguments)
-
-    return run
-
-
-def leaves(call: Call) -> list[Tensor]:
-    """Return the arguments that take a gradient in training."""
-    return [call.arguments[name] for name in call.entry.trained]
-
-
-def both_passes(function: Callable[..., Any], calls: list[Call], device: str) -> Callable[[Call], object]:
-    """Return a function that runs a step: the forward pass, and the gradients of the leaves.
-
-    The gradient of the result is made in the first call, which is not timed.
-    """
-    for call in calls:
-        for leaf in leaves(call):
-            leaf.requires_grad_()
-    ones: dict[torch.Size, Tensor] = {}
-
-    def run(call: Call) -> object:
-        result = function(call.arguments)
-        above = ones.get(result.shape)
-        if above is None:
-            above = ones[result.shape] = torch.ones_like(result)
-        return torch.autograd.grad(result, leaves(call), above)
-
-    return run

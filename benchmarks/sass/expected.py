@@ -67,14 +67,18 @@ def _normal(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
 
 
-def _mixture(batch: int, m: int, c: int, s: int, groups: int, side: int, dtype: torch.dtype = torch.float32):
+def _mixture(
+    batch: int, m: int, c: int, s: int, groups: int, side: int, dtype: torch.dtype = torch.float32, pairs: bool = False
+):
     def make(part: int) -> Callable[[], object]:
         where = (batch // part, side, side) if side else (batch // part,)
         values = [_normal(where[0], k, *where[1:]).to(dtype) for k in (m, m * c, m * s, c)]
+        tril = _normal(where[0], m * c // 2, *where[1:]).to(dtype).requires_grad_() if pairs else None
         for value in values[:3]:
             value.requires_grad_()
         mask = torch.ones(where[0], groups, *where[1:], dtype=torch.bool) if groups else None
-        return lambda: mdnkernels.mixture_nll(*values, mask=mask, **PAPER)
+        correlation = {"tril": tril, "block_size": 2} if pairs else {}
+        return lambda: mdnkernels.mixture_nll(*values, mask=mask, **correlation, **PAPER)
 
     return make
 
@@ -137,6 +141,10 @@ CASES = (
          _mixture(8, 3, 34, 2, 17, 128)),
     Case("`mixture_nll`, pose, bfloat16 (gradients in float32)", "position", 131072, 8,
          _mixture(8, 3, 34, 2, 17, 128, torch.bfloat16)),
+    Case("`mixture_nll`, pose, float32, correlated pairs", "position", 131072, 8,
+         _mixture(8, 3, 34, 2, 17, 128, pairs=True)),
+    Case("`mixture_nll`, detection, float32, correlated pairs", "position", 131072, 2,
+         _mixture(8, 3, 2, 2, 1, 128, pairs=True)),
     Case("`mixture_nll`, detection, float32: 8 x 128 x 128, M = 3, C = 2, S = 2, one mask", "position", 131072, 2,
          _mixture(8, 3, 2, 2, 1, 128)),
     Case("`mixture_nll`, rows, float32: 1,000,000, M = 5, C = 1, S = 1", "row", 1_000_000, 10,

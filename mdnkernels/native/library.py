@@ -26,13 +26,20 @@ def _is_current(library: Path, kind: str) -> bool:
 def _find(kind: str) -> Path:
     """Return where the library "cpu" or "cuda" is, or should be.
 
-    It is beside this file. A checkout that has none of its own takes that of an installed copy, which `pip install .`
-    leaves, if that was built of the checkout's sources.
+    It is beside this file, or for CUDA in the wheel for torch's CUDA, mdnkernels-cuda13 for instance (wheels/cuda). A
+    checkout that has none of its own takes that of an installed copy, which `pip install .` leaves, if that was built
+    of the checkout's sources.
     """
     own = _HERE / f"libmdnkernels_{kind}.so"
     installed = [Path(folder) / "mdnkernels" / "native" / own.name for folder in sys.path if _CSRC.exists()]
+    if kind == "cuda" and torch.version.cuda is not None:
+        installed += [Path(folder) / f"mdnkernels_cuda{_cuda_major()}" / own.name for folder in sys.path]
     there = [library for library in (own, *installed) if library.exists()]
     return next((library for library in there if _is_current(library, kind)), there[0] if there else own)
+
+
+def _cuda_major() -> str:
+    return str(torch.version.cuda).split(".")[0]
 
 
 # Another build of the library, one with sanitizers for instance, can be put in its place.
@@ -75,7 +82,7 @@ def _load_cuda() -> str | None:
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
     if not CUDA_PATH.exists():
-        return f"the native CUDA library was not built; {build}"
+        return f"the native CUDA library is not there: pip install mdnkernels-cuda{_cuda_major()}, or {build}"
     if (
         torch.cuda.device_count() == 0
     ):  # unlike is_available, it asks the driver's management library: forks stay usable

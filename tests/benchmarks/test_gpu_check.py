@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks import memory
 from benchmarks.gpu_check import __main__ as command
 from benchmarks.gpu_check import agreement, build, clock, execution, networks, plan, report, worker
 from benchmarks.gpu_check.items import Absent, Options, run_items
@@ -371,7 +372,7 @@ def test_inputs_in_turn_leave_nothing_in_the_second_level_cache(device, input_by
 
 def test_peak_memory_is_counted_beside_what_was_there(device):
     device.peak = 350
-    assert clock.peak_bytes(lambda value: value, 0, "cuda") == 250
+    assert memory.peak_bytes(lambda: 0, "cuda") == 250
 
 
 def test_a_batch_without_memory_for_it_is_halved_and_said(device, monkeypatch):

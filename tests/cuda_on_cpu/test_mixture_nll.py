@@ -13,7 +13,7 @@ import mdnkernels
 from tests import cuda_on_cpu
 from tests.example_count import examples
 from tests.ops.mixture_cases import NAMES, MixtureCase, loss_and_gradients, mixture_cases
-from tests.ops.table.mixture import ACTIVATIONS, FAMILIES
+from tests.ops.table.mixture import ACTIVATIONS, FAMILIES, is_discrete
 
 ULP = {dtype: torch.finfo(dtype).eps for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)}
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
@@ -213,7 +213,7 @@ def computing_launch(case, dtype):
     """Return the launch that computes a loss with all gradients, and the bytes of what it reads and writes."""
     arguments, others = dataclasses.replace(case, dtype=dtype).make()
     with cuda_on_cpu.running() as report, mdnkernels.use_backend("native"):
-        loss = mdnkernels.mixture_nll(*arguments, **others)
+        loss = mdnkernels.mixture_nll(**dict(zip(NAMES, arguments, strict=False)), **others)
     inputs = [*arguments, *(value for value in others.values() if isinstance(value, torch.Tensor))]
     read = sum(value.numel() * value.element_size() for value in inputs)
     written = sum(value.numel() for value in arguments) * loss.element_size()
@@ -310,16 +310,62 @@ def test_rows_move_each_sector_once():
         {"components": 1, "scales": 6, "objective": {"assign": "best"}, "reduction": "none"},
         {"components": 9, "scales": 1, "kappa": False, "groups": None, "objective": {"beta": 0.5}},
         {"components": 2, "groups": 6, "observed": 0.1, "objective": {"assigned": True}, "reduction": "sum"},
+        {"block": 2, "kappa": False},
+        {"block": 2, "kappa": False, "shared": True, "objective": {"beta": 0.5}},
+        {"block": 2, "kappa": False, "scales": 6, "scale_order": "blocks", "groups": None, "weighted": False},
+        {"block": 2, "kappa": False, "scales": 1, "components": 9, "shared": True, "groups": None},
+        {"block": 2, "kappa": False, "dims": 8, "groups": 4, "scale_order": "blocks", "observed": 0.1},
     ],
     ids=str,
 )
 def test_planar_maps_with_every_option(change, family):
     case = MixtureCase(dims=6, groups=3, positions=(12, 23), family=family, dtype=torch.float32)
-    arguments, others = dataclasses.replace(case, **change).make()
+    case = dataclasses.replace(case, **change)
+    if is_discrete(family) and case.block > 1:
+        pytest.skip("not defined for a discrete target")
+    arguments, others = case.make()
     with cuda_on_cpu.running(seed=4, count=False) as report:
         actual = loss_and_gradients("native", arguments, others, torch.float32)
     assert "::planar_nll<" in report.launches[-1].kernel
     assert_agrees(actual, arguments, others, torch.float32)
+
+
+SMALL = MixtureCase(batch=3, dims=2, groups=1, positions=(10, 14), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"block": 2},
+        {"block": 2, "components": 2, "kappa": False, "weighted": False, "scale_activation": "softplus"},
+        {"block": 2, "components": 1, "objective": {"beta": 0.5, "assigned": True}, "reduction": "sum"},
+        {"components": 1, "groups": None, "objective": {"gradient": "natural"}, "scale_activation": "exp"},
+        {"components": 2, "objective": {"assigned": True, "beta": 0.5}, "reduction": "none"},
+        {"components": 3, "dims": 1, "scales": 1, "objective": {"temperature": 3.0}, "positions": (256,)},
+        {"components": 2, "dims": 1, "scales": 1, "objective": {"assign": "best"}, "min_scale": 0.0},
+    ],
+    ids=str,
+)
+def test_small_planar_maps_stay_in_registers(change, family):
+    case = dataclasses.replace(SMALL, family=family, **change)
+    if is_discrete(family) and (case.block > 1 or "gradient" in case.objective):
+        pytest.skip("not defined for a discrete target")
+    arguments, others = case.make()
+    with cuda_on_cpu.running(seed=5, count=False) as report:
+        actual = loss_and_gradients("native", arguments, others, torch.float32)
+    name = f"::small_maps_nll<{case.components}, {case.dims}, {str(case.block == 2).lower()}>"
+    assert name in report.launches[-1].kernel
+    assert_agrees(actual, arguments, others, torch.float32)
+
+
+@pytest.mark.parametrize("block", [1, 2])
+def test_small_planar_maps_move_each_sector_once(block):
+    case = dataclasses.replace(SMALL, positions=(64, 64), block=block, kappa=False, observed=1.0)
+    launch, read, written = computing_launch(case, torch.float32)
+    assert 32 * launch.read.distinct_sectors <= 1.05 * read
+    assert 32 * launch.written.sectors <= 1.05 * written
 
 
 def test_nothing_to_do_gives_zero():

@@ -309,6 +309,12 @@ except RuntimeError as error:
     assert "refused: backend 'native' was asked for, but the native library was not built" in done.stdout
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU Triton's ops may be needed at once")
+def test_without_a_gpu_the_import_leaves_triton_and_with_it_torchs_compiler_alone():
+    done = python("import sys, mdnkernels; print([n for n in sys.modules if 'triton' in n and 'mdnkernels' in n])")
+    assert done.stdout == "['mdnkernels.triton']\n", done.stderr
+
+
 def test_report_names_every_op_and_backend():
     text = report()
     for word in (*backends.TABLE, *backends.BACKENDS, torch.__version__, "SIMD level"):

@@ -27,6 +27,7 @@ from tests.ops.agreement import outputs_of
 from tests.ops.table import CASES, OPS, Call, Case
 from tests.ops.table.mixture import FAMILIES
 
+backends.load_triton()
 LAUNCHING = [
     module
     for name, module in sys.modules.items()

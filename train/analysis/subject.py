@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mdnkernels.command_line import program
 from mdnkernels.train.analysis.evaluations import Evaluation, Machine, evaluation_of, plain_evaluation_of, val_set_of
 from mdnkernels.train.config.commands import FitConfig
 from mdnkernels.train.config.options import InferenceConfig
@@ -66,9 +67,7 @@ class Subject:
         if machine is not None:
             evaluation = plain_evaluation_of(run, machine)
         elif not (evaluation.folder / "detections.json").is_file():
-            raise ConfigError(
-                f"{evaluation.folder}: holds no evaluation; make one with: python -m train evaluate {run}"
-            )
+            raise ConfigError(f"{evaluation.folder}: holds no evaluation; make one with: {program()} evaluate {run}")
         return cls(
             title=run.name if title is None else title,
             run=run,

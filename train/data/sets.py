@@ -14,6 +14,7 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from mdnkernels.command_line import program
 from mdnkernels.models.skeleton import Skeleton
 from mdnkernels.train.config.options import AugmentConfig, Orientation
 from mdnkernels.train.data.coco import CocoAnnotations, ImageEntry
@@ -299,8 +300,8 @@ def open_annotations(
     listed = read_annotations(path, skeleton, labelled=labelled)
     for doubt in doubtful_boxes(listed, listed.sizes):
         if doubt.looks_like is not None:
-            message = "%s: %s: the file looks like %s; python -m train check-data says how to mend it"
-            logger.warning(message, path, doubt.text, doubt.looks_like)
+            message = "%s: %s: the file looks like %s; %s check-data says how to mend it"
+            logger.warning(message, path, doubt.text, doubt.looks_like, program())
     entries = listed.inside()
     for found, what in (
         (entries.skipped, "skipped %d annotations"),

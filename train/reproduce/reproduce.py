@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from mdnkernels.command_line import program
 from mdnkernels.train.config.commands import ReproduceConfig
 from mdnkernels.train.config.rules import check_config
 from mdnkernels.train.contenders.measures import MEASURES
@@ -86,7 +87,7 @@ def _save_figures(results: Results, folder: Path) -> list[str]:
 
 def _command(config: ReproduceConfig) -> str:
     """Return the command line of a configuration: what differs from the defaults, but for where it writes."""
-    parts = ["python -m train reproduce"]
+    parts = [f"{program()} reproduce"]
     default = ReproduceConfig()
     for name in ReproduceConfig.__dataclass_fields__:
         value = getattr(config, name)

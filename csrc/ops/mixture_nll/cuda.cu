@@ -1,15 +1,16 @@
 // Loss and gradients of mixture_nll in two launches: one that counts what a mean is divided by, one that computes.
 //
 // Memory story. With M components, C dimensions and S scales the floor is reading M (1 + C + S) + C values a position
-// (and its mask) and writing M (1 + C + S). Planar maps stream through registers (planar.cuh); all else goes through
-// rows in shared memory (staged.cuh). The mean's divisor is known before any gradient is written, from a pass over mask
-// and weight alone. All sums are in double, in an order that the shapes alone determine: the last block to finish adds
-// the blocks' parts.
+// (and its mask) and writing M (1 + C + S). Small mixtures stay in registers (small_maps.cuh, number_rows.cuh), other
+// planar maps stream through them (planar.cuh); all else goes through rows in shared memory (staged.cuh). The mean's
+// divisor is known before any gradient is written, from a pass over mask and weight alone. All sums are in double, in
+// an order that the shapes alone determine: the last block to finish adds the blocks' parts.
 #include "core/cuda/dispatch.cuh"
 #include "core/cuda/launch.h"
 #include "ops/mixture_nll/call.h"
 #include "ops/mixture_nll/number_rows.cuh"
 #include "ops/mixture_nll/planar.cuh"
+#include "ops/mixture_nll/small_maps.cuh"
 #include "ops/mixture_nll/staged.cuh"
 
 namespace mdn {
@@ -126,14 +127,78 @@ MixturePlan plan_call(const MixtureCall& call) {
   return plan;
 }
 
-// Plans planar.cuh, where it can take a call.
-bool plan_planar(MixturePlan& plan, const MixtureCall& call) {
-  if (call.loc.dtype == DType::float64 || call.dimensions.block != 1 || plan.of_scale > 255) return false;
-  for (const View* view : std::initializer_list<const View*>{&call.logits, &call.loc, &call.scale, &call.target,
-                                                             &call.grad_loc, &call.grad_scale, &call.grad_target}) {
+// Whether every channel of a call moves as packs of positions, which lie side by side, and its offset in a plane of
+// channels fits into 32 bits.
+bool is_planar(const MixtureCall& call) {
+  for (const View* view : std::initializer_list<const View*>{
+           &call.logits, &call.loc, &call.scale, &call.target, &call.tril, &call.grad_logits, &call.grad_loc,
+           &call.grad_scale, &call.grad_target, &call.grad_tril, &call.posterior}) {
     if (!moves_fours(*view, call.batch, call.points) || view->channels * view->channel_stride >= INT32_MAX)
       return false;
   }
+  return true;
+}
+
+// As many blocks as keep all multiprocessors busy; where there are more tiles, a block has several.
+void share_tiles(MixturePlan& plan) {
+  const int several = plan.tiles / (3 * enough_blocks);
+  plan.blocks = several > 1 ? (plan.tiles + (several < 4 ? several : 4) - 1) / (several < 4 ? several : 4) : plan.tiles;
+}
+
+// Sizes of a mixture that small_maps.cuh is compiled for.
+template <int M, int C, bool pairs>
+struct SmallMap {
+  static void launch(const MixtureCall& call, const MixturePlan& plan, const Launcher& launcher) {
+    launcher(device::small_maps_nll<M, C, pairs>, plan.blocks, plan.threads, plan.shared, call, plan,
+             MixtureNumbers<float>(call), device::AnyFamily<float>(call.family));
+  }
+};
+
+// visit(SmallMap{}) with the sizes of a call; false where none has them.
+template <class Visit>
+bool with_small_map(const MixtureCall& call, Visit visit) {
+  if (call.scales != call.dims) return false;
+  const auto with_components = [&](auto dims, auto block) {
+    constexpr int C = decltype(dims)::value, D = decltype(block)::value;
+    if (call.dims != C || call.dimensions.block != D) return false;
+    if (call.components == 1) return visit(SmallMap<1, C, D == 2>{}), true;
+    if (call.components == 2) return visit(SmallMap<2, C, D == 2>{}), true;
+    if (call.components == 3) return visit(SmallMap<3, C, D == 2>{}), true;
+    return false;
+  };
+  using device::Count;
+  return with_components(Count<1>{}, Count<1>{}) || with_components(Count<2>{}, Count<1>{}) ||
+         with_components(Count<2>{}, Count<2>{});
+}
+
+// Plans small_maps.cuh, where it can take a call.
+bool plan_small_maps(MixturePlan& plan, const MixtureCall& call) {
+  const View& mask = call.mask;
+  if (call.loc.dtype != DType::float32 || call.target.dtype != DType::float32 || call.index != nullptr) return false;
+  if (!with_small_map(call, [](auto) {})) return false;
+  if ((mask.data != nullptr && (mask.channels != 1 || !plan.mask_packed)) || !is_planar(call)) return false;
+  plan.threads = device::small_map_threads;
+  while (plan.threads > 32 && 2 * call.batch * call.points < enough_blocks * plan.threads * device::small_map_width)
+    plan.threads /= 2;
+  plan.shared = plan.dims;
+  cut(plan, call, plan.threads * device::small_map_width);
+  share_tiles(plan);
+  return true;
+}
+
+// Plans how planar.cuh takes correlated pairs: of float32, without dim_scale, of a scale each or of one.
+bool plan_planar_pairs(MixturePlan& plan, const MixtureCall& call) {
+  if (call.loc.dtype != DType::float32 || call.target.dtype != DType::float32 || call.dim_scale != nullptr)
+    return false;
+  const bool interleaved = call.dimensions.interleaved && call.scales > 1;
+  plan.scales_in_pairs = call.scales % 2 == 0 && (interleaved || plan.of_scale == 1);
+  return plan.scales_in_pairs || (!interleaved && plan.of_scale % 2 == 0);
+}
+
+// Plans planar.cuh, where it can take a call.
+bool plan_planar(MixturePlan& plan, const MixtureCall& call) {
+  if (call.loc.dtype == DType::float64 || call.dimensions.block > 2 || plan.of_scale > 255) return false;
+  if (!is_planar(call) || (call.dimensions.block == 2 && !plan_planar_pairs(plan, call))) return false;
   plan.warps = call.components < 8 ? call.components : 8;
   auto place_row = [at = int64_t(0)](int& begin, int64_t bytes) mutable {
     begin = static_cast<int>(at);
@@ -145,13 +210,15 @@ bool plan_planar(MixturePlan& plan, const MixtureCall& call) {
   place_row(plan.counts, call.scales * 128);
   place_row(plan.parts, 2 * components * row);
   place_row(plan.kept, 2 * numbers * row);
+  place_row(plan.tril, components * call.dimensions.entries * row);
   const int64_t of_row = place_row(plan.rows, components * call.dims * row);
   const int64_t before = up_to(16, plan.dims + int64_t(call.dims) * 16);
   if (before + of_row > most_shared) return false;
   int rows = plan.warps > 2 ? 1 : plan.warps == 2 ? 2 : 4;
   while (rows > 1 && (before + rows * of_row > fitting || call.batch * call.points < enough_blocks * 128 * rows))
     rows /= 2;
-  for (int* begin : {&plan.seen, &plan.counts, &plan.parts, &plan.kept, &plan.rows}) *begin += static_cast<int>(before);
+  for (int* begin : {&plan.seen, &plan.counts, &plan.parts, &plan.kept, &plan.tril, &plan.rows})
+    *begin += static_cast<int>(before);
   plan.row_bytes = static_cast<int>(of_row);
   plan.shared = static_cast<int>(before + rows * of_row);
   plan.threads = 32 * plan.warps * rows;
@@ -160,9 +227,7 @@ bool plan_planar(MixturePlan& plan, const MixtureCall& call) {
   plan.target_step = plan.step * call.target.channel_stride * element_bytes(call.target.dtype);
   plan.to_step = plan.step * call.grad_loc.channel_stride * 4;
   cut(plan, call, 128 * rows);
-  // As many blocks as keep all multiprocessors busy; where there are more tiles, a block has several.
-  const int several = plan.tiles / (3 * enough_blocks);
-  plan.blocks = several > 1 ? (plan.tiles + (several < 4 ? several : 4) - 1) / (several < 4 ? several : 4) : plan.tiles;
+  share_tiles(plan);
   return true;
 }
 
@@ -281,10 +346,18 @@ struct NllOnGpu : DeviceCall {
 
 template <class Element>
 void launch_planar(const MixtureCall& call, const MixturePlan& plan, const Launcher& launch) {
-  device::with_independent_density<float>(call.family, [&](auto density) {
+  const auto run = [&](auto density) {
     launch(device::planar_nll<Element, decltype(density)>, plan.blocks, plan.threads, plan.shared, call, plan,
            MixtureNumbers<float>(call), density);
-  });
+  };
+  if constexpr (sizeof(Element) == 4) {
+    if (call.dimensions.block == 2) {
+      return device::with_density<float>(call.family, 2, [&](auto density) {
+        if constexpr (decltype(density)::block == 2) run(density);
+      });
+    }
+  }
+  device::with_independent_density<float>(call.family, run);
 }
 
 void launch_number_rows(const MixtureCall& call, const MixturePlan& plan, const Launcher& launch) {
@@ -325,8 +398,9 @@ void NllOnGpu::run(Call& call, const Tensor& loss) const {
   call.loss = address_of(loss);
   const Launcher launch{*this, "mixture_nll"};
   MixturePlan plan = plan_call(call);
-  const bool planar = plan_planar(plan, call), numbers = !planar && plan_number_rows(plan, call);
-  const bool streams = planar || numbers, shared = streams || plan_staged(plan, call);
+  const bool small = plan_small_maps(plan, call), planar = !small && plan_planar(plan, call);
+  const bool numbers = !small && !planar && plan_number_rows(plan, call);
+  const bool streams = small || planar || numbers, shared = streams || plan_staged(plan, call);
   const Tensor workspace = fresh(loss, {place_workspace(plan, call, streams, nullptr)}, ScalarType::Byte);
   place_workspace(plan, call, streams, data_of<unsigned char>(workspace));
   if (call.reduced) {
@@ -335,6 +409,10 @@ void NllOnGpu::run(Call& call, const Tensor& loss) const {
   }
   if (plan.blocks == 0) {  // nothing to do, but a sum of nothing
     plan.blocks = 1;
+  }
+  if (small) {
+    with_small_map(call, [&](auto sizes) { sizes.launch(call, plan, launch); });
+    return;
   }
   if (numbers) return launch_number_rows(call, plan, launch);
   if (!planar) {

@@ -6,7 +6,7 @@
 // The gradients of 128 rows meet in shared memory and leave 16 bytes a lane, in the order in which they lie there.
 #pragma once
 
-#include "ops/mixture_nll/positions.cuh"
+#include "ops/mixture_nll/small_mixture.cuh"
 
 namespace mdn {
 namespace device {
@@ -24,21 +24,12 @@ class NumberRows {
         plan_(plan),
         numbers_(numbers),
         family_(family),
+        terms_(small_terms<1>(call, plan, family, dynamic_shared<T>(plan.sums + 72, 1))),
         rows_(dynamic_shared<T>(first_byte(), 3 * M * rows_of_warp)),
         packs_(dynamic_shared<Pack<T, 4>>(first_byte(), 3 * M * rows_of_warp / 4)) {}
 
   // Returns this thread's part of the weighted sum of the losses.
   MDN_ON_DEVICE double run() {
-    const DynamicSharedArray<T> factor = dynamic_shared<T>(plan_.sums + 72, 1);
-    if (threadIdx.x < warp_lanes) {
-      const double divisor = divisor_of(plan_);
-      if (threadIdx.x == 0) factor[0] = static_cast<T>(1 / divisor);
-    }
-    __syncthreads();
-    factor_ = factor[0];
-    kappa_ = call_.dim_scale != nullptr ? load_global(static_cast<const T*>(call_.dim_scale)) : T(1);
-    inverse_kappa_ = 1 / kappa_;
-    constant_ = family_.constant + (family_.log_sigma && call_.dim_scale != nullptr ? log(kappa_) : T(0));
     batch_ = quotient(blockIdx.x, plan_.by_image);
     first_ =
         int64_t(static_cast<int>(blockIdx.x) - static_cast<int>(batch_) * static_cast<int>(plan_.by_image.divisor)) *
@@ -63,20 +54,21 @@ class NumberRows {
     return plan_.rows + static_cast<int>(threadIdx.x) / warp_lanes * (3 * M * rows_of_warp * 4);
   }
 
-  // Where row `row` of the warp begins; the numbers of a row lie side by side.
-  MDN_ON_DEVICE const T* row_of(const View& view, int row) const {
-    return static_cast<const T*>(view.data) + batch_ * view.batch_stride + (first_ + row) * M;
+  // The numbers of row `row` of the warp, which lie side by side.
+  MDN_ON_DEVICE void read(const View& view, int row, T (&numbers)[M]) const {
+    const T* from = static_cast<const T*>(view.data) + batch_ * view.batch_stride + (first_ + row) * M;
+#pragma unroll
+    for (int m = 0; m < M; ++m) numbers[m] = load_global(from + m);
   }
 
-  MDN_ON_DEVICE void keep(int tensor, int row, int m, T gradient) const {
-    rows_[(tensor * rows_of_warp + row) * M + m] = gradient;
+  MDN_ON_DEVICE void keep(int row, const T (&logits)[M], const T (&loc)[M], const T (&scale)[M]) const {
+    const T* const of_tensors[] = {logits, loc, scale};
+#pragma unroll
+    for (int tensor = 0; tensor < 3; ++tensor) {
+#pragma unroll
+      for (int m = 0; m < M; ++m) rows_[(tensor * rows_of_warp + row) * M + m] = of_tensors[tensor][m];
+    }
   }
-
-  struct Components {
-    const T *logits, *parts;
-    MDN_ON_DEVICE T logit(int m) const { return logits[m]; }
-    MDN_ON_DEVICE T part(int m) const { return parts[m]; }
-  };
 
   // The loss of a row, times its weight, and its gradients.
   MDN_ON_DEVICE T take(int row) const {
@@ -87,73 +79,28 @@ class NumberRows {
                                                                offset_of(mask, batch_, 0, point)) != 0);
     T loss = 0, of_target = 0;
     if (observed) {
-      loss = compute(row, point, call_.assigned != nullptr ? load_global(call_.assigned + at) : 0, of_target);
+      SmallMixture<T, M, 1, false> mixture;
+      read(call_.logits, row, mixture.logits);
+      read(call_.loc, row, mixture.loc);
+      read(call_.scale, row, mixture.scale);
+      mixture.target[0] =
+          load_global(static_cast<const T*>(call_.target.data) + offset_of(call_.target, batch_, 0, point));
+      const int64_t assigned = call_.assigned != nullptr ? load_global(call_.assigned + at) : 0;
+      const T weight = call_.weight.data != nullptr
+                           ? static_cast<T>(load_number(call_.weight, offset_of(call_.weight, batch_, 0, point)))
+                           : T(1);
+      loss = differentiate(call_, numbers_, family_, terms_, assigned, weight, mixture);
+      keep(row, mixture.logits, mixture.loc, mixture.scale);
+      of_target = mixture.target[0];
     } else {
-#pragma unroll
-      for (int m = 0; m < M; ++m) keep(0, row, m, 0), keep(1, row, m, 0), keep(2, row, m, 0);
+      const T zeros[M] = {};
+      keep(row, zeros, zeros, zeros);
     }
     if (!call_.reduced) store_global(static_cast<T*>(call_.loss) + at, loss);
     if (call_.target_gradient) {
       store_global(static_cast<T*>(call_.grad_target.data) + offset_of(call_.grad_target, batch_, 0, point), of_target);
     }
     return loss;
-  }
-
-  MDN_ON_DEVICE T compute(int row, int64_t point, int64_t assigned, T& of_target) const {
-    const T *logits_at = row_of(call_.logits, row), *loc_at = row_of(call_.loc, row),
-            *scale_at = row_of(call_.scale, row);
-    const T target = load_global(static_cast<const T*>(call_.target.data) + offset_of(call_.target, batch_, 0, point));
-    T logits[M], loc[M], raw[M];
-#pragma unroll
-    for (int m = 0; m < M; ++m) {
-      logits[m] = load_global(logits_at + m);
-      loc[m] = load_global(loc_at + m);
-      raw[m] = load_global(scale_at + m);
-    }
-    T inverse[M], relative[M], parts[M], slopes[M], powers[M];
-    const T counted = family_.log_sigma ? T(1) : T(0);
-    LogScale<T> terms[M];
-    find_scale_terms(call_.activation, raw, numbers_, terms);
-#pragma unroll
-    for (int m = 0; m < M; ++m) {
-      inverse[m] = terms[m].inverse;
-      relative[m] = terms[m].ratio;
-      powers[m] = 1;
-      parts[m] = -counted * terms[m].log_sigma;
-    }
-    if (numbers_.power != 0) {
-#pragma unroll
-      for (int m = 0; m < M; ++m) {
-        const T power = exp(numbers_.power * terms[m].log_sigma);
-        relative[m] *= power * numbers_.scale_factor;
-        powers[m] = power * numbers_.loc_factor;
-      }
-    }
-    family_.families.visit(family_.number, [&](const auto& type) {
-#pragma unroll
-      for (int m = 0; m < M; ++m) {
-        const T own = inverse[m] * inverse_kappa_, z = (target - loc[m]) * own;
-        parts[m] -= type.value(z, own);
-        slopes[m] = type.slope(z, own);
-        relative[m] *= counted - type.pull(z, own);
-      }
-      return T(0);
-    });
-    const T weight = call_.weight.data != nullptr
-                         ? static_cast<T>(load_number(call_.weight, offset_of(call_.weight, batch_, 0, point)))
-                         : T(1);
-    const T factor = factor_ * weight, of_loc = -(call_.objective.natural ? kappa_ : inverse_kappa_);
-    const Components components = {logits, parts};
-    const T loss = Posterior<T, M, Components>(call_, numbers_, components).find(assigned, [&](int m, T r, T gradient) {
-      // A component without a share has no gradients, whatever it holds.
-      const T share = r * factor, pull = share != 0 ? share * inverse[m] * slopes[m] : T(0);
-      of_target += pull;
-      keep(0, row, m, gradient * factor);
-      keep(1, row, m, pull * (of_loc * powers[m]));
-      keep(2, row, m, share != 0 ? share * relative[m] : T(0));
-    });
-    of_target *= inverse_kappa_;
-    return (loss + constant_) * weight;
   }
 
   // Writes the gradients of one tensor.
@@ -179,7 +126,7 @@ class NumberRows {
   const MixturePlan& plan_;
   const MixtureNumbers<T>& numbers_;
   const AnyFamily<T>& family_;
-  T factor_, kappa_, inverse_kappa_, constant_;
+  const SmallTerms<T, 1> terms_;
   int64_t batch_, first_;
   const DynamicSharedArray<T> rows_;            // [logits, loc, scale][rows of the warp][M]
   const DynamicSharedArray<Pack<T, 4>> packs_;  // the same memory

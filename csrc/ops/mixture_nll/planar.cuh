@@ -7,6 +7,9 @@
 // reads again, for their gradients, when all components have met there and each knows its posterior. Beside M C
 // residuals, shared memory holds 2 S + 2 numbers for each component and position. Four positions of which nothing is
 // observed are not read.
+//
+// Correlated pairs go through the same: slopes dv / dz take the place of residuals, and beside them each entry of L
+// leaves what its gradient is for a share of one.
 #pragma once
 
 #include "ops/mixture_nll/positions.cuh"
@@ -19,6 +22,7 @@ class PlanarBlock {
   using T = float;
   static constexpr int width = 4, packs = warp_lanes;
   using Numbers = Values<T, width>;
+  static constexpr bool pairs = Density::block == 2;
   static constexpr uint32_t all_seen = 0x01010101;
   // Dimensions that are under way at once. What takes a logarithm or a division takes registers too.
   static constexpr int unrolled = Density::value_of_pull != 0 ? 2 : 1;
@@ -39,7 +43,8 @@ class PlanarBlock {
         counts_(of_lane<uint32_t>(plan.counts, call.scales)),
         parts_(of_lane<Pack<T, width>>(plan.parts, 2 * call.components)),
         kept_(of_lane<Pack<T, width>>(plan.kept, 2 * call.components * call.scales)),
-        residuals_(of_lane<Pack<T, width>>(plan.rows, call.components * call.dims)) {}
+        residuals_(of_lane<Pack<T, width>>(plan.rows, call.components * call.dims)),
+        entries_(of_lane<Pack<T, width>>(plan.tril, call.components * call.dimensions.entries)) {}
 
   // Returns this thread's part of the weighted sum of the losses.
   MDN_ON_DEVICE double run() {
@@ -75,7 +80,13 @@ class PlanarBlock {
     if (observed) {
 #pragma unroll 1
       for (int m = first_component_; m < call_.components; m += plan_.warps) {
-        with_loop([&](auto at_once, auto kappa) { weigh<decltype(at_once)::value, decltype(kappa)::value>(m); });
+        if constexpr (!pairs) {
+          with_loop([&](auto at_once, auto kappa) { weigh<decltype(at_once)::value, decltype(kappa)::value>(m); });
+        } else if (plan_.scales_in_pairs) {
+          weigh_pairs<2>(m);
+        } else {
+          weigh_pairs<1>(m);
+        }
       }
     }
     __syncthreads();
@@ -97,6 +108,7 @@ class PlanarBlock {
         } else {
           write_gradients<false>(m);
         }
+        if constexpr (pairs) write_entry_gradients(m, observed);
       }
     }
     return sum;
@@ -291,21 +303,89 @@ class PlanarBlock {
       }
 #pragma unroll
       for (int i = 0; i < at_once; ++i) {
-        const Pack<T, width> relative = kept_[kept_at(m, s + i) + packs];
-        const Numbers count = Density::log_sigma ? count_of(s + i) : Numbers{};
-        Numbers of_raw;
+        keep_pull(m, s + i, pull[i]);
+        if constexpr (Density::value_of_pull != 0) {
 #pragma unroll
-        for (int j = 0; j < width; ++j) {
-          if constexpr (Density::value_of_pull != 0) part[j] -= Density::value_of_pull * pull[i][j];
-          of_raw[j] = relative[j] * (count[j] - pull[i][j]);
+          for (int j = 0; j < width; ++j) part[j] -= Density::value_of_pull * pull[i][j];
         }
-        kept_[kept_at(m, s + i) + packs] = packed(of_raw);
       }
       if constexpr (Density::value_of_pull == 0) {
 #pragma unroll
         for (int j = 0; j < width; ++j) part[j] -= value[j];
       }
     }
+    keep_part(m, part);
+  }
+
+  // The same of correlated pairs, whose dimensions have the scales s and s + 1, or share one.
+  template <int at_once>
+  MDN_ON_DEVICE void weigh_pairs(int m) const {
+    const bool shared = call_.dimensions.shared_entries;
+    const int entry_base = m * call_.dimensions.entries, step = at_once == 2 ? plan_.step : 2;
+    Numbers part = {}, of_shared = {};
+#pragma unroll 1
+    for (int s = 0; s < call_.scales; s += at_once) {
+      Numbers inverse[at_once], pull[at_once] = {};
+#pragma unroll
+      for (int i = 0; i < at_once; ++i) inverse[i] = read_scale(m, s + i, parameters(call_.scale), part);
+      const int first = first_dimension(s), end = first + plan_.of_scale * plan_.step;
+#pragma unroll 1
+      for (int d = first; d < end; d += step) {
+        const uint32_t here = seen(d);
+        const int entry_at = entry_base + (shared ? 0 : d / 2);
+        const Numbers entry = read(call_.tril, entry_at);
+        Numbers z[2], slopes[2], of_entry;
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          z[i] = standardised(read(call_.target, d + i), read(call_.loc, m * call_.dims + d + i),
+                              inverse[at_once == 2 ? i : 0], here);
+        }
+#pragma unroll
+        for (int j = 0; j < width; ++j) {
+          const T own = has(here, j) ? entry[j] : T(0), w = z[1][j] + own * z[0][j];
+          slopes[1][j] = density_.slope(w, w);
+          slopes[0][j] = density_.slope(z[0][j], z[0][j]) + own * slopes[1][j];
+          of_entry[j] = slopes[1][j] * z[0][j];
+          part[j] -= has(here, j) ? density_.value(z[0][j], z[0][j]) + density_.value(w, w) : T(0);
+        }
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          residuals_[(m * call_.dims + d + i) * packs] = packed(slopes[i]);
+#pragma unroll
+          for (int j = 0; j < width; ++j) pull[at_once == 2 ? i : 0][j] += z[i][j] * slopes[i][j];
+        }
+        if (shared) {
+#pragma unroll
+          for (int j = 0; j < width; ++j) of_shared[j] += of_entry[j];
+        } else {
+          entries_[entry_at * packs] = packed(of_entry);
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < at_once; ++i) keep_pull(m, s + i, pull[i]);
+    }
+    if (shared) entries_[entry_base * packs] = packed(of_shared);
+    keep_part(m, part);
+  }
+
+  // A channel's numbers. is_planar refuses a view whose channels are 2^32 bytes or more apart.
+  MDN_ON_DEVICE Numbers read(const View& view, int channel) const {
+    constexpr uint32_t bytes = sizeof(Element);
+    const uint64_t first = reinterpret_cast<uint64_t>(parameters(view));
+    return load(reinterpret_cast<const Element*>(first + uint64_t(bytes * stride(view)) * uint32_t(channel)));
+  }
+
+  // Turns what read_scale kept for the gradient of a raw scale into that gradient, for a share of one.
+  MDN_ON_DEVICE void keep_pull(int m, int s, const Numbers& pull) const {
+    const Pack<T, width> relative = kept_[kept_at(m, s) + packs];
+    const Numbers count = Density::log_sigma ? count_of(s) : Numbers{};
+    Numbers of_raw;
+#pragma unroll
+    for (int j = 0; j < width; ++j) of_raw[j] = relative[j] * (count[j] - pull[j]);
+    kept_[kept_at(m, s) + packs] = packed(of_raw);
+  }
+
+  MDN_ON_DEVICE void keep_part(int m, const Numbers& part) const {
     parts_[2 * m * packs] = packed(part);
     parts_[(2 * m + 1) * packs] = packed(load(parameters(call_.logits) + m * stride(call_.logits)));
   }
@@ -331,7 +411,7 @@ class PlanarBlock {
     LogScale<T> terms[width];
 #pragma unroll
     for (int j = 0; j < width; ++j) of_seen[j] = count[j] == 0 ? unseen : raw[j];
-    find_scale_terms(call_.activation, of_seen, numbers_, terms);
+    find_scale_terms(call_.activation, of_seen, numbers_, numbers_.few, terms);
 #pragma unroll
     for (int j = 0; j < width; ++j) {
       inverse[j] = terms[j].inverse;
@@ -425,6 +505,12 @@ class PlanarBlock {
     return observed;
   }
 
+  // dv / dz, from what stands in the place of a residual.
+  MDN_ON_DEVICE T slope(T kept, T inverse) const {
+    if constexpr (pairs) return kept;
+    return density_.slope(kept, inverse);
+  }
+
   // Whether all that a component's gradients are made of is finite, so that no share makes nothing of it.
   MDN_ON_DEVICE bool is_finite(int m) const {
     bool finite = true;
@@ -463,10 +549,10 @@ class PlanarBlock {
         for (int j = 0; j < width; ++j) {
           if constexpr (general) {
             const DimensionTerms<T> dim = dims_[d];
-            const T of_loc = density_.slope(z[j], inverse[j] * dim.inverse_kappa) * (pull[j] * dim.loc_factor);
+            const T of_loc = slope(z[j], inverse[j] * dim.inverse_kappa) * (pull[j] * dim.loc_factor);
             gradient[j] = share[j] != 0 ? of_loc : T(0);
           } else {
-            gradient[j] = density_.slope(z[j], inverse[j]) * pull[j];
+            gradient[j] = slope(z[j], inverse[j]) * pull[j];
           }
         }
         store(reinterpret_cast<T*>(to_at), gradient);
@@ -487,6 +573,21 @@ class PlanarBlock {
     }
   }
 
+  // The gradients of a component's entries of L.
+  MDN_ON_DEVICE void write_entry_gradients(int m, bool observed) const {
+    const int entries = call_.dimensions.entries;
+#pragma unroll 4
+    for (int i = m * entries; i < (m + 1) * entries; ++i) {
+      Numbers gradient = {};
+      if (observed) {
+        const Pack<T, width> share = parts_[2 * m * packs], of_entry = entries_[i * packs];
+#pragma unroll
+        for (int j = 0; j < width; ++j) gradient[j] = share[j] != 0 ? share[j] * of_entry[j] : T(0);
+      }
+      store(gradients(call_.grad_tril) + i * stride(call_.grad_tril), gradient);
+    }
+  }
+
   // The gradient of the target, of one dimension.
   MDN_ON_DEVICE void write_target_gradient(int d, bool observed) const {
     Numbers gradient = {};
@@ -500,7 +601,7 @@ class PlanarBlock {
 #pragma unroll
         for (int j = 0; j < width; ++j) {
           const T own = inverse[j] * dim.inverse_kappa;
-          if (share[j] != 0) gradient[j] += density_.slope(z[j], own) * (share[j] * own);
+          if (share[j] != 0) gradient[j] += slope(z[j], own) * (share[j] * own);
         }
       }
     }
@@ -518,9 +619,9 @@ class PlanarBlock {
   const DynamicSharedArray<DimensionTerms<T>> dims_;
   const DynamicSharedArray<T> factor_;
   // From this lane's pack on: [groups], [scales] a byte for each position; [components][log phi, logits];
-  // [components][scales][1 / sigma, gradient of the raw scale]; [components][dims].
+  // [components][scales][1 / sigma, gradient of the raw scale]; [components][dims]; [components][entries].
   const DynamicSharedArray<uint32_t> seen_, counts_;
-  const DynamicSharedArray<Pack<T, width>> parts_, kept_, residuals_;
+  const DynamicSharedArray<Pack<T, width>> parts_, kept_, residuals_, entries_;
 };
 
 template <class Element, class Density>

@@ -82,7 +82,7 @@ struct MixturePlan {
   Divisor by_counting_image;
   int counting_blocks;  // whose parts add up to it; 0 where it is known
   // Where things begin in shared memory, in bytes.
-  int sums, dims, seen, counts, parts, kept, rows, shared;
+  int sums, dims, seen, counts, parts, kept, rows, tril, shared;
   // Of staged.cuh: what is read into rows and written out of them, and where the rows of a tile begin, in numbers.
   StagedTensor inputs[5], outputs[5];
   int input_count, output_count;
@@ -144,22 +144,22 @@ MDN_ON_DEVICE bool takes_part(const MixtureCall& call, int64_t batch, int64_t po
          (call.assigned == nullptr || load_global(call.assigned + at) >= 0);
 }
 
-// What a density asks of a scale, in the GPU's own instructions for 1 / x and, of few dimensions, log x.
+// What a density asks of a scale, in the GPU's own instructions for 1 / x and, of a `few` dimensions, log x.
 template <class T>
-MDN_ON_DEVICE LogScale<T> scale_terms(ScaleActivation activation, T raw, const MixtureNumbers<T>& numbers) {
+MDN_ON_DEVICE LogScale<T> scale_terms(ScaleActivation activation, T raw, const MixtureNumbers<T>& numbers, bool few) {
   if (activation == ScaleActivation::exp) return log_scale_of_exp<T, T>(raw, numbers.log_min_scale);
   const Scale<T> scale = activate<T, T>(activation, raw, numbers.min_scale);
   const T inverse = reciprocal(scale.sigma);
-  return {inverse, numbers.few ? log_of_few(scale.sigma) : log(scale.sigma), scale.derivative * inverse};
+  return {inverse, few ? log_of_few(scale.sigma) : log(scale.sigma), scale.derivative * inverse};
 }
 
 // The terms of N scales. Which activation they have is asked once for all.
 template <class T, int N>
 MDN_ON_DEVICE void find_scale_terms(ScaleActivation activation, const T (&raw)[N], const MixtureNumbers<T>& numbers,
-                                    LogScale<T> (&terms)[N]) {
+                                    bool few, LogScale<T> (&terms)[N]) {
   const auto find = [&](ScaleActivation known) {
 #pragma unroll
-    for (int i = 0; i < N; ++i) terms[i] = scale_terms<T>(known, raw[i], numbers);
+    for (int i = 0; i < N; ++i) terms[i] = scale_terms<T>(known, raw[i], numbers, few);
   };
   switch (activation) {
     case ScaleActivation::elu:

@@ -289,7 +289,7 @@ class StagedBlock {
     const T count = count_of(s, position);
     // A scale all of whose dimensions are unobserved leaves the density, whatever it holds.
     const T unseen = call_.activation == ScaleActivation::identity ? T(1) : T(0);
-    const LogScale<T> terms = scale_terms<T>(call_.activation, count == 0 ? unseen : get(at), numbers_);
+    const LogScale<T> terms = scale_terms<T>(call_.activation, count == 0 ? unseen : get(at), numbers_, numbers_.few);
     inverse = terms.inverse;
     relative = terms.ratio;
     set(at, inverse);
