@@ -12,7 +12,7 @@ from mdnkernels.train.data.image_files import find_images
 from mdnkernels.train.errors import ConfigError, UnreadableImageError
 from mdnkernels.train.inference.found import Prediction
 from mdnkernels.train.inference.predictor import Predictor
-from mdnkernels.train.loop.network import find_checkpoint, pick_device
+from mdnkernels.train.loop.network import find_checkpoint, pick_device, pick_precision
 from mdnkernels.train.run.files import write_json, write_picture
 from mdnkernels.train.threads import use_free_cores
 
@@ -36,7 +36,9 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     paths = find_images(config.images)
     if config.output is not None:
         _check_free(config.output)
-    use_free_cores(pick_device(config.device), config.threads)
+    device = pick_device(config.device)
+    pick_precision(config.inference.precision, device)  # a mistake is told before a large file is read
+    use_free_cores(device, config.threads)
     predictor = Predictor.from_checkpoint(
         find_checkpoint(config.run, config.checkpoint),
         threshold=config.threshold,
