@@ -1,5 +1,7 @@
 """Each op and network beside its peers, one page of all of them, and the check of a GPU.
 
+What is where:
+
     bench_OP.py     an op's peers, and the ratios that are asked for: `make benchmark`
     report          one page of all ops, with plots: `make bench-report`
     gpu_check       the check of a GPU
