@@ -124,6 +124,16 @@ def test_the_sdist_holds_what_it_is_built_of_and_no_tests(sdist: Path):
     assert not any(name.startswith(("tests/", "benchmarks/", "models/", "train/", "runs/")) for name in names)
 
 
+def test_an_index_shows_the_readme_without_links_into_the_checkout(sdist: Path):
+    with tarfile.open(sdist) as file:
+        stream = file.extractfile(next(member for member in file if member.name.endswith(f"-{VERSION[1]}/PKG-INFO")))
+        assert stream is not None
+        header, _, description = stream.read().decode().partition("\n\n")
+    assert "Description-Content-Type: text/markdown" in header
+    assert description.startswith("# mdnkernels\n")
+    assert all(target.startswith("https://") for target in re.findall(r"\]\(([^)]+)\)", description))
+
+
 def test_copies_with_fixed_times_and_modes_hold_the_same_whoever_made_the_files(tmp_path):
     build, copies = script("build"), []
     for mode in (0o600, 0o775):

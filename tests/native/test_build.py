@@ -46,7 +46,9 @@ def setup(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     ],
 )
 def test_builds_for_the_checkout_share_their_objects_and_others_keep_to_their_folder(setup, options, folder):
-    distribution = setup.setup(script_name="setup.py", script_args=["--name"], ext_modules=[setup.CPU_LIBRARY])
+    distribution = setup.setup(
+        script_name="setup.py", script_args=["--name"], ext_modules=[setup.CPU_LIBRARY], long_description="of an index"
+    )
     distribution.get_command_obj("build").build_temp = "pips"
     command = setup.BuildNative(distribution)
     for name, value in options.items():
