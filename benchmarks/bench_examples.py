@@ -53,7 +53,7 @@ def peak_of(name: str, contestant: str) -> tuple[float, float]:
 def test_the_usual_way_beside_mdnkernels(benchmark: Any, name: str) -> None:
     benchmark.group = f"{name}, {', '.join(f'{key} {value}' for key, value in PAIRS[name].size.items())}"
     steps = {contestant: step_of(name, contestant)[0] for contestant in CONTESTANTS}
-    medians = alternating_medians(steps, rounds=16, warmup=5, clock=time.process_time)
+    medians = alternating_medians(steps, rounds=12, warmup=4, clock=time.process_time)
     benchmark.extra_info.update(medians)
     benchmark.pedantic(steps["fused"], rounds=3)
     print(

@@ -24,8 +24,7 @@ parser.add_argument("--steps", type=int, default=300)
 parser.add_argument("--output", default="examples/pictures/keypoints.png")
 options = parser.parse_args()
 torch.manual_seed(0)
-rng = np.random.default_rng(0)
-SIDE, JOINTS = 48, 12  # shoulders, elbows, wrists, hips, knees and ankles, each left before right
+rng, SIDE, JOINTS = np.random.default_rng(0), 48, 12  # joints from shoulders to ankles, each left before right
 ORANGE, BLUE, GREY = "#e8821e", "#2a6fb5", "#777777"
 LIMBS = (((0, 1, 7, 6, 0), GREY), ((0, 2, 4), ORANGE), ((6, 8, 10), ORANGE), ((1, 3, 5), BLUE), ((7, 9, 11), BLUE))
 
@@ -50,13 +49,15 @@ for name, components in (("One Gaussian", 1), ("Mixture", 2)):
     body = nn.Sequential(*list(torchvision.models.resnet18(weights=None).children())[:6], nn.Flatten())  # to layer2
     head = MixtureLinear(128 * 36, components, dims=2 * JOINTS, block_size=2, min_scale=0.01)
     head.init_from_targets(joints, features=joints[:, 0:1] - joints[:, 2:3])  # clusters of who stands which way round
-    optimizer = torch.optim.Adam([*body.parameters(), *head.parameters()], lr=5e-4)
+    optimizer = torch.optim.Adam([*body.parameters(), *head.parameters()])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=options.steps)
     for _ in range(options.steps):
         rows = torch.randint(len(pictures), (32,))
         loss = head.loss(body(pictures[rows]), joints[rows], mask=shown[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        schedule.step()
     body.eval()
     with torch.no_grad():
         features = body(new_pictures)
@@ -66,14 +67,13 @@ for name, components in (("One Gaussian", 1), ("Mixture", 2)):
         factors = torch.linalg.cholesky(covariance_from_tril(sigma, tril))
         panels += zip(pose.weights[0], pose.component_loc.view(-1, JOINTS, 2), factors, strict=True)
 
-figure, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")
+bare = {"frame_on": False, "xticks": [], "yticks": []}
+figure, axes = plt.subplots(1, 3, figsize=(9, 3.4), sharex=True, sharey=True, layout="constrained", subplot_kw=bare)
 circle = torch.stack([f(torch.linspace(0, 2 * torch.pi, 40)) for f in (torch.cos, torch.sin)])
 for each, (weight, loc, factor) in zip(axes, panels, strict=True):
     each.imshow(new_pictures[0, 0], cmap="gray_r", vmax=2, extent=(-1, 1, 1, -1))
     for limb, colour in LIMBS:
         each.plot(*loc[list(limb)].T, color=colour, linewidth=4)
-        for k in limb:
-            each.fill(*(loc[k, :, None] + 2 * factor[k] @ circle), color=colour, alpha=0.25)
+        each.fill(*(xy for k in limb for xy in loc[k, :, None] + 2 * factor[k] @ circle), color=colour, alpha=0.25)
     each.set_title("One Gaussian" if each is axes[0] else f"Mixture: {100 * weight:.0f} %", size=19)
-    each.axis("off")
 figure.savefig(options.output, dpi=110)

@@ -65,7 +65,7 @@ run = fit(
 
 print(f"$ mdnkernels evaluate {run}")
 metrics = evaluate(EvaluateConfig(run, workers=0), say=lambda words: None)
-shares = ", ".join(f"{100 * one['share']:.0f} %" for one in metrics["components"])
+shares = ", ".join(f"{100 * (one['share'] or 0):.0f} %" for one in metrics["components"])
 print(f"AP {100 * metrics['AP']:.1f}, shares of the components {shares}")
 
 print(f"$ mdnkernels predict --run {run} {val_images}")

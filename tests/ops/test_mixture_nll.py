@@ -502,3 +502,23 @@ def test_a_parameter_that_is_frozen_scales_as_its_values_do():
 
 def test_the_native_library_is_what_runs_on_the_cpu():
     assert native.problem is None, native.problem
+
+
+@pytest.mark.parametrize("components", range(1, 11))
+def test_dense_rows_have_the_bits_of_planar_maps(components):
+    count = 16 * 3 + 5  # whole vectors, and a rest
+    logits, loc, scale = (torch.randn(count, components) for _ in range(3))
+    rows = [logits, loc, scale, torch.randn(count, 1)]
+    planar = [value.T.contiguous()[None] for value in rows]
+
+    def differentiate(values):
+        values = [value.clone().requires_grad_() for value in values]
+        with mdnkernels.use_backend("native"):
+            loss = mdnkernels.mixture_nll(*values, reduction="none")
+        return [loss.detach(), *torch.autograd.grad(loss.sum(), values)]
+
+    loss, *gradients = differentiate(rows)
+    expected_loss, *expected = differentiate(planar)
+    assert torch.equal(loss, expected_loss[0])
+    for gradient, of_map in zip(gradients, expected, strict=True):
+        assert torch.equal(gradient, of_map[0].T)

@@ -125,6 +125,38 @@ MDN_INLINE void ask_for_block_ahead(const Storage* first, int64_t point_stride, 
   }
 }
 
+// Whether the positions lie one behind the other, without a gap between their channels.
+MDN_INLINE bool is_dense(const View& view, const Positions& positions, int64_t channels) {
+  return positions.one_batch && !view.gathered && view.channel_stride == 1 && view.point_stride == channels;
+}
+
+// Reads as many of the block's first positions as can be moved as vectors of such memory; returns how many.
+template <class T, class Storage>
+int read_dense(const View& view, const Positions& positions, const Storage* data, int64_t channels, Rows<T> to) {
+  if constexpr (transposes<T, Storage>) {
+    const int count = positions.count / tile_points * tile_points;
+    const Storage* from = data + origin(view, positions);
+    if (is_dense(view, positions, channels) && read_dense_positions(from, channels, count, to[0], to.stride)) {
+      for (int64_t at = 0; at < count * channels; at += 16) __builtin_prefetch(from + count * channels + at);
+      return count;
+    }
+  }
+  return 0;
+}
+
+// The same of writing.
+template <class T, class Storage>
+int write_dense(const View& view, const Positions& positions, Storage* data, int64_t channels, Rows<T> from) {
+  if constexpr (transposes<T, Storage>) {
+    const int count = positions.count / tile_points * tile_points;
+    if (is_dense(view, positions, channels) &&
+        write_dense_positions(from[0], from.stride, channels, count, data + origin(view, positions))) {
+      return count;
+    }
+  }
+  return 0;
+}
+
 template <class T, class Storage>
 void read_rows(const View& view, const Positions& positions, int64_t channels, Rows<T> to, int padded) {
   const Storage* data = static_cast<const Storage*>(view.data);
@@ -134,7 +166,7 @@ void read_rows(const View& view, const Positions& positions, int64_t channels, R
       convert_row(data + c * view.channel_stride, to[c], positions.count);
     }
   } else if (view.channel_stride == 1) {
-    for (int begin = 0; begin < positions.count; begin += tile_points) {
+    for (int begin = read_dense(view, positions, data, channels, to); begin < positions.count; begin += tile_points) {
       const int count = positions.count - begin < tile_points ? positions.count - begin : tile_points;
       const Storage* from[tile_points];
       if (positions.one_batch && !view.gathered) {
@@ -215,7 +247,7 @@ Rows<T> output_rows(const View& view, const Positions& positions, Rows<T> scratc
 template <class T, class Storage>
 void write_rows_as(const View& view, const Positions& positions, int64_t channels, Rows<T> from) {
   Storage* data = static_cast<Storage*>(view.data);
-  for (int begin = 0; begin < positions.count; begin += tile_points) {
+  for (int begin = write_dense(view, positions, data, channels, from); begin < positions.count; begin += tile_points) {
     const int count = positions.count - begin < tile_points ? positions.count - begin : tile_points;
     if constexpr (transposes<T, Storage>) {
       if (view.channel_stride == 1 && count == tile_points) {

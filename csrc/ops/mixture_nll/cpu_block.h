@@ -157,7 +157,6 @@ class Block {
     if (call.target_gradient) write_output(call.grad_target, call.dims, grad_target, work.target_out);
     if (call.nll.data) write_output(call.nll, 1, work.nll, work.nll);
     if (call.posterior.data) write_output(call.posterior, m, posterior, work.logits_out);
-    finish_stores();
   }
 
   void write_zeros() {

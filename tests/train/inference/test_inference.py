@@ -18,7 +18,7 @@ from mdnkernels.train.config.commands import EvaluateConfig, PredictConfig
 from mdnkernels.train.config.options import InferenceConfig
 from mdnkernels.train.errors import ConfigError
 from mdnkernels.train.inference.evaluation import evaluate
-from mdnkernels.train.inference.predictor import predict
+from mdnkernels.train.inference.prediction import predict
 from mdnkernels.train.inference.preparation import autocast_context, prepare_for_inference
 from mdnkernels.train.loop.engine import fit
 from tests.train.drawn_data import DataPaths, tiny_fit
