@@ -20,7 +20,7 @@ from mdnkernels import MixtureLinear, covariance_from_tril
 from mdnkernels.train.synthetic.figures import FINE, PAINTS, Look, draw_figure
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--steps", type=int, default=300)
+parser.add_argument("--steps", type=int, default=200)
 parser.add_argument("--output", default="examples/pictures/keypoints.png")
 options = parser.parse_args()
 torch.manual_seed(0)
@@ -44,13 +44,14 @@ def draw_figures(count):
 
 pictures, joints, shown = draw_figures(min(32 * options.steps, 2000))
 new_pictures, new_joints, new_shown = draw_figures(100)
-panels = []
+panels, circle = [], torch.stack([f(torch.linspace(0, 2 * torch.pi, 40)) for f in (torch.cos, torch.sin)])
 for name, components in (("One Gaussian", 1), ("Mixture", 2)):
-    body = nn.Sequential(*list(torchvision.models.resnet18(weights=None).children())[:6], nn.Flatten())  # to layer2
-    head = MixtureLinear(128 * 36, components, dims=2 * JOINTS, block_size=2, min_scale=0.01)
+    backbone = list(torchvision.models.resnet18(weights=None).children())[:6]  # to layer2, (N, 128, 6, 6)
+    body = nn.Sequential(*backbone, nn.Flatten(), nn.Linear(128 * 36, 128), nn.ReLU())
+    head = MixtureLinear(128, components, dims=2 * JOINTS, block_size=2, min_scale=0.01)
     head.init_from_targets(joints, features=joints[:, 0:1] - joints[:, 2:3])  # clusters of who stands which way round
     optimizer = torch.optim.Adam([*body.parameters(), *head.parameters()])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=options.steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=options.steps)
     for _ in range(options.steps):
         rows = torch.randint(len(pictures), (32,))
         loss = head.loss(body(pictures[rows]), joints[rows], mask=shown[rows])
@@ -69,7 +70,6 @@ for name, components in (("One Gaussian", 1), ("Mixture", 2)):
 
 bare = {"frame_on": False, "xticks": [], "yticks": []}
 figure, axes = plt.subplots(1, 3, figsize=(9, 3.4), sharex=True, sharey=True, layout="constrained", subplot_kw=bare)
-circle = torch.stack([f(torch.linspace(0, 2 * torch.pi, 40)) for f in (torch.cos, torch.sin)])
 for each, (weight, loc, factor) in zip(axes, panels, strict=True):
     each.imshow(new_pictures[0, 0], cmap="gray_r", vmax=2, extent=(-1, 1, 1, -1))
     for limb, colour in LIMBS:

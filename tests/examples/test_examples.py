@@ -18,7 +18,7 @@ STEPS = {
     "depth": 120,
     "handwriting": 8,
     "inverse_problem": 150,
-    "keypoints": 2,
+    "keypoints": 5,
     "own_coco_data": 4,
     "speech": 30,
     "tabular": 60,
@@ -47,25 +47,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return run_example
 
 
-def nlls(printed: str) -> list[float]:
-    """Return what an example prints of one mode and of the mixture."""
-    return [float(value) for value in re.findall(r"nll (-?\d+\.\d+)", printed)]
-
-
-@pytest.mark.parametrize("name", [name for name in EXAMPLES if name not in ("keypoints", "own_coco_data")])
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != "own_coco_data"])
 def test_mixture_explains_new_data_better_than_one_mode(run, name: str):
-    one, mixture = nlls(run(name))
-    assert mixture < one
-
-
-def test_keypoints_run(run):
-    assert len(nlls(run("keypoints"))) == 2
-
-
-@pytest.mark.slow  # a network with batch norm needs all of its steps for that
-def test_two_poses_explain_a_figure_better_than_one(run):
-    one, mixture = nlls(run("keypoints", "--steps", "300"))
-    assert mixture < one - 3
+    printed = run(name)
+    one, mixture = (float(value) for value in re.findall(r"nll (-?\d+\.\d+)", printed))
+    assert mixture < one, printed
 
 
 def test_calibration_and_crps_are_better_too(run):
