@@ -55,7 +55,7 @@ def test_without_a_gpu_the_reason_is_given():
     ("change", "reason"),
     [
         ("library.problem = 'no compiler'", "no compiler"),
-        ("library.CUDA_PATH = pathlib.Path('nowhere')", "was not built"),
+        ("library.CUDA_PATH = pathlib.Path('nowhere')", "is not there: pip install mdnkernels-cuda13"),
         ("torch.version.cuda = None", "built without CUDA"),
         ("torch.cuda.device_count = lambda: 0", "sees no CUDA device"),
         ("library.CUDA_PATH = pathlib.Path(__file__)", "was built of other sources"),

@@ -217,7 +217,7 @@ def _categories(path: object, task: TaskName, classes: int, names: Sequence[str]
 
 def _load(images: Sequence[GivenImage], places: Sequence[Placement]) -> dict[str, Any]:
     """Return images as `collate` does: "image" (B, 3, H, W) uint8 and "transform" (B, 2, 3), as they are placed."""
-    pixels = [torch.from_numpy(image.warp(place)) for image, place in zip(images, places, strict=True)]
+    pixels = [torch.tensor(image.warp(place)) for image, place in zip(images, places, strict=True)]
     return {
         "image": torch.stack(pixels).permute(0, 3, 1, 2),
         "transform": torch.stack([torch.from_numpy(place.matrix) for place in places]),
