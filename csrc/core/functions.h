@@ -88,8 +88,8 @@ MDN_INLINE FloatVector scaled_by_power_of_two(FloatVector p, FloatVector n) {
 constexpr float log2_of_e = 1.44269504088896341f;
 constexpr float whole_part = 12582912.0f;  // 1.5 * 2^23: adding it leaves no bits for a fraction
 
-// e^(x - n ln 2), where that is within ln(2) / 2 of 0.
-MDN_INLINE FloatVector exp_of_rest(FloatVector x, FloatVector n) {
+// e^(x - n ln 2) - 1, where that is within ln(2) / 2 of 0.
+MDN_INLINE FloatVector exp_of_rest_minus_1(FloatVector x, FloatVector n) {
   FloatVector r = x - n * 0.693359375f;
   r = r - n * -2.12194440e-4f;
   // The terms are added in pairs, not one after the other: in most kernels everything waits for this.
@@ -98,7 +98,7 @@ MDN_INLINE FloatVector exp_of_rest(FloatVector x, FloatVector n) {
   const FloatVector p23 = r * 8.3334519073e-3f + 4.1665795894e-2f;
   const FloatVector p45 = r * 1.9875691500e-4f + 1.3981999507e-3f;
   const FloatVector p = (p45 * r2 + p23) * r2 + p01;
-  return p * r2 + r + 1.0f;
+  return p * r2 + r;
 }
 
 // e^x as 2^n e^r: x = n ln 2 + r with |r| <= ln(2) / 2, and e^r is a polynomial.
@@ -106,16 +106,25 @@ MDN_INLINE FloatVector exp(FloatVector x) {
   x = minimum(broadcast(89.0f), x);  // NaN stays
   x = maximum(x, broadcast(-104.0f));
   const FloatVector n = (x * log2_of_e + whole_part) - whole_part;
-  return scaled_by_power_of_two(exp_of_rest(x, n), n);
+  return scaled_by_power_of_two(exp_of_rest_minus_1(x, n) + 1.0f, n);
 }
 
 // e^x for x <= 0, in fewer instructions: 1.2e-38 stands for all that is smaller.
 MDN_INLINE FloatVector exp_to_normal(FloatVector x) {
   x = maximum(x, broadcast(-87.33f));  // NaN stays
   const FloatVector shifted = x * log2_of_e + whole_part;
-  const FloatVector p = exp_of_rest(x, shifted - whole_part);
+  const FloatVector p = exp_of_rest_minus_1(x, shifted - whole_part) + 1.0f;
   // The last bits of `shifted` are n's.
   return bits_to_float(reinterpret_cast<Mask<float>>(p) + (reinterpret_cast<Mask<float>>(shifted) << 23));
+}
+
+// e^x - 1 for x <= 0, to rounding beside 0 too.
+MDN_INLINE FloatVector exp_minus_1(FloatVector x) {
+  x = maximum(x, broadcast(-87.33f));  // NaN stays
+  const FloatVector shifted = x * log2_of_e + whole_part;
+  // The last bits of `shifted` are n's.
+  const FloatVector power = bits_to_float((reinterpret_cast<Mask<float>>(shifted) << 23) + 0x3f800000);
+  return exp_of_rest_minus_1(x, shifted - whole_part) * power + (power - 1.0f);
 }
 
 #if MDN_VECTOR_BYTES == 64
@@ -129,14 +138,10 @@ MDN_INLINE FloatVector reciprocal(FloatVector x) {
 MDN_INLINE FloatVector reciprocal(FloatVector x) { return 1 / x; }
 #endif
 
-// tanh(x / 2), to rounding beside 0 too.
+// tanh(x / 2), to rounding beside 0 too: with e = e^-|x| - 1 it is -e / (2 + e), and nothing cancels.
 MDN_INLINE FloatVector tanh_half(FloatVector x) {
-  const FloatVector size = absolute(x), e = exp_to_normal(-size), far = (1.0f - e) * reciprocal(1.0f + e);
-  const FloatVector x2 = x * x;
-  const FloatVector p = (x2 * 3.3459657093e-5f + -4.1393936585e-4f) * x2 + 4.1639845327e-3f;
-  const FloatVector near = ((p * x2 + -4.1666334931e-2f) * x2 + 4.9999999338e-1f) * size;
-  const FloatVector tanh = size < 1.0f ? near : far;
-  return x < 0.0f ? -tanh : tanh;
+  const FloatVector e = exp_minus_1(minus_absolute(x)), size = -e * reciprocal(2.0f + e);
+  return bits_to_float(reinterpret_cast<Mask<float>>(size) | (reinterpret_cast<Mask<float>>(x) & INT32_MIN));
 }
 
 // log x as e ln 2 + log m: x = m 2^e with m in [sqrt(1/2), sqrt(2)), and log m is a polynomial in m - 1.
@@ -184,6 +189,11 @@ MDN_INLINE FloatVector log(FloatVector x) {
 
 MDN_INLINE DoubleVector exp(DoubleVector x) {
   for (int lane = 0; lane < lanes<double>; ++lane) x[lane] = __builtin_exp(x[lane]);
+  return x;
+}
+
+MDN_INLINE DoubleVector exp_minus_1(DoubleVector x) {
+  for (int lane = 0; lane < lanes<double>; ++lane) x[lane] = __builtin_expm1(x[lane]);
   return x;
 }
 

@@ -12,8 +12,8 @@
 //   log_sigma      whether -log phi has log(sigma kappa) in it; n above is 0 where it has not
 //   value_of_pull  v as a multiple of the pull, where it is one: a kernel then sums the pulls alone; else 0
 //   has_argument   whether v(z) = rest(z) + weight_of_log() log(argument(z)), so that a kernel may take one logarithm
-//   of
-//                  the product of several arguments, each from 1 to 1e9 where ordinary(z)
+//                  of the product of several arguments, each from 1 to 1e9 where ordinary(z). The slope is then
+//                  ordinary_slope(z), which has no case apart for a z whose square overflows
 // It is made on the host of the family's parameter, which families without one do not use, and passed by value.
 // A new family is its type and its place in the table below.
 #pragma once
@@ -108,17 +108,23 @@ struct StudentT {
   MDN_INLINE T weight_of_log() const { return half; }
   template <class V>
   MDN_INLINE V argument(V z) const {
-    const V y = absolute(z) * inverse_root;
+    const V y = z * inverse_root;
     return 1 + y * y;
   }
   template <class V>
   MDN_INLINE V rest(V z) const {
-    const V y = absolute(z) * inverse_root, square = y * y, u = 1 + square;
-    return half * ((square - (u - 1)) * inverse_of_sum(y));
+    const V y = z * inverse_root, square = y * y, u = 1 + square;
+    return half * ((square - (u - 1)) * reciprocal(u));
+  }
+  template <class V>
+  MDN_INLINE V ordinary_slope(V z) const {
+    const V y = z * inverse_root;
+    return factor * (y * reciprocal(V(1 + y * y)));
   }
   template <class V>
   MDN_INLINE auto ordinary(V z) const {
-    return absolute(z) * inverse_root < T(3e4);
+    const V y = z * inverse_root;
+    return y * y < T(1e9);
   }
   // (df + 1) / sqrt(df) y / (1 + y^2), with the sign of z
   template <class V>
@@ -162,11 +168,15 @@ struct Logistic {
   MDN_INLINE T weight_of_log() const { return T(2); }
   template <class V>
   MDN_INLINE V argument(V z) const {
-    return 1 + exp_to_normal(V(-absolute(z)));
+    return 2 + exp_minus_1(minus_absolute(z));
   }
   template <class V>
   MDN_INLINE V rest(V z) const {
     return absolute(z);
+  }
+  template <class V>
+  MDN_INLINE V ordinary_slope(V z) const {
+    return tanh_half(z);
   }
   template <class V>
   MDN_INLINE auto ordinary(V z) const {

@@ -13,7 +13,7 @@ from tests.native.simd import LEVELS, run_at_level
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_exp_and_log_are_within_one_ulp_over_the_whole_range(level):
+def test_functions_are_within_their_ulps_over_the_whole_range(level):
     run_at_level("from tests.native import ulp; ulp.dense()", level)
 
 

@@ -1,4 +1,4 @@
-"""Errors of the native exp, log and log1p in units in the last place of float32."""
+"""Errors of the native exp, log, log1p and tanh(x / 2) in units in the last place of float32."""
 
 from __future__ import annotations
 
@@ -49,6 +49,8 @@ def dense() -> None:
     # The kernels call it on e^-|x| alone, which lies in [0, 1].
     unit = torch.cat([bits(0, 0x3F800001, 997), torch.linspace(0, 1, 1 << 20), torch.zeros(16), -torch.zeros(16)])
     assert worst_ulp("log1p", unit) < 2
+    any_sign = torch.cat([SPECIAL, positive, -positive, torch.linspace(-20, 20, 1 << 20)])
+    assert worst_ulp("tanh_half", any_sign, torch.tanh(any_sign[: any_sign.numel() // 16 * 16].double() / 2)) < 4
 
 
 def exhaustive() -> None:

@@ -8,7 +8,10 @@ namespace {
 
 template <class T>
 void apply(const Functions<T>& functions, const std::string& name, const Tensor& x, const Tensor& y) {
-  const auto function = name == "exp" ? functions.exp : name == "log" ? functions.log : functions.log1p;
+  const auto function = name == "exp"     ? functions.exp
+                        : name == "log"   ? functions.log
+                        : name == "log1p" ? functions.log1p
+                                          : functions.tanh_half;
   function(static_cast<const T*>(x.data_ptr()), static_cast<T*>(y.data_ptr()), x.numel());
 }
 
@@ -16,8 +19,8 @@ Tensor apply_function(Tensor x, std::string name) {
   const DType dtype = dtype_of(x);
   STD_TORCH_CHECK((dtype == DType::float32 || dtype == DType::float64) && x.is_contiguous() && x.numel() % 16 == 0,
                   "mdnkernels::apply_function: x must be contiguous float32 or float64 with a multiple of 16 elements");
-  STD_TORCH_CHECK(name == "exp" || name == "log" || name == "log1p", "mdnkernels::apply_function: unknown function ",
-                  name);
+  STD_TORCH_CHECK(name == "exp" || name == "log" || name == "log1p" || name == "tanh_half",
+                  "mdnkernels::apply_function: unknown function ", name);
   const Tensor y = fresh_like(x);
   const FunctionKernel& kernel = MDN_AT_SIMD_LEVEL(function_kernel);
   if (dtype == DType::float64) {
@@ -31,7 +34,7 @@ Tensor apply_function(Tensor x, std::string name) {
 }  // namespace
 
 STABLE_TORCH_LIBRARY_FRAGMENT(mdnkernels, m) {
-  // exp, log and log1p as the kernels compute them, for the tests of their accuracy.
+  // exp, log, log1p and tanh(x / 2) as the kernels compute them, for the tests of their accuracy.
   m.def("apply_function(Tensor x, str name) -> Tensor");
 }
 

@@ -11,6 +11,7 @@ struct Functions {
   void (*exp)(const T* from, T* to, int64_t count);
   void (*log)(const T* from, T* to, int64_t count);
   void (*log1p)(const T* from, T* to, int64_t count);
+  void (*tanh_half)(const T* from, T* to, int64_t count);
 };
 
 struct FunctionKernel {

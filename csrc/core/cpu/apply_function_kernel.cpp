@@ -15,6 +15,7 @@ constexpr Functions<T> functions = {
     [](const T* from, T* to, int64_t count) { apply(from, to, count, [](Vector<T> x) { return exp(x); }); },
     [](const T* from, T* to, int64_t count) { apply(from, to, count, [](Vector<T> x) { return log(x); }); },
     [](const T* from, T* to, int64_t count) { apply(from, to, count, [](Vector<T> x) { return log1p(x); }); },
+    [](const T* from, T* to, int64_t count) { apply(from, to, count, [](Vector<T> x) { return tanh_half(x); }); },
 };
 
 }  // namespace

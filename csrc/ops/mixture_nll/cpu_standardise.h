@@ -206,21 +206,26 @@ MDN_INLINE void residuals(const Block<T>& block, const Density& density, int m, 
         if (masked) z[k] = where_bits(load_bits(seen[j] + i), z[k]);
       }
       if constexpr (size == 1) {
-        V slope_of_z = density.slope(z[0], scaled[0]);
-        V pull_of_z = density.pull(z[0], scaled[0]);
-        if (masked && !Density::log_sigma) pull_of_z = where_bits(load_bits(seen[j] + i), pull_of_z);
-        store(slope[j] + i, slope_of_z);
-        sum[0] += pull_of_z;
         if constexpr (Density::has_argument && count > 1) {
           const V factor = density.argument(z[0]), rest = density.rest(z[0]);
+          const V slope_of_z = density.ordinary_slope(z[0]);
+          store(slope[j] + i, slope_of_z);
+          sum[0] += z[0] * slope_of_z;
           argument *= masked ? (load_bits(seen[j] + i) != 0 ? factor : 1 + V{}) : factor;
           value += masked ? where_bits(load_bits(seen[j] + i), rest) : rest;
           ordinary &= density.ordinary(z[0]);
           grouped[j] = z[0];
-        } else if constexpr (Density::value_of_pull == 0) {
-          V value_of_z = density.value(z[0], scaled[0]);
-          if (masked) value_of_z = where_bits(load_bits(seen[j] + i), value_of_z);
-          value += value_of_z;
+        } else {
+          const V slope_of_z = density.slope(z[0], scaled[0]);
+          V pull_of_z = density.pull(z[0], scaled[0]);
+          if (masked && !Density::log_sigma) pull_of_z = where_bits(load_bits(seen[j] + i), pull_of_z);
+          store(slope[j] + i, slope_of_z);
+          sum[0] += pull_of_z;
+          if constexpr (Density::value_of_pull == 0) {
+            V value_of_z = density.value(z[0], scaled[0]);
+            if (masked) value_of_z = where_bits(load_bits(seen[j] + i), value_of_z);
+            value += value_of_z;
+          }
         }
       } else {
         V l = load(entry[j] + i);
@@ -243,9 +248,11 @@ MDN_INLINE void residuals(const Block<T>& block, const Density& density, int m, 
     }
     if constexpr (Density::has_argument && size == 1 && count > 1) {
       value += density.weight_of_log() * log(argument);
-      if (any<T>(~ordinary)) {  // the product may overflow
-        value = V{};
+      if (any<T>(~ordinary)) {  // a square, or the product, may overflow
+        value = sum[0] = V{};
         for (int j = 0; j < count; ++j) {
+          store(slope[j] + i, density.slope(grouped[j], grouped[j]));
+          sum[0] += density.pull(grouped[j], grouped[j]);
           const V value_of_z = density.value(grouped[j], grouped[j]);
           value += masked ? where_bits(load_bits(seen[j] + i), value_of_z) : value_of_z;
         }
