@@ -12,7 +12,7 @@
 // leaves what its gradient is for a share of one.
 #pragma once
 
-#include "ops/mixture_nll/positions.cuh"
+#include "ops/mixture_nll/four_positions.cuh"
 
 namespace mdn {
 namespace device {
@@ -21,7 +21,7 @@ template <class Element, class Density>
 class PlanarBlock {
   using T = float;
   static constexpr int width = 4, packs = warp_lanes;
-  using Numbers = Values<T, width>;
+  using Numbers = FourNumbers;
   static constexpr bool pairs = Density::block == 2;
   static constexpr uint32_t all_seen = 0x01010101;
   // Dimensions that are under way at once. What takes a logarithm or a division takes registers too.
@@ -189,19 +189,11 @@ class PlanarBlock {
   }
   MDN_ON_DEVICE int first_dimension(int s) const { return call_.dimensions.interleaved ? s : s * plan_.of_scale; }
 
-  template <class From>
-  MDN_ON_DEVICE static Numbers load(const From* from) {
-    const Pack<From, width> pack = load_global(reinterpret_cast<const Pack<From, width>*>(from));
-    Numbers numbers;
-#pragma unroll
-    for (int j = 0; j < width; ++j) numbers[j] = to_number(pack[j]);
-    return numbers;
-  }
   // A target of float32 may stand beside parameters of half precision.
   MDN_ON_DEVICE bool wide_target() const { return sizeof(Element) == 2 && call_.target.dtype == DType::float32; }
   MDN_ON_DEVICE Numbers load_target(const unsigned char* from) const {
-    if (wide_target()) return load(reinterpret_cast<const float*>(from));
-    return load(reinterpret_cast<const Element*>(from));
+    if (wide_target()) return load_four(reinterpret_cast<const float*>(from));
+    return load_four(reinterpret_cast<const Element*>(from));
   }
   MDN_ON_DEVICE const unsigned char* target(int d) const {
     const int64_t at = batch_ * call_.target.batch_stride + d * call_.target.channel_stride + point_;
@@ -216,24 +208,11 @@ class PlanarBlock {
   MDN_ON_DEVICE T* gradients(const View& view) const {
     return static_cast<T*>(view.data) + batch_ * view.batch_stride + point_;
   }
-  MDN_ON_DEVICE static void store(T* to, const Numbers& numbers) {
-    Pack<T, width> pack;
-#pragma unroll
-    for (int j = 0; j < width; ++j) pack[j] = numbers[j];
-    store_global(reinterpret_cast<Pack<T, width>*>(to), pack);
-  }
-  MDN_ON_DEVICE static Pack<T, width> packed(const Numbers& numbers) {
-    Pack<T, width> pack;
-#pragma unroll
-    for (int j = 0; j < width; ++j) pack[j] = numbers[j];
-    return pack;
-  }
   MDN_ON_DEVICE uint32_t seen(int d) const {
     if (!plan_.masked) return all_seen;
     const DimensionTerms<T> dim = dims_[d];
     return seen_[dim.seen];
   }
-  MDN_ON_DEVICE static bool has(uint32_t seen, int j) { return (seen & (uint32_t(0xff) << (8 * j))) != 0; }
 
   MDN_ON_DEVICE int kept_at(int m, int s) const { return (m * call_.scales + s) * 2 * packs; }
   MDN_ON_DEVICE int scale_of(int d) const {
@@ -250,15 +229,6 @@ class PlanarBlock {
 #pragma unroll
     for (int j = 0; j < width; ++j) inverse[j] = inverse_sigma[j] * dim.inverse_kappa;
     return inverse;
-  }
-
-  // Standardised residuals of a dimension, 0 where it is not observed.
-  MDN_ON_DEVICE static Numbers standardised(const Numbers& target, const Numbers& loc, const Numbers& inverse,
-                                            uint32_t seen) {
-    Numbers z;
-#pragma unroll
-    for (int j = 0; j < width; ++j) z[j] = has(seen, j) ? (target[j] - loc[j]) * inverse[j] : T(0);
-    return z;
   }
 
   // log phi of a component, up to the constant, and what its gradients need of its scales.
@@ -284,8 +254,8 @@ class PlanarBlock {
 #pragma unroll
         for (int i = 0; i < at_once; ++i) {
           const Numbers own = inverse_of<kappa>(inverse[i], d + i);
-          const Numbers z =
-              standardised(load_target(target_at[i]), load(reinterpret_cast<const Element*>(loc_at[i])), own, here);
+          const Numbers z = standardised(load_target(target_at[i]),
+                                         load_four(reinterpret_cast<const Element*>(loc_at[i])), own, here);
           loc_at[i] += plan_.loc_step;
           target_at[i] += plan_.target_step;
           residuals_[(m * call_.dims + d + i) * packs] = packed(z);
@@ -340,14 +310,7 @@ class PlanarBlock {
           z[i] = standardised(read(call_.target, d + i), read(call_.loc, m * call_.dims + d + i),
                               inverse[at_once == 2 ? i : 0], here);
         }
-#pragma unroll
-        for (int j = 0; j < width; ++j) {
-          const T own = has(here, j) ? entry[j] : T(0), w = z[1][j] + own * z[0][j];
-          slopes[1][j] = density_.slope(w, w);
-          slopes[0][j] = density_.slope(z[0][j], z[0][j]) + own * slopes[1][j];
-          of_entry[j] = slopes[1][j] * z[0][j];
-          part[j] -= has(here, j) ? density_.value(z[0][j], z[0][j]) + density_.value(w, w) : T(0);
-        }
+        take_pair(density_, z, entry, here, slopes, of_entry, part);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
           residuals_[(m * call_.dims + d + i) * packs] = packed(slopes[i]);
@@ -372,7 +335,7 @@ class PlanarBlock {
   MDN_ON_DEVICE Numbers read(const View& view, int channel) const {
     constexpr uint32_t bytes = sizeof(Element);
     const uint64_t first = reinterpret_cast<uint64_t>(parameters(view));
-    return load(reinterpret_cast<const Element*>(first + uint64_t(bytes * stride(view)) * uint32_t(channel)));
+    return load_four(reinterpret_cast<const Element*>(first + uint64_t(bytes * stride(view)) * uint32_t(channel)));
   }
 
   // Turns what read_scale kept for the gradient of a raw scale into that gradient, for a share of one.
@@ -387,7 +350,7 @@ class PlanarBlock {
 
   MDN_ON_DEVICE void keep_part(int m, const Numbers& part) const {
     parts_[2 * m * packs] = packed(part);
-    parts_[(2 * m + 1) * packs] = packed(load(parameters(call_.logits) + m * stride(call_.logits)));
+    parts_[(2 * m + 1) * packs] = packed(load_four(parameters(call_.logits) + m * stride(call_.logits)));
   }
 
   // Observed dimensions of a scale.
@@ -403,7 +366,7 @@ class PlanarBlock {
 
   // Returns 1 / sigma, and takes the logarithms off log phi.
   MDN_ON_DEVICE Numbers read_scale(int m, int s, const Element* base, Numbers& part) const {
-    const Numbers raw = load(base + ((m * call_.scales + s) * stride(call_.scale))), count = count_of(s);
+    const Numbers raw = load_four(base + ((m * call_.scales + s) * stride(call_.scale))), count = count_of(s);
     // A scale all of whose dimensions are unobserved leaves the density, whatever it holds.
     const T unseen = call_.activation == ScaleActivation::identity ? T(1) : T(0);
     Numbers inverse, relative;
@@ -539,7 +502,7 @@ class PlanarBlock {
         pull[j] = -share[j] * inverse[j];
         if (numbers_.power != 0) pull[j] *= numbers_.loc_factor * exp(-numbers_.power * log(inverse[j]));
       }
-      store(scale_to + ((m * call_.scales + s) * stride(call_.grad_scale)), gradient);
+      store_four(scale_to + ((m * call_.scales + s) * stride(call_.grad_scale)), gradient);
       int d = first_dimension(s);
       unsigned char* to_at = reinterpret_cast<unsigned char*>(to + (m * call_.dims + d) * stride(call_.grad_loc));
 #pragma unroll 4
@@ -555,7 +518,7 @@ class PlanarBlock {
             gradient[j] = slope(z[j], inverse[j]) * pull[j];
           }
         }
-        store(reinterpret_cast<T*>(to_at), gradient);
+        store_four(reinterpret_cast<T*>(to_at), gradient);
         d += plan_.step;
         to_at += plan_.to_step;
       }
@@ -565,11 +528,11 @@ class PlanarBlock {
   MDN_ON_DEVICE void write_zeros(int m) const {
 #pragma unroll 1
     for (int s = m * call_.scales; s < (m + 1) * call_.scales; ++s) {
-      store(gradients(call_.grad_scale) + s * stride(call_.grad_scale), Numbers{});
+      store_four(gradients(call_.grad_scale) + s * stride(call_.grad_scale), Numbers{});
     }
 #pragma unroll 1
     for (int d = m * call_.dims; d < (m + 1) * call_.dims; ++d) {
-      store(gradients(call_.grad_loc) + d * stride(call_.grad_loc), Numbers{});
+      store_four(gradients(call_.grad_loc) + d * stride(call_.grad_loc), Numbers{});
     }
   }
 
@@ -584,7 +547,7 @@ class PlanarBlock {
 #pragma unroll
         for (int j = 0; j < width; ++j) gradient[j] = share[j] != 0 ? share[j] * of_entry[j] : T(0);
       }
-      store(gradients(call_.grad_tril) + i * stride(call_.grad_tril), gradient);
+      store_four(gradients(call_.grad_tril) + i * stride(call_.grad_tril), gradient);
     }
   }
 
@@ -605,7 +568,7 @@ class PlanarBlock {
         }
       }
     }
-    store(gradients(call_.grad_target) + d * stride(call_.grad_target), gradient);
+    store_four(gradients(call_.grad_target) + d * stride(call_.grad_target), gradient);
   }
 
   const MixtureCall& call_;
