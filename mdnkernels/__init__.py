@@ -2,6 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from mdnkernels import backends
 from mdnkernels.backends import use_backend
 from mdnkernels.mixture.correlation import (
     correlation_from_tril,
@@ -22,6 +23,8 @@ from mdnkernels.ops.mixture_mode import MixtureMode, mixture_mode
 from mdnkernels.ops.mixture_nll import MixtureNLLLoss, mixture_nll, mixture_posterior
 from mdnkernels.ops.splat_gaussians import splat_gaussians
 from mdnkernels.ops.topk_peaks import Peaks, topk_peaks
+
+backends.load_at_import()
 
 try:
     __version__ = version("mdnkernels")

@@ -60,6 +60,14 @@ def add(*ops: str) -> None:
             "eager": getattr(importlib.import_module(f"{folder}.eager"), op),
         }
         _FOLDERS[op] = folder
+
+
+def load_at_import() -> None:
+    """Load what a call may choose unasked: Triton's ops on a GPU for which there is no native library.
+
+    torch.compile must find them registered. The package calls this when all of its ops are in the table: in Triton, one
+    op uses another.
+    """
     if _TRITON_AT_ONCE:
         load_triton()
 
@@ -68,8 +76,7 @@ def load_triton() -> None:
     """Take the ops in Triton into the table and register them with torch, where that has not happened.
 
     With its imports, of torch's compiler above all, that takes as long as importing torch. So it happens with the
-    package's import only where a call may choose Triton unasked: on a GPU for which there is no native library. What
-    torch.compile traces must find the ops registered.
+    package's import (`load_at_import`) only where a call may choose Triton unasked.
     """
     there = triton.imports()
     for op, folder in _FOLDERS.items():
