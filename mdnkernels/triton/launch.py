@@ -31,7 +31,7 @@ CHUNK = 1024  # sums that one program adds at a time
 def op(name: str, schema: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a decorator that registers a function as an op of `NAMESPACE`.
 
-    Before 2.11, torch's `triton_op` reads an op's schema from the function's signature, whatever schema it is given. So
+    The `triton_op` of torch 2.10 reads an op's schema from the function's signature, whatever schema it is given. So
     the function is given the schema's signature, and may take its arguments as one tuple.
     """
 
