@@ -25,6 +25,8 @@ struct Positions {
   const int64_t* batch;   // [count]
   const int64_t* point;   // [count], in the tensor itself
   const int64_t* chosen;  // [count], the index's value, -1 for padding; null without an index
+  // [count], where each position has the channels of one component alone, that component, -1 for none; else null
+  const int64_t* component = nullptr;
 };
 
 namespace MDN_SIMD_LEVEL {
@@ -85,19 +87,27 @@ struct StorageOf {
   static constexpr DType dtype = sizeof(T) == 4 ? DType::float32 : DType::float64;
 };
 
-// Whether the points of this block lie side by side in `view`.
+// Whether the points of this block lie one point's stride apart in `view`.
+MDN_INLINE bool in_order(const View& view, const Positions& positions) {
+  return positions.one_batch && !view.gathered && !positions.component;
+}
+
+// Whether they lie side by side.
 MDN_INLINE bool side_by_side(const View& view, const Positions& positions) {
-  return view.point_stride == 1 && positions.one_batch && !view.gathered;
+  return view.point_stride == 1 && in_order(view, positions);
 }
 
 MDN_INLINE int64_t origin(const View& view, const Positions& positions) {
   return positions.first_batch * view.batch_stride + positions.first_point * view.point_stride;
 }
 
-// Where the block's i-th position lies. Padding lies at the image's first point, which is read but not used.
-MDN_INLINE int64_t offset_of(const View& view, const Positions& positions, int i) {
+// Where the first of the `channels` of the block's i-th position lies. Padding lies at the image's first point and has
+// the first component, which are read but not used.
+MDN_INLINE int64_t offset_of(const View& view, const Positions& positions, int64_t channels, int i) {
   const int64_t point = view.gathered ? positions.chosen[i] : positions.point[i];
-  return positions.batch[i] * view.batch_stride + (point < 0 ? 0 : point) * view.point_stride;
+  const int64_t component = positions.component ? positions.component[i] : 0;
+  return positions.batch[i] * view.batch_stride + (point < 0 ? 0 : point) * view.point_stride +
+         (component < 0 ? 0 : component) * channels * view.channel_stride;
 }
 
 // Points of a non-contiguous block are moved in tiles this long, so that a line fetched for one channel still lies in
@@ -127,7 +137,7 @@ MDN_INLINE void ask_for_block_ahead(const Storage* first, int64_t point_stride, 
 
 // Whether the positions lie one behind the other, without a gap between their channels.
 MDN_INLINE bool is_dense(const View& view, const Positions& positions, int64_t channels) {
-  return positions.one_batch && !view.gathered && view.channel_stride == 1 && view.point_stride == channels;
+  return in_order(view, positions) && view.channel_stride == 1 && view.point_stride == channels;
 }
 
 // Reads as many of the block's first positions as can be moved as vectors of such memory; returns how many.
@@ -169,17 +179,17 @@ void read_rows(const View& view, const Positions& positions, int64_t channels, R
     for (int begin = read_dense(view, positions, data, channels, to); begin < positions.count; begin += tile_points) {
       const int count = positions.count - begin < tile_points ? positions.count - begin : tile_points;
       const Storage* from[tile_points];
-      if (positions.one_batch && !view.gathered) {
+      if (in_order(view, positions)) {
         const Storage* first = data + origin(view, positions) + begin * view.point_stride;
         for (int i = 0; i < count; ++i) from[i] = first + i * view.point_stride;
       } else {
-        for (int i = 0; i < count; ++i) from[i] = data + offset_of(view, positions, begin + i);
+        for (int i = 0; i < count; ++i) from[i] = data + offset_of(view, positions, channels, begin + i);
       }
       if constexpr (transposes<T, Storage>) {
         if (count == tile_points) {
           for (int i = 0; i < tile_points; i += lanes<T>)
             read_positions(from + i, channels, to[0] + begin + i, to.stride);
-          if (positions.one_batch && !view.gathered) {
+          if (in_order(view, positions)) {
             ask_for_block_ahead(from[0], view.point_stride, channels, positions.count);
           }
           continue;
@@ -192,7 +202,7 @@ void read_rows(const View& view, const Positions& positions, int64_t channels, R
     }
   } else {
     int64_t offset[most_positions];
-    for (int i = 0; i < positions.count; ++i) offset[i] = offset_of(view, positions, i);
+    for (int i = 0; i < positions.count; ++i) offset[i] = offset_of(view, positions, channels, i);
     // Points of an index lie anywhere, each on a line of its own. The lines of a later channel are asked for meanwhile.
     const int64_t ahead = view.gathered ? (1 + 128 / (positions.count + 1)) * view.channel_stride : 0;
     for (int64_t c = 0; c < channels; ++c) {
@@ -252,18 +262,15 @@ void write_rows_as(const View& view, const Positions& positions, int64_t channel
     if constexpr (transposes<T, Storage>) {
       if (view.channel_stride == 1 && count == tile_points) {
         Storage* to[tile_points];
-        if (positions.one_batch) {
+        if (in_order(view, positions)) {
           Storage* first = data + origin(view, positions) + begin * view.point_stride;
           for (int i = 0; i < tile_points; ++i) to[i] = first + i * view.point_stride;
         } else {
-          for (int i = 0; i < tile_points; ++i) {
-            to[i] =
-                data + positions.batch[begin + i] * view.batch_stride + positions.point[begin + i] * view.point_stride;
-          }
+          for (int i = 0; i < tile_points; ++i) to[i] = data + offset_of(view, positions, channels, begin + i);
         }
         // Positions that follow one another without a gap fill whole lines, which go past the caches.
         Storage* const out = to[0];
-        const bool streamed = positions.one_batch && to[1] - out == channels && channels <= most_staged &&
+        const bool streamed = in_order(view, positions) && to[1] - out == channels && channels <= most_staged &&
                               to[tile_points - 1] - out == (tile_points - 1) * channels && aligned(out);
         alignas(64) Storage staged[tile_points * most_staged];
         if (streamed) {
@@ -282,9 +289,7 @@ void write_rows_as(const View& view, const Positions& positions, int64_t channel
     for (int64_t c = 0; c < channels; ++c) {
       const T* row = from[c] + begin;
       for (int i = 0; i < count; ++i) {
-        const int64_t offset =
-            positions.batch[begin + i] * view.batch_stride + positions.point[begin + i] * view.point_stride;
-        convert(row[i], data[offset + c * view.channel_stride]);
+        convert(row[i], data[offset_of(view, positions, channels, begin + i) + c * view.channel_stride]);
       }
     }
   }

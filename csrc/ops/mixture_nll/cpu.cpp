@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/cpu/memory.h"
 #include "core/cpu/simd_level.h"
 #include "core/cpu/tensors.h"
 #include "core/cpu/turns.h"
@@ -18,10 +19,22 @@ namespace {
 // As many positions as keep the scratch of one block within half of a common second-level cache.
 int block_positions(const MixtureCall& call) {
   const int64_t element = call.double_precision ? 8 : 4;
-  const int64_t values = int64_t(call.components) * (call.dims + 4 * call.scales) + 2 * call.dims;
+  const int64_t values = int64_t(call.evaluated) * (call.dims + 4 * call.scales) + 2 * call.dims;
   int block = largest_block;
   while (block > 32 && block * values * element > (512 << 10)) block /= 2;
   return block;
+}
+
+// Whether the assigned component is evaluated alone: where its parameters are read without those beside it. Of a map,
+// in which positions lie side by side, a line of memory holds a channel of many, and all are read in order.
+bool assigned_alone(const MixtureCall& call) {
+  return call.assigned != nullptr && (call.index != nullptr || call.loc.channel_stride == 1);
+}
+
+// Zeroes a gradient of the call, which is dense.
+void zero(const MixtureCall& call, const View& gradient) {
+  if (gradient.data == nullptr) return;
+  zero_memory(gradient.data, call.batch * gradient.channels * call.points * element_bytes(gradient.dtype));
 }
 
 struct NllOnCpu : CpuCall {
@@ -49,6 +62,10 @@ void NllOnCpu::run(Call& call, const Tensor& loss) {
   call.groups = call.mask.channels;
   call.double_precision = call.loc.dtype == DType::float64;
   call.gradient_factor = 1;
+  call.evaluated = assigned_alone(call) ? 1 : call.components;
+  if (call.evaluated < call.components) {
+    for (const View* gradient : {&call.grad_loc, &call.grad_scale, &call.grad_tril}) zero(call, *gradient);
+  }
   call.block = block_positions(call);
   const int64_t positions = call.batch * call.points;
   call.span = call.block * std::clamp<int64_t>(positions / (64 * call.block), 1, 8);

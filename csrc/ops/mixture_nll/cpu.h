@@ -24,6 +24,9 @@ struct MixtureCall {
   const int64_t* assigned;  // the same, for Assign::given
   int64_t batch, points;
   int components, dims, scales, groups;
+  // Components whose parameters are read at a position and whose gradients are written: all, or 1, the assigned one,
+  // beside zeros that are there already. Of the logits all are read and written.
+  int evaluated;
   Dimensions dimensions;
   Objective objective;
   Family family;

@@ -24,12 +24,13 @@ class Scratch {
 };
 
 // What of a call does not depend on the position, and the rows of a block: of M components, C dimensions, S scales, Q
-// entries of L.
+// entries of L. Where the assigned component is evaluated alone, rows but those of alpha and share have M = 1.
 template <class T>
 struct Workspace {
   Workspace(const MixtureCall& call, void* memory) {
     Scratch scratch(memory);
-    const int64_t m = call.components, c = call.dims, s = call.scales, g = call.groups > 0 ? call.groups : 1;
+    const int64_t m = call.evaluated, c = call.dims, s = call.scales, g = call.groups > 0 ? call.groups : 1;
+    const int64_t all = call.components;
     const int64_t q = call.tril.data ? call.dimensions.entries : 0;
     const auto rows = [&](int64_t count) { return Rows<T>{scratch.take<T>(count * call.block), call.block}; };
     inverse_kappa = scratch.take<T>(c);
@@ -43,8 +44,8 @@ struct Workspace {
     product = rows(m * q);
     loc_weight = rows(m * s);
     evidence = rows(m);
-    alpha = rows(m);
-    share = rows(m);
+    alpha = rows(all);
+    share = rows(all);
     observed = rows(g);
     anything = rows(1);
     constant = rows(1);
@@ -54,12 +55,13 @@ struct Workspace {
     top = rows(1);
     sum = rows(1);
     factor = rows(1);
-    logits_in = rows(m);
+    assigned = rows(1);
+    logits_in = rows(all);
     loc_in = rows(m * c);
     scale_in = rows(m * s);
     target_in = rows(c);
     tril_in = rows(m * q);
-    logits_out = rows(m);
+    logits_out = rows(all);
     loc_out = rows(m * c);
     scale_out = rows(m * s);
     target_out = rows(c);
@@ -89,6 +91,7 @@ struct Workspace {
   Rows<T> count;       // [S] observed dimensions of each scale
   Rows<T> weight, nll;
   Rows<T> top, sum;  // [1] the largest logit, later what the shares sum to; what alpha sums to
+  Rows<T> assigned;  // [1] the component that the caller assigned
   Rows<T> factor;    // [1] what gradients are multiplied by at a position
   Rows<T> logits_in, loc_in, scale_in, target_in, tril_in;  // copies of what cannot be read in place
   Rows<T> logits_out, loc_out, scale_out, target_out, tril_out;
@@ -147,16 +150,16 @@ class Block {
   }
 
   void finish_outputs() {
-    const int64_t m = call.components;
+    const int64_t m = call.evaluated;
     if (call.parameter_gradients) {
-      write_output(call.grad_logits, m, grad_logits, work.logits_out);
-      write_output(call.grad_loc, m * call.dims, grad_loc, work.loc_out);
-      write_output(call.grad_scale, m * call.scales, grad_scale, work.scale_out);
-      if (call.grad_tril.data) write_output(call.grad_tril, m * call.dimensions.entries, grad_tril, work.tril_out);
+      write_output(call.grad_logits, call.components, grad_logits, work.logits_out);
+      write_gradient(call.grad_loc, m * call.dims, grad_loc, work.loc_out);
+      write_gradient(call.grad_scale, m * call.scales, grad_scale, work.scale_out);
+      if (call.grad_tril.data) write_gradient(call.grad_tril, m * call.dimensions.entries, grad_tril, work.tril_out);
     }
     if (call.target_gradient) write_output(call.grad_target, call.dims, grad_target, work.target_out);
     if (call.nll.data) write_output(call.nll, 1, work.nll, work.nll);
-    if (call.posterior.data) write_output(call.posterior, m, posterior, work.logits_out);
+    if (call.posterior.data) write_output(call.posterior, call.components, posterior, work.logits_out);
   }
 
   void write_zeros() {
@@ -165,11 +168,11 @@ class Block {
         write_row(rows[r], rows.data != scratch.data, [](int) { return Vector<T>{}; });
       }
     };
-    const int64_t m = call.components;
+    const int64_t m = call.evaluated;
     zero(work.nll, work.nll, 1);
-    if (call.posterior.data) zero(posterior, work.logits_out, m);
+    if (call.posterior.data) zero(posterior, work.logits_out, call.components);
     if (call.parameter_gradients) {
-      zero(grad_logits, work.logits_out, m);
+      zero(grad_logits, work.logits_out, call.components);
       zero(grad_loc, work.loc_out, m * call.dims);
       zero(grad_scale, work.scale_out, m * call.scales);
       if (call.grad_tril.data) zero(grad_tril, work.tril_out, m * call.dimensions.entries);
@@ -375,20 +378,40 @@ class Block {
   }
 
   void read_parameters() {
-    const int64_t m = call.components;
-    logits = rows_of<T>(call.logits, positions, m, work.logits_in);
-    loc = rows_of<T>(call.loc, positions, m * call.dims, work.loc_in);
-    scale = rows_of<T>(call.scale, positions, m * call.scales, work.scale_in);
+    const int64_t m = call.evaluated;
+    if (call.assigned) read_assigned();
+    const Positions places = evaluated_places();
+    logits = rows_of<T>(call.logits, positions, call.components, work.logits_in);
+    loc = rows_of<T>(call.loc, places, m * call.dims, work.loc_in);
+    scale = rows_of<T>(call.scale, places, m * call.scales, work.scale_in);
     target = rows_of<T>(call.target, positions, call.dims, work.target_in);
-    if (call.tril.data) tril = rows_of<T>(call.tril, positions, m * call.dimensions.entries, work.tril_in);
+    if (call.tril.data) tril = rows_of<T>(call.tril, places, m * call.dimensions.entries, work.tril_in);
+  }
+
+  // Lane by lane the component that the caller assigned, as a number too.
+  void read_assigned() {
+    T* numbers = work.assigned[0];
+    for (int i = 0; i < padded; ++i) {
+      component_[i] =
+          i < positions.count ? call.assigned[positions.batch[i] * call.points + positions.point[i]] : int64_t(-1);
+      numbers[i] = T(component_[i]);
+    }
+  }
+
+  // Where the parameters that are read lie: of all components, or of the assigned ones alone.
+  Positions evaluated_places() const {
+    Positions places = positions;
+    if (call.evaluated < call.components) places.component = component_;
+    return places;
   }
 
   void choose_outputs() {
     if (call.parameter_gradients) {
+      const Positions places = evaluated_places();
       grad_logits = output_rows<T>(call.grad_logits, positions, work.logits_out);
-      grad_loc = output_rows<T>(call.grad_loc, positions, work.loc_out);
-      grad_scale = output_rows<T>(call.grad_scale, positions, work.scale_out);
-      if (call.grad_tril.data) grad_tril = output_rows<T>(call.grad_tril, positions, work.tril_out);
+      grad_loc = output_rows<T>(call.grad_loc, places, work.loc_out);
+      grad_scale = output_rows<T>(call.grad_scale, places, work.scale_out);
+      if (call.grad_tril.data) grad_tril = output_rows<T>(call.grad_tril, places, work.tril_out);
     }
     if (call.target_gradient) grad_target = output_rows<T>(call.grad_target, positions, work.target_out);
     if (call.posterior.data) posterior = output_rows<T>(call.posterior, positions, work.logits_out);
@@ -417,6 +440,12 @@ class Block {
     }
   }
 
+  // A gradient of what is evaluated. Beside that of one component lie zeros already, at positions left out too.
+  void write_gradient(const View& view, int64_t channels, Rows<T> rows, Rows<T> scratch) {
+    if (call.evaluated == call.components) return write_output(view, channels, rows, scratch);
+    if (observed_count > 0) write_rows<T>(view, evaluated_places(), channels, rows, scratch);
+  }
+
   void write_output(const View& view, int64_t channels, Rows<T> rows, Rows<T> scratch) {
     if (compact) {
       spread(view, channels, rows);
@@ -428,7 +457,7 @@ class Block {
   int64_t begin_ = 0;
   Positions whole_;
   uint8_t seen_[largest_block];
-  int64_t batch_[largest_block], point_[largest_block];
+  int64_t batch_[largest_block], point_[largest_block], component_[largest_block];
   int kept_[largest_block];  // places in the whole block
   int64_t kept_batch_[largest_block], kept_point_[largest_block];
 };

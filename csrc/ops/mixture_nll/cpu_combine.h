@@ -6,16 +6,6 @@
 namespace mdn {
 namespace MDN_SIMD_LEVEL {
 
-// Lane by lane the component that the caller assigned, as a number.
-template <class T>
-void read_assigned(const Block<T>& block, T* row) {
-  const Positions& positions = block.positions;
-  for (int i = 0; i < block.padded; ++i) {
-    row[i] = i < positions.count ? T(block.call.assigned[positions.batch[i] * block.call.points + positions.point[i]])
-                                 : T(-1);
-  }
-}
-
 // The mixing weights: alpha as multiples of their sum, and log alpha added to the evidence. Each loop here is short, so
 // that a core works on several of its turns at once: one loop over all would wait for one function after the other.
 template <class T>
@@ -43,10 +33,17 @@ void weigh_components(Block<T>& block) {
     const Mask<T> seen = load_bits(anything + i);
     const V top = load(tops + i), normaliser = log(load(sums + i));
     // log alpha = logit - top - normaliser. The sum is at least 1, so its logarithm is finite.
-    for (int m = 0; m < count; ++m) {
-      const V log_alpha = where_bits(seen, load(logits[m] + i)) - top - normaliser;
-      store(work.evidence[m] + i, V(log_alpha + load(work.evidence[m] + i)));
+    const auto log_alpha = [&](int m) { return V(where_bits(seen, load(logits[m] + i)) - top - normaliser); };
+    if (block.call.evaluated == count) {
+      for (int m = 0; m < count; ++m) {
+        store(work.evidence[m] + i, V(log_alpha(m) + load(work.evidence[m] + i)));
+      }
+      continue;
     }
+    const V number = load(work.assigned[0] + i);
+    V own = V{};
+    for (int m = 0; m < count; ++m) own += where_bits(number == T(m), log_alpha(m));
+    store(work.evidence[0] + i, V(own + load(work.evidence[0] + i)));
   }
 }
 
@@ -57,7 +54,7 @@ void share_out(Block<T>& block) {
   const Workspace<T>& work = block.work;
   const int count = block.call.components, padded = block.padded;
   const V infinity = broadcast(T(__builtin_inf()));
-  T *losses = work.nll[0], *assigned = work.constant[0], *totals = work.top[0];
+  T *losses = work.nll[0], *totals = work.top[0];
   const Rows<T> evidences = work.evidence, shares = work.share;
   if constexpr (assign == Assign::likelihood) {
     const T temperature = T(block.call.objective.temperature), coldness = T(1 / block.call.objective.temperature);
@@ -93,13 +90,13 @@ void share_out(Block<T>& block) {
       }
     }
   } else {
-    read_assigned(block, assigned);
+    const bool all = block.call.evaluated == count;
     for (int i = 0; i < padded; i += lanes<T>) {
       V loss = V{};
-      const V number = load(assigned + i);
+      const V number = load(work.assigned[0] + i);
       for (int m = 0; m < count; ++m) {
         const Mask<T> taken = number == T(m);
-        loss -= where_bits(taken, load(evidences[m] + i));
+        loss -= where_bits(taken, load(evidences[all ? m : 0] + i));
         store(shares[m] + i, where_bits(taken, broadcast(T(1))));
       }
       store(losses + i, loss);
@@ -159,6 +156,9 @@ void weigh_shares(Block<T>& block) {
       for (int i = 0; i < block.padded; i += lanes<T>) weigh(i);
     }
   }
+  // Of the one component that is evaluated the share is 1, times the factor.
+  if (call.evaluated == call.components) return;
+  for (int i = 0; i < block.padded; i += lanes<T>) store(work.share[0] + i, load(factors + i));
 }
 
 // Returns the weighted sum of the losses.

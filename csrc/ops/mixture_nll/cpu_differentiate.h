@@ -86,7 +86,7 @@ void write_locs(const Block<T>& block, Rows<T> to, int padded, int m, bool strea
 template <class T>
 void write_pending(Block<T>& block) {
   if (block.pending.padded == 0) return;
-  for (int m = 0; m < block.call.components; ++m) {
+  for (int m = 0; m < block.call.evaluated; ++m) {
     write_locs<false>(block, block.pending.grad_loc, block.pending.padded, m, true);
   }
   block.pending.padded = 0;
@@ -97,7 +97,7 @@ void differentiate_target(const Block<T>& block) {
   using V = Vector<T>;
   const MixtureCall& call = block.call;
   const Workspace<T>& work = block.work;
-  const int components = call.components;
+  const int components = call.evaluated;
   for (int d = 0; d < call.dims; ++d) {
     const int scale = call.dimensions.scale_of(d);
     const T inverse_kappa = work.inverse_kappa[d];
@@ -119,7 +119,7 @@ void differentiate_tril(const Block<T>& block) {
   using V = Vector<T>;
   const int64_t entries = block.call.dimensions.entries;
   const bool in_place = block.grad_tril.data != block.work.tril_out.data;
-  for (int m = 0; m < block.call.components; ++m) {
+  for (int m = 0; m < block.call.evaluated; ++m) {
     const T* share = block.work.share[m];
     for (int64_t q = m * entries; q < (m + 1) * entries; ++q) {
       const T* product = block.work.product[q];
@@ -135,10 +135,10 @@ template <class T>
 void differentiate(Block<T>& block, bool log_sigma) {
   const MixtureCall& call = block.call;
   bool guarded = false;
-  for (int64_t ms = 0; ms < int64_t(call.components) * call.scales; ++ms) {
+  for (int64_t ms = 0; ms < int64_t(call.evaluated) * call.scales; ++ms) {
     guarded |= overflows(block, block.work.pull[ms]) || overflows(block, block.work.inverse[ms]);
   }
-  for (int m = 0; m < call.components; ++m) {
+  for (int m = 0; m < call.evaluated; ++m) {
     for (int s = 0; s < call.scales; ++s) {
       if (guarded) {
         weigh_scale<true>(block, m, s, log_sigma);
@@ -155,7 +155,7 @@ void differentiate(Block<T>& block, bool log_sigma) {
     block.pending = {block.grad_loc, block.padded};
     return;
   }
-  for (int m = 0; m < call.components; ++m) {
+  for (int m = 0; m < call.evaluated; ++m) {
     if (guarded) {
       write_locs<true>(block, block.grad_loc, block.padded, m, streamed);
     } else {

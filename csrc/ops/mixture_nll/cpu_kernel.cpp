@@ -11,6 +11,9 @@
 // GB/s. A scale takes about 75 operations a vector and a component of a position about 60; memory waits for these, so
 // they are kept in short loops, several turns of which a core works on at once (cpu_combine.h).
 //
+// Of rows with an assigned component each that component's parameters are read alone, and its gradients written beside
+// zeros: 2 (M + 1 + C + S + Q) + C values and M (C + S + Q) zeros a row.
+//
 // A block with nothing observed reads no parameter at all; of one wholly observed no mask is kept.
 #include "mixture/correlation.h"
 #include "ops/mixture_nll/cpu_combine.h"
@@ -49,7 +52,7 @@ template <class T>
 bool subnormal_residuals_count(const Block<T>& block) {
   const MixtureCall& call = block.call;
   Mask<T> ordinary = Vector<T>{} == Vector<T>{};
-  for (int64_t ms = 0; ms < int64_t(call.components) * call.scales; ++ms) {
+  for (int64_t ms = 0; ms < int64_t(call.evaluated) * call.scales; ++ms) {
     const T* inverse = block.work.inverse[ms];
     for (int i = 0; i < block.padded; i += lanes<T>) ordinary &= load(inverse + i) < T(1e25);
   }

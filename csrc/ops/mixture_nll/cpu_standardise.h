@@ -79,7 +79,7 @@ void read_scales(Block<T>& block) {
   const bool rescales = call.objective.rescales();
   const int padded = block.padded;
   T* logarithm = work.sum[0];
-  for (int m = 0; m < call.components; ++m) {
+  for (int m = 0; m < call.evaluated; ++m) {
     T* evidence = work.evidence[m];
     const T* constant = work.constant[0];
     for (int i = 0; i < padded; i += step) store(evidence + i, V(-load(constant + i)));
@@ -272,7 +272,7 @@ void standardise_blocks(const Block<T>& block, const Density& density) {
   const MixtureCall& call = block.call;
   const bool in_place = block.loc.data != block.work.loc_in.data;
   const bool target_in_place = block.target.data != block.work.target_in.data;
-  const int components = call.components;
+  const int components = call.evaluated;
   for_each_run(call.dimensions, size, [&](int first, int stride, int blocks) {
     int b = 0;
     const auto ahead = [&](int m) {
@@ -312,7 +312,7 @@ void standardise_large_blocks(const Block<T>& block, const Density& density) {
   const bool shared = dimensions.shared_entries;
   T *residual = work.block_residuals, *slopes = work.block_slopes;
   constexpr int step = lanes<T>;
-  for (int m = 0; m < call.components; ++m) {
+  for (int m = 0; m < call.evaluated; ++m) {
     T* evidence = work.evidence[m];
     for (int first = 0; first < call.dims; first += size) {
       const int64_t lower = int64_t(m) * dimensions.entries + (shared ? 0 : int64_t(first / size) * entries);
@@ -376,7 +376,7 @@ void standardise(Block<T>& block, const Density& density) {
       standardise_blocks<1, masked, true, false>(block, density);
     }
     if constexpr (Density::value_of_pull != 0) {
-      for (int m = 0; m < call.components; ++m) {
+      for (int m = 0; m < call.evaluated; ++m) {
         T* evidence = work.evidence[m];
         for (int s = 0; s < call.scales; ++s) {
           const T* pull = work.pull[int64_t(m) * call.scales + s];
@@ -395,7 +395,7 @@ void standardise(Block<T>& block, const Density& density) {
       }
     };
     if (call.dimensions.shared_entries) {
-      for (int m = 0; m < call.components; ++m) {
+      for (int m = 0; m < call.evaluated; ++m) {
         for (int i = 0; i < block.padded; i += lanes<T>) store(work.product[m] + i, V{});
       }
       pairs(Constant<true>{});

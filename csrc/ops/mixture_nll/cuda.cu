@@ -5,6 +5,8 @@
 // planar maps stream through them (planar.cuh); all else goes through rows in shared memory (staged.cuh). The mean's
 // divisor is known before any gradient is written, from a pass over mask and weight alone. All sums are in double, in
 // an order that the shapes alone determine: the last block to finish adds the blocks' parts.
+#include <algorithm>
+
 #include "core/cuda/dispatch.cuh"
 #include "core/cuda/launch.h"
 #include "ops/mixture_nll/call.h"
@@ -141,8 +143,8 @@ bool is_planar(const MixtureCall& call) {
 
 // As many blocks as keep all multiprocessors busy; where there are more tiles, a block has several.
 void share_tiles(MixturePlan& plan) {
-  const int several = plan.tiles / (3 * enough_blocks);
-  plan.blocks = several > 1 ? (plan.tiles + (several < 4 ? several : 4) - 1) / (several < 4 ? several : 4) : plan.tiles;
+  const int several = static_cast<int>(std::clamp<int64_t>(plan.tiles / (3 * enough_blocks), 1, 4));
+  plan.blocks = (plan.tiles + several - 1) / several;
 }
 
 // Sizes of a mixture that small_maps.cuh is compiled for.

@@ -176,6 +176,16 @@ ENTRY = Entry(
         "best": {"assign": "best"},
         "assigned": {"assigned": True, "groups": None, "weighted": True},
         "assigned indexed": {"assigned": True, "points": 11, "family": "laplace", "reduction": "none"},
+        "assigned pairs": {
+            "assigned": True,
+            "dims": 6,
+            "block": 2,
+            "scales": 2,
+            "groups": 3,
+            "components": 7,
+            "kappa": True,
+        },
+        "little assigned": {"assigned": True, "observed": 0.05, "groups": 1, "components": 2, "reduction": "sum"},
         "beta": {"beta": 0.5, "kappa": True, "scale_activation": "softplus", "min_scale": 0.1},
         "beta of pairs": {"beta": 1.0, "block": 2, "reduction": "sum", "family": "logistic"},
         **{
