@@ -89,7 +89,7 @@ def export_onnx(
     try:
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError('ONNX export needs onnx and onnxscript: pip install ".[export]"') from error
+        raise ImportError("ONNX export needs onnx and onnxscript: pip install 'mdnkernels[export]'") from error
     fields = Poses._fields if isinstance(model, PoseEstimator) else Detections._fields
     names = list(model.head_groups[-1].heads if maps else fields)
     # ONNX knows no op of mdnkernels: eager says them in PyTorch's.

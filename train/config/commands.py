@@ -182,8 +182,11 @@ ExportFormat = Literal["onnx", "pt2", "safetensors"]
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """Write a trained network for use elsewhere: ONNX or torch.export, from images to detections or poses, for any
-    batch; or its weights with their configuration as safetensors."""
+    """Write a trained network for use elsewhere, as ONNX, torch.export or safetensors.
+
+    ONNX and torch.export go from images to detections or poses, for any batch; safetensors holds the weights with their
+    configuration. ONNX needs what pip install 'mdnkernels[export]' brings.
+    """
 
     run: Annotated[RunFolder | None, Positional, arg(metavar="[RUN]")] = None
     """Run directory whose last checkpoint is taken."""

@@ -35,7 +35,9 @@ def export(config: ExportConfig) -> Path:
             what = "the weights and their configuration, for mdnkernels.train.Predictor.from_safetensors"
         else:
             what = _write_graph(config, output, checkpoint, model, task)
-    except (ValueError, ImportError) as error:
+    except ImportError as error:
+        raise ConfigError(str(error)) from error
+    except ValueError as error:
         raise ConfigError(f"--output, --size, --flip, --detections, --maps: {error}") from error
     print(f"{output}: {what}")
     print(f"images are RGB, (x / 255 - mean) / std with mean {MEAN} and std {STD}")

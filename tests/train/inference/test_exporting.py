@@ -177,4 +177,5 @@ def test_onnx_without_its_packages_says_what_to_install(
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     output = str(run.parent / "absent.onnx")
     assert main(["export", str(run), "--output", output]) == 2
-    assert "pip install" in capsys.readouterr().err
+    error = "error: ONNX export needs onnx and onnxscript: pip install 'mdnkernels[export]'\n"
+    assert capsys.readouterr().err == error
