@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from mdnkernels.mixture.families import Family
 
 
-class Density(NamedTuple):
+@dataclass(frozen=True)
+class Density:  # no NamedTuple, whose properties torch 2.10 does not compile
     """The options of a mixture's likelihood that a caller's arguments come to.
 
     interleaved: dimension d has scale d % S, and not d // (C // S). block_size: dimensions of a correlated block, 1
@@ -23,7 +24,8 @@ class Density(NamedTuple):
     @property
     def options(self) -> tuple[str, float, str, float, bool, int]:
         """Its fields, as the kernels take them."""
-        return self.family.name, self.family.parameter, *self[1:]
+        of_scale = (self.scale_activation, self.min_scale, self.interleaved)
+        return self.family.name, self.family.parameter, *of_scale, self.block_size
 
     @property
     def neutral_scale(self) -> float:

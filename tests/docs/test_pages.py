@@ -82,9 +82,16 @@ def test_the_commands_of_a_bash_block_exist(block: Block):
         assert problem is None, f"{named(block)}: {shlex.join(words)}: {problem}"
 
 
+OF_THE_SYSTEM = ("cd", "cp", "debootstrap", "git", "mkdir", "mount", "umount", "unzip")
+# Commands that run another, and how many words lie between: `chroot FOLDER`, `env -C FOLDER`.
+BEFORE_ANOTHER = {"sudo": 0, "chroot": 1, "env": 2}
+
+
 def problem_of(words: list[str]) -> str | None:
     """Return what is wrong with a command, or None."""
     command, rest = words[0], words[1:]
+    if command in BEFORE_ANOTHER:
+        return problem_of(rest[BEFORE_ANOTHER[command] :])
     if command == "make":
         return None if set(targets_of(rest)) <= make_targets() else "no such target"
     if command in ("pip", "uv"):
@@ -97,7 +104,7 @@ def problem_of(words: list[str]) -> str | None:
         return train_problem(rest) if rest else None
     if command == "pytest":
         return file_problem(rest)
-    return None if command in ("cd", "git", "unzip") else f"{command} is not known to this test"
+    return None if command in OF_THE_SYSTEM else f"{command} is not known to this test"
 
 
 def targets_of(words: list[str]) -> list[str]:

@@ -149,7 +149,8 @@ def test_nothing_of_the_samples_is_kept_for_the_backward_pass() -> None:
     with torch.autograd.graph.saved_tensors_hooks(lambda value: kept.append(value.numel()) or value, lambda v: v):
         out = deformable_convolution(*inputs)
     assert out.requires_grad
-    assert sorted(kept) == sorted(value.numel() for value in inputs)
+    # torch 2.10 also keeps a tensor without elements.
+    assert sorted(size for size in kept if size) == sorted(value.numel() for value in inputs)
 
 
 def test_autocast_changes_nothing() -> None:

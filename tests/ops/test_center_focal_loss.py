@@ -100,7 +100,10 @@ def test_objects_that_share_a_centre_are_one_positive(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("count", [1, 3, 7, 4099])
 def test_the_sum_is_divided_once_by_the_number_of_positives(count, backend):
-    """Each of `count` cells is a centre, with the same loss: their mean has the bits of one."""
+    """Each of `count` cells is a centre, with the same loss: their mean is that of one.
+
+    It has its bits where no lane of a vector adds more than two of them: of more, the sum in float32 is rounded.
+    """
     logits = torch.full((1, 1, 1, count), 0.7)
     center = torch.stack([torch.arange(count), torch.zeros(count, dtype=torch.int64)], -1)[None]
     zeros = torch.zeros(1, count, dtype=torch.int64)
@@ -108,7 +111,7 @@ def test_the_sum_is_divided_once_by_the_number_of_positives(count, backend):
     call = {"logits": logits, "center": center, "radius": zeros, "label": zeros}
     loss, gradient = loss_and_gradient(call, backend)
     alone, slope = loss_and_gradient(one, backend)
-    torch.testing.assert_close(loss, alone, rtol=0 if backend == "native" else 1e-6, atol=0)
+    torch.testing.assert_close(loss, alone, rtol=0 if backend == "native" and count < 8 else 1e-6, atol=0)
     torch.testing.assert_close(gradient * count, slope.expand_as(gradient), rtol=2.5e-7, atol=0)
 
 
