@@ -189,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130  # as shells say it, so that `fit && evaluate` stops
+        return command_line.INTERRUPTED  # so that `fit && evaluate` stops
 
 
 if __name__ == "__main__":
