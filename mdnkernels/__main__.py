@@ -44,11 +44,13 @@ def report() -> str:
     return "\n".join(lines)
 
 
+# Of mdnkernels.train, named here for those who do not have its packages.
+COMMANDS = ("fit", "evaluate", "predict", "analyse", "export", "check-data", "demo", "reproduce")
 HELP = """\
 usage: {program} [COMMAND ...]
 
 Without a command: versions, what was built, and which backend each op runs on. --version: the version alone.
-Commands: fit, evaluate, predict, analyse, export, check-data, demo and reproduce, which need what
+Commands: {commands}, which need what
 {advice} brings."""
 
 
@@ -71,7 +73,7 @@ def _installed(package: str) -> bool:
 
 
 def main() -> int:
-    """Run what the arguments say; return the exit status: 2 where the packages of a command are not installed."""
+    """Run what the arguments say; return the exit status: 2 without such a command, or its packages."""
     arguments, program = sys.argv[1:], command_line.program()
     if not arguments:
         print(report())
@@ -86,8 +88,11 @@ def main() -> int:
         return train(arguments)
     advice = "pip install 'mdnkernels[train]'"
     if arguments[0] in ("-h", "--help"):
-        print(HELP.format(program=program, advice=advice))
+        print(HELP.format(program=program, commands=", ".join(COMMANDS), advice=advice))
         return 0
+    if arguments[0] not in COMMANDS:
+        print(f"error: there is no command {arguments[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
     print(f"error: {program} {arguments[0]} needs {', '.join(missing)}: {advice}", file=sys.stderr)
     return 2
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 # What a shell reports of a program that SIGPIPE ended.
 NO_READER = 128 + 13
+# And of one that Ctrl-C ended.
+INTERRUPTED = 128 + 2
 
 
 def program() -> str:
@@ -35,7 +37,8 @@ def _running_module() -> str:
 
 
 def exit_status(main: Callable[[], int]) -> int:
-    """Run `main` and return its exit status, or NO_READER, without a traceback, where the reader of stdout has gone."""
+    """Run `main` and return its exit status: without a traceback NO_READER where the reader of stdout has gone, and
+    INTERRUPTED after Ctrl-C."""
     try:
         try:
             return main()
@@ -43,6 +46,9 @@ def exit_status(main: Callable[[], int]) -> int:
             sys.stdout.flush()  # here and not at the interpreter's end, which prints what goes wrong
     except BrokenPipeError:
         return without_reader()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def without_reader() -> int:

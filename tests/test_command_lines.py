@@ -53,3 +53,11 @@ def test_a_broken_pipe_that_is_not_the_output_is_still_an_error():
 
     with pytest.raises(BrokenPipeError, match="a worker's"):
         command_line.exit_status(main)
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(capsys: pytest.CaptureFixture[str]):
+    def main() -> int:
+        raise KeyboardInterrupt  # while the packages of a command are imported, for one
+
+    assert command_line.exit_status(main) == 130
+    assert capsys.readouterr().err == "interrupted\n"

@@ -59,6 +59,9 @@ def test_without_the_extra_commands_are_refused_and_help_says_what_to_install(mo
     monkeypatch.setattr(sys, "argv", ["/usr/bin/mdnkernels", "--help"])
     assert mdnkernels.__main__.main() == 0
     assert advice in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/mdnkernels", "fti"])
+    assert mdnkernels.__main__.main() == 2
+    assert capsys.readouterr().err.startswith("error: there is no command 'fti'; there are fit, evaluate, ")
 
 
 def test_the_packages_of_an_extra_that_are_not_installed_are_those_without_metadata(monkeypatch):

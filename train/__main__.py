@@ -55,7 +55,7 @@ COMMANDS: dict[str, type[Config]] = {
 
 DESCRIPTION = (
     "Object detection and pose estimation with mixture density networks: train, evaluate, predict, analyse. "
-    "Options and help of one: {program} fit --help"
+    "Options and help of one: {program} fit --help. What is installed, and what runs each op: python -m mdnkernels"
 )
 
 
@@ -65,6 +65,8 @@ def parse(arguments: Sequence[str]) -> Config:
     command = arguments[0] if arguments and arguments[0] in COMMANDS else None
     if command is None:
         return _parse_command(functools.reduce(operator.or_, map(_subcommand, COMMANDS)), "", arguments, None)
+    if command in ("evaluate", "export", "analyse") and (given := _option(arguments, "--run")) is not None:
+        raise ConfigError(f"--run: {command} takes the run directory without it: {command} {given}")
     if command != "fit":
         return _parse_command(COMMANDS[command], command, arguments[1:], None)
     # Of a recipe, or of the run to resume: options replace parts of it.
@@ -187,7 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130  # as shells say it, so that `fit && evaluate` stops
+        return command_line.INTERRUPTED  # so that `fit && evaluate` stops
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import mdnkernels.__main__
 import mdnkernels.train.__main__
 from mdnkernels.train.__main__ import main, parse
 from mdnkernels.train.config.commands import EvaluateConfig, FitConfig, PredictConfig
@@ -47,6 +48,7 @@ def test_help_lists_every_command_and_answers_without_what_networks_need(capsys:
     text = capsys.readouterr().out
     for command in COMMANDS:
         assert f"• {command} " in text
+    assert mdnkernels.__main__.COMMANDS == COMMANDS  # which are named without tyro too
 
 
 @pytest.mark.parametrize(
@@ -174,14 +176,25 @@ def test_absurd_annotation_file_is_one_line_and_exit_2(
 def test_mistakes_are_one_line_and_exit_2(drawn: DataPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
+    (tmp_path / "older").mkdir()
+    (tmp_path / "older" / "config.json").touch()
     for arguments, message in [
-        (fit_arguments(drawn, tmp_path / "taken"), "is there already; go on with it by --resume"),
+        (fit_arguments(drawn, tmp_path / "taken"), "is there already; take another name"),
+        (fit_arguments(drawn, tmp_path / "older"), "is there already; go on with it by --resume"),
+        (
+            fit_arguments(drawn, tmp_path / "run", "--arch", "dla34", "--imagenet", "a.pth"),
+            "--imagenet: a.pth: there is",
+        ),
+        (["evaluate", "--run", "r"], "--run: evaluate takes the run directory without it: evaluate r"),
+        (["evaluate", str(tmp_path / "taken")], "taken: is not a run directory"),
+        (["predict", str(tmp_path / "older"), "a.jpg"], "older is a run directory, which --run takes"),
         (["fit", "--resume", str(tmp_path / "absent")], "is this a run directory?"),
         (["fit", "--resume", str(tmp_path / "taken"), "--run", str(tmp_path / "other")], "--run, --resume: give one"),
         (fit_arguments(drawn, tmp_path / "run", "--lr", "-1"), "--lr: must be positive and finite, not -1.0"),
         (fit_arguments(drawn, tmp_path / "run", "--train-annotations", "absent.json"), "absent.json: there is no such"),
         (["evaluate", "--checkpoint", str(drawn.annotations)], "is not a readable checkpoint"),
-        (["predict", "a.jpg"], "a run directory or --checkpoint"),
+        (["predict", "a.jpg"], "--run or --checkpoint"),
+        (["evaluate"], "a run directory or --checkpoint"),
         (["predict", "--run", str(tmp_path)], "IMAGE: give at least one file, folder or 'pattern'"),
         (["predict", "--run", str(tmp_path), f"{tmp_path}/*.jpg"], f"IMAGE: the pattern '{tmp_path}/*.jpg' matches no"),
         (["predict", "--run", str(tmp_path), str(tmp_path)], f"IMAGE: there is no image in the folder {tmp_path}"),

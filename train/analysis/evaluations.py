@@ -6,13 +6,13 @@ import dataclasses
 import functools
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from mdnkernels.train.config.commands import EvaluateConfig, FitConfig
-from mdnkernels.train.config.options import DataConfig, Device, InferenceConfig
+from mdnkernels.train.config.options import DataConfig, Device, InferenceConfig, default_workers
 from mdnkernels.train.errors import ConfigError
 from mdnkernels.train.inference.evaluation import evaluate
 from mdnkernels.train.inference.record import EvaluationRecord, name_of_device, read_record
@@ -27,7 +27,7 @@ class Machine:
 
     device: Device = "auto"
     batch: int = 8
-    workers: int = 4
+    workers: int = field(default_factory=default_workers)
 
 
 @dataclass(frozen=True)

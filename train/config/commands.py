@@ -22,6 +22,7 @@ from mdnkernels.train.config.options import (
     Orientation,
     Precision,
     Threads,
+    default_workers,
 )
 from mdnkernels.train.config.rules import (
     AtLeastOne,
@@ -127,8 +128,8 @@ class EvaluateConfig:
     """Mixtures: score each component alone too, from the same pass of the network. Left out with --component."""
     batch: AtLeastOne = 8
     """Images per step, in each process."""
-    workers: AtLeastZero = 4
-    """Processes that decode and warp images; 0 does it in the main process."""
+    workers: AtLeastZero = field(default_factory=default_workers)
+    """Processes that decode and warp images, by default one a core and 4 at most; 0 does it in the main process."""
     device: Device = "auto"
     """auto takes a GPU where there is one; cuda:1 is the second GPU."""
     threads: Threads = None
@@ -266,8 +267,8 @@ class AnalyseConfig:
     """Folder to write to. Without it: analysis in the first run."""
     batch: AtLeastOne = 8
     """Images per step of the evaluations that are missing."""
-    workers: AtLeastZero = 4
-    """Processes that decode and warp images; 0 does it in the main process."""
+    workers: AtLeastZero = field(default_factory=default_workers)
+    """Processes that decode and warp images, by default one a core and 4 at most; 0 does it in the main process."""
     device: Device = "auto"
     """auto takes a GPU where there is one; cuda:1 is the second GPU."""
 

@@ -6,7 +6,8 @@ rule that its value must follow (`train.config.rules`). Lengths are in pixels, t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -49,6 +50,12 @@ KeypointSigmas = Annotated[
 ]
 
 
+def default_workers() -> int:
+    """Return one worker for each core of this process, 4 at most: torch warns of more, which only take turns."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(4, cores)
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """COCO-format images and annotations, of any categories; --coco or --train-images and --train-annotations."""
@@ -74,8 +81,8 @@ class DataConfig:
     orientation: Orientation = "stored"
     """How the annotations take the images: stored as the pixels lie in the file, exif turned upright by their EXIF
     orientation, as viewers show them; check-data tells which it is."""
-    workers: AtLeastZero = 4
-    """Processes that decode and warp images; 0 does it in the main process."""
+    workers: AtLeastZero = field(default_factory=default_workers)
+    """Processes that decode and warp images, by default one a core and 4 at most; 0 does it in the main process."""
 
     def check_together(self) -> None:
         """Raise ConfigError where the training data or half of the val set is missing."""

@@ -66,4 +66,7 @@ def recipe_help() -> str:
         for name, (arch, optimizer, data) in SCHEDULES.items()
     ]
     tasks, models = ("|".join(names) for names in (get_args(TaskName), MODELS))
-    return f"Recipes: ({tasks})-SCHEDULE-({models}), as pose-dla34-1x-mdn3; SCHEDULE is one of\n\n" + "\n\n".join(lines)
+    return (
+        f"Recipes: ({tasks})-BACKBONE-SCHEDULE-({models}), as pose-dla34-1x-mdn3. Of the middle there are\n\n"
+        + "\n\n".join(lines)
+    )

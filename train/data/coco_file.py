@@ -256,10 +256,11 @@ def _pose_category(path: Path, root: dict[str, Any]) -> int:
     having = [position for position, entry in enumerate(entries) if entry.get("keypoints")]
     chosen = [position for position, entry in enumerate(entries) if _integer(path, "", entry, "id") in used]
     if len(chosen) > 1:
-        names = ", ".join(repr(entries[position].get("name")) for position in chosen)
+        names = ", ".join(repr(entries[position].get("name")) for position in chosen[:5])
+        more = ", ..." if len(chosen) > 5 else ""
         raise DatasetError(
-            f"{path}: categories: annotations are of {len(chosen)} ({names}); poses are of one category: "
-            "leave the other annotations out of the file"
+            f"{path}: categories: annotations are of {len(chosen)} ({names}{more}); poses are of one category: leave "
+            "the other annotations out of the file, or take the keypoints file, COCO's person_keypoints_*.json"
         )
     return (chosen or having or [0])[0]
 

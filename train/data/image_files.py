@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mdnkernels.train.errors import ConfigError
+from mdnkernels.train.run.directory import RunDirectory
 
 logger = logging.getLogger("mdnkernels.train")
 
@@ -59,6 +60,8 @@ def _images_in(folder: Path) -> list[Path]:
     images = [entry for entry in entries if entry.suffix.lower() in SUFFIXES and entry not in folders]
     deeper = f"; for those in its folders give '{folder / '**' / '*.jpg'}', in quotes" if folders else ""
     if not images:
+        if RunDirectory(folder).config.is_file():
+            raise ConfigError(f"IMAGE: {folder} is a run directory, which --run takes")
         raise ConfigError(f"IMAGE: there is no image in the folder {folder}{deeper}")
     others = len(entries) - len(images) - len(folders)
     if others or folders:

@@ -39,6 +39,8 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     device = pick_device(config.device)
     pick_precision(config.inference.precision, device)  # a mistake is told before a large file is read
     use_free_cores(device, config.threads)
+    if config.run is None and config.checkpoint is None:
+        raise ConfigError("--run or --checkpoint: one of them is needed")
     predictor = Predictor.from_checkpoint(
         find_checkpoint(config.run, config.checkpoint),
         threshold=config.threshold,
@@ -75,6 +77,8 @@ def predict(config: PredictConfig) -> dict[str, Any]:
             logger.warning("%s: %d of %d images are not done", output, len(result["not_done"]), len(paths))
     count = sum(len(entry["detections"]) for entry in done)
     print(f"{output}: {len(done)} images, {count} detections, {len(failed)} failed")
+    if done and not count:
+        print(f"nothing has a score of {config.threshold:g} or more; --threshold takes a lower one")
     return result
 
 

@@ -37,6 +37,8 @@ def start_from_imagenet(model: Network, path: Path) -> None:
     """Fill the backbone with ImageNet weights. Raises ConfigError where it has none or the file is not theirs."""
     try:
         load_imagenet(model.backbone, path)
+    except FileNotFoundError:
+        raise ConfigError(f"--imagenet: {path}: there is no such file") from None
     except (ValueError, TypeError, OSError) as error:
         raise ConfigError(f"--imagenet: {error}") from error
 
@@ -62,7 +64,7 @@ def find_checkpoint(run: Path | None, checkpoint: Path | None) -> Path:
     """Return the checkpoint that is meant: a run's last one, or the one that is named.
 
     checkpoint: a file, or beside a run one of the words "last" and "best" for the run's own. Raises ConfigError where
-    neither is given, there is no such run, or the run has kept no best one.
+    neither is given, there is no such run, or the run has kept no such checkpoint.
     """
     if run is not None and not run.is_dir():
         raise ConfigError(f"{run}: there is no such run directory")
@@ -72,6 +74,8 @@ def find_checkpoint(run: Path | None, checkpoint: Path | None) -> Path:
         return checkpoint
     own = RunDirectory(run)
     if checkpoint is None or str(checkpoint) == "last":
+        if not own.last.is_file():
+            raise ConfigError(f"{run}: is not a run directory (it has no checkpoints/last.pt)")
         return own.last
     if str(checkpoint) != "best":
         return checkpoint

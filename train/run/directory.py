@@ -105,4 +105,5 @@ class RunDirectory:
 
 
 def _taken(path: Path) -> ConfigError:
-    return ConfigError(f"--run: {path}: is there already; go on with it by --resume {path}, or take another name")
+    go_on = f"go on with it by --resume {path}, or " if RunDirectory(path).config.is_file() else ""
+    return ConfigError(f"--run: {path}: is there already; {go_on}take another name")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pkgutil
 import re
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from mdnkernels.train.config.commands import (
     FitConfig,
     PredictConfig,
 )
-from mdnkernels.train.config.options import DataConfig, ModelConfig, OptimizerConfig
+from mdnkernels.train.config.options import DataConfig, ModelConfig, OptimizerConfig, default_workers
 from mdnkernels.train.config.rules import CheckedBy, at_least, check_config, rules_of
 from mdnkernels.train.config.serialisation import read_config, to_json
 from mdnkernels.train.errors import ConfigError
@@ -34,6 +35,15 @@ def config() -> FitConfig:
         run=Path("runs/x"),
         data=DataConfig(train_images=Path("images"), train_annotations=Path("list.json"), val_limit=7),
     )
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 2), (64, 4)])
+def test_no_more_workers_are_started_than_there_are_cores(
+    monkeypatch: pytest.MonkeyPatch, cores: int, workers: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(cores)), raising=False)
+    assert default_workers() == workers
+    assert DataConfig().workers == EvaluateConfig(run=Path("r")).workers == workers
 
 
 def test_file_holds_a_configuration_exactly(config: FitConfig, tmp_path: Path) -> None:

@@ -103,7 +103,8 @@ def test_help_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse(["fit", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    for part in ("(detection|pose)-SCHEDULE-(base|mdn1|mdn2|mdn3|mdn5)", "hourglass104-3x", "dla34-768-sample"):
+    names = "(detection|pose)-BACKBONE-SCHEDULE-(base|mdn1|mdn2|mdn3|mdn5)"
+    for part in (names, "hourglass104-3x", "dla34-768-sample"):
         assert part in text
 
 

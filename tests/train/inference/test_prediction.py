@@ -50,6 +50,14 @@ def test_every_image_gets_its_detections_and_a_picture(run: Path, drawn: DataPat
             assert y + height <= entry["height"] + 1e-3
 
 
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_where_nothing_is_found_the_threshold_is_named(
+    run: Path, drawn: DataPaths, tmp_path: Path, capsys: pytest.CaptureFixture[str], threshold: float
+) -> None:
+    predict(config([drawn.images / "001.jpg"], run, tmp_path, threshold=threshold, pictures=False))
+    assert ("nothing has a score of 1 or more; --threshold" in capsys.readouterr().out) == (threshold == 1.0)
+
+
 def test_prediction_and_evaluation_find_the_same(run: Path, drawn: DataPaths, tmp_path: Path) -> None:
     predicted = predict(config([drawn.images / "001.jpg"], run, tmp_path, threshold=0.0, pictures=False))
     evaluate(
@@ -169,7 +177,7 @@ def test_checkpoint_alone_is_enough(run: Path, drawn: DataPaths, tmp_path: Path)
 
 def test_what_cannot_be_used_is_named(run: Path, drawn: DataPaths, tmp_path: Path) -> None:
     image = drawn.images / "001.jpg"
-    with pytest.raises(ConfigError, match="a run directory or --checkpoint"):
+    with pytest.raises(ConfigError, match="--run or --checkpoint"):
         predict(config([image], None, tmp_path))
     with pytest.raises(ConfigError, match="--component: 5"):
         predict(config([image], run, tmp_path, inference=InferenceConfig(component=5)))
