@@ -27,6 +27,7 @@ from mdnkernels.train.config.commands import (
     PredictConfig,
     ReproduceConfig,
 )
+from mdnkernels.train.config.field_help import join_lines
 from mdnkernels.train.config.recipes import recipe, recipe_help, recipe_names
 from mdnkernels.train.errors import ConfigError, UserError
 from mdnkernels.train.loop.interrupt import end_at_once_on_interrupt
@@ -79,6 +80,8 @@ def parse(arguments: Sequence[str]) -> Config:
 
 
 def _parse_command(kind: Any, command: str, arguments: Sequence[str], default: Any) -> Any:
+    if command and not {"-h", "--help"}.isdisjoint(arguments):
+        join_lines(kind)
     return tyro.cli(
         kind,
         prog=f"{command_line.program()} {command}".rstrip(),

@@ -39,6 +39,19 @@ def test_every_command_explains_itself(command: list[str], capsys: pytest.Captur
         assert expected in text
 
 
+def test_help_breaks_no_line_where_its_source_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "500")
+    with pytest.raises(SystemExit):
+        parse(["predict", "--help"])
+    text = capsys.readouterr().out
+    assert "or as many as there are cores that others leave free at the start. (default: None)" in text  # its own
+    assert (
+        "the component of largest weight. density: the one whose density is largest at its own mean" in text
+    )  # within
+
+
 def test_help_lists_every_command_and_answers_without_what_networks_need(capsys: pytest.CaptureFixture[str]) -> None:
     heavy = {"accelerate", "matplotlib", "PIL", "torchvision"}
     code = f"import sys, mdnkernels.train.__main__; print(sorted({heavy} & set(sys.modules)))"
