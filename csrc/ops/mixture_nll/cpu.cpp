@@ -21,7 +21,7 @@ int block_positions(const MixtureCall& call) {
   const int64_t element = call.double_precision ? 8 : 4;
   const int64_t values = int64_t(call.evaluated) * (call.dims + 4 * call.scales) + 2 * call.dims;
   int block = largest_block;
-  while (block > 32 && block * values * element > (512 << 10)) block /= 2;
+  while (block > 16 && block * values * element > (512 << 10)) block /= 2;
   return block;
 }
 
