@@ -75,9 +75,14 @@ __global__ void __launch_bounds__(focal_total_threads) find_focal_divisor(FocalP
   if (threadIdx.x == 0) store_global(workspace.divisor, positives > 0 ? static_cast<double>(positives) : 1.0);
 }
 
+// Blocks of a multiprocessor, as a bound of registers: with eight elements a thread the compiler aims at six blocks of
+// itself, on sm_90, and spills for it. 0 leaves it the choice.
+template <int width>
+constexpr int focal_blocks = width == 8 ? 4 : 0;
+
 // `gradient` is null where it is not wanted; the positives are counted here then. `usual`: alpha = 2 and beta = 4.
 template <class Logits, class Target, int width, bool usual>
-__global__ void __launch_bounds__(focal_threads)
+__global__ void __launch_bounds__(focal_threads, focal_blocks<width>)
     sum_focal_terms(const Logits* logits, const Target* target, Logits* gradient, FocalPlan plan,
                     FocalWorkspace workspace) {
   using T = typename ArithmeticOf<Logits>::Type;
