@@ -171,13 +171,25 @@ def _ninja(module: str, host_compiler: str, compile_flags: list[str], link_flags
 
 
 @cache
+def _built() -> Path | RuntimeError:
+    """Return what `build` returns or raises: of sources that do not compile no test asks a second time."""
+    try:
+        return build()
+    except RuntimeError as error:
+        return error
+
+
+@cache
 def kernels() -> ModuleType:
     """Load the module that `build` makes.
 
     Raises:
         RuntimeError: as `build`.
     """
-    spec = importlib.util.spec_from_file_location("cuda_on_cpu_kernels", build())
+    module = _built()
+    if isinstance(module, RuntimeError):
+        raise module
+    spec = importlib.util.spec_from_file_location("cuda_on_cpu_kernels", module)
     assert spec is not None
     assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
