@@ -113,8 +113,9 @@ def build() -> Path:
     compile_flags = [
         *COMPILE_FLAGS,
         *(f"-I{FOLDER}", f"-I{ROOT / 'csrc'}"),
-        *("-isystem", str(TORCH / "include")),
+        # In this order: torch 2.10 brings headers of pybind11 too, which refuse a module of its stable API.
         *("-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")),
+        *("-isystem", str(TORCH / "include")),
         *os.environ.get("CXXFLAGS", "").split(),
     ]
     link_flags = [f"-L{TORCH / 'lib'}", "-ltorch_cpu", "-lc10", "-ldl", *os.environ.get("LDFLAGS", "").split()]
