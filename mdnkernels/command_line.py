@@ -13,7 +13,7 @@ from pathlib import Path
 
 # What a shell reports of a program that SIGPIPE ended.
 NO_READER = 128 + 13
-# And of one that Ctrl-C ended.
+# And of one that Ctrl-C ended, so that `fit && evaluate` stops.
 INTERRUPTED = 128 + 2
 
 

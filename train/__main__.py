@@ -180,19 +180,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Return the exit status: 0 done, 1 some images failed, 2 a mistake that stderr names, 130 Ctrl-C."""
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.getLogger("mdnkernels.train").setLevel(logging.INFO)  # other packages' own news are not for the user
+    given = sys.argv[1:] if arguments is None else arguments
+    return command_line.exit_status(lambda: _run_or_name_the_mistake(given))
+
+
+def _run_or_name_the_mistake(arguments: Sequence[str]) -> int:
     try:
-        try:
-            return run(parse(sys.argv[1:] if arguments is None else arguments))
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        return command_line.without_reader()
+        return run(parse(arguments))
     except (UserError, FileNotFoundError, PermissionError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return command_line.INTERRUPTED  # so that `fit && evaluate` stops
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ class Scratch {
 };
 
 // What of a call does not depend on the position, and the rows of a block: of M components, C dimensions, S scales, Q
-// entries of L. Where the assigned component is evaluated alone, rows but those of alpha and share have M = 1.
+// entries of L. Where the assigned component is evaluated alone, all rows have M = 1
+// but those of logits, alpha and share.
 template <class T>
 struct Workspace {
   Workspace(const MixtureCall& call, void* memory) {
